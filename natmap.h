@@ -1,0 +1,452 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * natmap opens a TCP or UDP port behind a full-cone NAT to the Internet.
+ *
+ *   natmap.c   options, log, script, the mapping's policy, main loop
+ *   stun.c     the mapped port's sockets, STUN, the keep-alive connection
+ *   relay.c    sessions between the mapped port and the target
+ *   timer.c    clock, poll(), signals, idle lists, child processes
+ *
+ * Dependencies point one way: timer.c <- stun.c, relay.c <- natmap.c.
+ *
+ * Every thing that waits has the same four verbs:
+ *
+ *   start   take what it needs, reset the state, do the first action
+ *   want    say what it waits for: fds and events, a deadline (before poll)
+ *   step    look at what came and at now, move on (after poll)
+ *   stop    close and forget; harmless twice
+ *
+ * The step of a transaction returns 1 done, 0 wait, -1 failed with errno.
+ * Steps never block and never read the clock.  A thing that is all zero bytes
+ * has not been started: give it to its init function, or to start, first.
+ * Times are int64_t milliseconds of the monotonic clock.
+ */
+#ifndef NATMAP_H
+#define NATMAP_H
+
+#define _GNU_SOURCE             /* SPLICE_F_MOVE, struct in_pktinfo, recvmmsg */
+
+#include <sys/types.h>
+#include <sys/socket.h>
+#include <netinet/in.h>
+#include <net/if.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define VERSION		"1.0.0"
+
+#define NEVER		INT64_MAX
+#define MAX_SERVERS	16	/* of each kind */
+#define MAX_ADDRS	8	/* used of one name */
+#define ADDR_TEXT	64	/* "[v6%scope]:port" and its NUL */
+
+/*
+ * Errors of a peer that errno has no name for.
+ */
+#define ECLOSED         ESHUTDOWN       /* the peer closed the connection */
+#define ENOTANSWER      EBADMSG         /* what came is not an answer */
+#define EREFUSED        EPROTO          /* an answer that is a STUN error */
+
+union addr {			/* sa.sa_family is 0 while unset */
+	struct sockaddr sa;
+	struct sockaddr_in in;
+	struct sockaddr_in6 in6;
+};
+
+struct addrs {
+	int n;
+	union addr a[MAX_ADDRS];
+};
+
+struct host {
+	const char *name;	/* never a bracketed literal */
+	int port;		/* host order */
+};
+
+/* What the user asked for; const once the options are read. */
+struct config {
+	int family;		/* AF_INET or AF_INET6 */
+	int type;		/* SOCK_STREAM or SOCK_DGRAM */
+	int daemon, once;
+	int level;		/* of the log: -1 quiet, 0, 1 verbose */
+	int keepalive;		/* s, at least 1 */
+	int cycle;		/* keep-alive intervals between checks */
+	int nstun, nhttp;
+	struct host stun[MAX_SERVERS], http[MAX_SERVERS];
+	const char *script;	/* NULL: print the mapping */
+	const char *interface;	/* as given; NULL: any */
+	union addr source;	/* of -i, when it is an address */
+	uint32_t mark;
+	int marked;		/* mark was given */
+	int port_lo, port_hi;	/* 0, 0: any */
+	int port_random;
+	const char *congestion;	/* NULL: the system's */
+	int idle_timeout;	/* s, as given; 0: never */
+	int64_t idle;		/* ms without a byte; NEVER: no limit */
+	const char *target;	/* NULL: bind mode */
+	const char *port_text;	/* of the target, as given */
+	int target_port;	/* host order; 0: the public port */
+	int max_sessions;	/* 0: from the limits of the machine */
+	const char *pid_file;
+};
+
+#if defined __GNUC__
+#define PRINTF(a, b)	__attribute__((format(printf, a, b)))
+#else
+#define PRINTF(a, b)
+#endif
+
+/* timer.c: text and addresses */
+
+/* snprintf for %s %c %d %u %x with -, 0, a width, a precision of %s, l, ll */
+int fmt(char *buf, size_t size, const char *f, ...) PRINTF(3, 4);
+int vfmt(char *buf, size_t size, const char *f, va_list ap) PRINTF(3, 0);
+
+/* length of the sockaddr in a */
+socklen_t addr_len(const union addr *a);
+/* port, host order */
+int addr_port(const union addr *a);
+void addr_set_port(union addr *a, int port);
+/* 1 when both hold the same host; the ports do not count */
+int addr_same_host(const union addr *a, const union addr *b);
+/* 1 when both hold the same host and port */
+int addr_same(const union addr *a, const union addr *b);
+/* writes the numeric host, or host:port; returns buf */
+char *addr_host(const union addr *a, char buf[ADDR_TEXT]);
+char *addr_text(const union addr *a, char buf[ADDR_TEXT]);
+/* reads a numeric host of that family, AF_UNSPEC: either; -1 when it is none */
+int addr_parse(union addr *a, const char *host, int family);
+
+/* timer.c: the clock and poll() */
+
+struct wake {
+	struct pollfd *fds;	/* slots, in the order of wake_on() */
+	int n, cap;
+	int64_t deadline;	/* ms, monotonic; NEVER: nobody waits for it */
+};
+
+int64_t now_ms(void);
+/* fills p with n random bytes, never blocking */
+void random_bytes(void *p, size_t n);
+/* a random number from 0 to n - 1 */
+uint32_t random_below(uint32_t n);
+/* forgets all slots and the deadline */
+void wake_clear(struct wake *w);
+/* makes room for n slots in all; -1 with ENOMEM */
+int wake_reserve(struct wake *w, int n);
+/* asks for events of fd; returns its slot, -1 for an fd of -1 or no memory */
+int wake_on(struct wake *w, int fd, int events);
+/* asks for a wake-up not later than when */
+void wake_at(struct wake *w, int64_t when);
+/* polls until an event or the deadline; returns the time after it */
+int64_t wake_wait(struct wake *w, int64_t now);
+/* the events of a slot, 0 for slot -1 */
+int woke(const struct wake *w, int slot);
+void wake_free(struct wake *w);
+
+/* timer.c: sorted idle lists, oldest first */
+
+struct idle {
+	struct idle *prev, *next;
+	int64_t last;		/* ms, monotonic: last activity */
+};
+
+void idle_init(struct idle *head);
+/* puts e at the tail, from where it was, or from nowhere when prev is NULL */
+void idle_touch(struct idle *head, struct idle *e, int64_t now);
+/* takes e out of its list; harmless twice */
+void idle_drop(struct idle *e);
+/* the entry that has been idle longest, NULL when the list is empty */
+struct idle *idle_oldest(const struct idle *head);
+
+/* timer.c: signals and children */
+
+/* catches TERM, INT, HUP, CHLD, USR1 into a pipe and ignores PIPE; returns the
+ * pipe's fd, -1 with errno */
+int signals_open(void);
+/* the next signal that came, 0 when there is none */
+int signals_next(void);
+/* puts the defaults back and closes the pipe */
+void signals_close(void);
+/* raises RLIMIT_NOFILE to its hard limit and remembers the old one for the
+ * children; returns how many descriptors we may have */
+int files_raise(void);
+/* sets O_NONBLOCK and FD_CLOEXEC; -1 with errno */
+int fd_setup(int fd);
+/* forks; in the child dispositions and mask are the defaults, RLIMIT_NOFILE
+ * is as it was at start.  -1 with errno */
+pid_t child_fork(void);
+
+/* One name's look-up, in a forked child. */
+struct lookup {
+	int busy;		/* started, and not yet done */
+	int fd;                 /* -1 when idle, or when no child is needed */
+	int slot;
+	pid_t pid;
+	int64_t deadline;
+	size_t len;
+	int gai;		/* EAI_ code of a failure, 0: errno */
+	struct addrs got;	/* the answer after step returned 1 */
+	unsigned char buf[1 + MAX_ADDRS * sizeof(union addr)];
+};
+
+void lookup_init(struct lookup *l);
+/* looks host up; every address found gets that port.  Numeric hosts need no
+ * child and are done at the first step.  0, or -1 with errno */
+int lookup_start(struct lookup *l, const char *host, int port, int family,
+    int64_t deadline);
+void lookup_want(struct lookup *l, struct wake *w);
+int lookup_step(struct lookup *l, const struct wake *w, int64_t now);
+void lookup_stop(struct lookup *l);
+
+/* the kernel's news of links, addresses and routes: a descriptor that becomes
+ * readable, -1 where there is none; news_read drains it */
+int news_open(void);
+void news_read(int fd);
+
+/* stun.c: the mapped port's sockets */
+
+struct local {
+	int family, type;
+	int port;		/* host order; 0 until one was chosen */
+	union addr source;	/* sa_family 0: any */
+	const char *dev;	/* NULL: any */
+	uint32_t mark;
+	int marked;
+	int alone;              /* forward mode: shared with no other program */
+	uid_t uid;		/* the service's, whose port we share */
+};
+
+struct owner {			/* who holds a port */
+	uid_t uid;
+	pid_t pid;		/* 0: not found; a kernel socket has none */
+	char name[32];		/* "sshd", empty when not found */
+	int listening;		/* a TCP listener, or any UDP socket */
+};
+
+enum local_role {
+	LOCAL_FLOW,		/* a flow to a server; shares the port */
+	LOCAL_SERVER		/* TCP: listens; UDP: owns the port alone */
+};
+
+/* A non-blocking, close-on-exec socket bound to the mapped port as l says.
+ * Sets l->port when it was 0.  A port of another user's service is made
+ * shareable first (bind mode).  -1 with errno: EADDRINUSE the port is taken
+ * and cannot be shared, ENODEV no such interface, EADDRNOTAVAIL the source
+ * address is not there.  *why, when not NULL, gets a constant sentence that
+ * tells what is in the way of sharing, or NULL. */
+int local_socket(struct local *l, enum local_role role, const char **why);
+/* binds fd to the device again, for one that was created anew */
+int local_rebind(const struct local *l, int fd);
+/* fills o; 1 found, 0 nobody holds the port, -1 cannot tell */
+int local_owner(const struct local *l, struct owner *o);
+/* the source address towards to from the mapped port's device and mark;
+ * 0, or -1 with errno when there is no route */
+int local_source(const struct local *l, const union addr *to, union addr *src);
+
+/* stun.c: STUN (RFC 8489) */
+
+#define STUN_ID		12	/* bytes of a transaction id */
+#define STUN_HEADER	20
+
+/* writes a Binding request, or an indication; returns STUN_HEADER */
+size_t stun_request(unsigned char buf[STUN_HEADER],
+    const unsigned char id[STUN_ID], int indication);
+/* sends a Binding indication (RFC 8489 section 6.1) from a UDP socket that is
+ * not connected; -1 with errno */
+int stun_indicate(int fd, const union addr *peer);
+/* Reads the answer to id from p[n].  1: *mapped holds the public address;
+ * -1 with errno: ENOTANSWER not an answer to id, EREFUSED an error response
+ * whose code is in *code. */
+int stun_decode(const unsigned char *p, size_t n,
+    const unsigned char id[STUN_ID], union addr *mapped, int *code);
+
+enum binding_state {
+	B_CLOSED,		/* fd is -1 */
+	B_CONNECTING,		/* TCP only; until deadline */
+	B_ASKING,		/* a request is out; until deadline */
+	B_OPEN                  /* answered; nothing is wanted but a close */
+};
+
+/* A flow to a STUN server and the Binding transaction on it. */
+struct binding {
+	enum binding_state state;
+	int fd;			/* -1 when closed */
+	int slot;
+	int udp;
+	int shared;             /* fd is the relay's: not connected, polled or
+				   closed here; answers come by claim */
+	union addr peer;
+	union addr local;	/* our private address, after an answer */
+	union addr mapped;	/* the public one */
+	int code;		/* of a STUN error response */
+	unsigned char id[STUN_ID];
+	int sent;		/* requests sent of this transaction, UDP */
+	size_t left;		/* bytes of the request not yet sent, TCP */
+	int64_t born;		/* ms: when the flow was opened */
+	int64_t asked;		/* ms: when this transaction began */
+	int64_t resend;         /* ms: the next retransmission, or NEVER */
+	int64_t deadline;	/* ms: when the transaction has failed */
+	size_t have;		/* bytes of buf, TCP */
+	unsigned char buf[STUN_HEADER + 512];
+};
+
+void binding_init(struct binding *b);
+/* Opens a flow on fd to peer and asks.  Takes fd, a socket of local_socket();
+ * shared: borrows the relay's UDP socket.  -1 with errno, b is closed. */
+int binding_start(struct binding *b, int fd, int shared, int udp,
+    const union addr *peer, int64_t now, int64_t deadline);
+/* asks again on an open flow */
+int binding_ask(struct binding *b, int64_t now, int64_t deadline);
+void binding_want(struct binding *b, struct wake *w);
+/* 1: answered; -1: the flow failed, with errno (ETIMEDOUT: no answer, the
+ * errors of stun_decode(), ECLOSED) and is closed; also in B_OPEN */
+int binding_step(struct binding *b, const struct wake *w, int64_t now);
+/* A datagram on a shared socket: 1 when it is the answer (as from step), 0
+ * when it is not, -1 when it is a STUN error.  to is our own address. */
+int binding_claim(struct binding *b, const union addr *from,
+    const union addr *to, const unsigned char *p, size_t n);
+void binding_stop(struct binding *b);
+
+/* stun.c: the keep-alive connection (HTTP HEAD) */
+
+enum http_reply { HTTP_MORE, HTTP_DONE, HTTP_BAD };
+
+struct http_reader {		/* one answer's header, read byte by byte */
+	int status;		/* of the answer so far */
+	int close;		/* the server will close after this answer;
+				   1 by its version, 2 it said so */
+	int timeout;		/* s, from Keep-Alive; -1 unknown */
+	int max;		/* requests left, from Keep-Alive; -1 unknown */
+	size_t total;           /* bytes of this answer and its 1xx so far */
+	size_t len;		/* bytes of line */
+	int state;
+	char line[128];         /* a header line; what is longer is cut */
+};
+
+void http_reset(struct http_reader *h);
+/* eats p[n], *used of it; HTTP_DONE at the final answer's empty line */
+enum http_reply http_read(struct http_reader *h, const char *p, size_t n,
+    size_t *used);
+
+enum keepalive_state {
+	K_CLOSED,		/* fd is -1 */
+	K_CONNECTING,		/* until deadline */
+	K_ASKING,		/* a HEAD is out; until deadline */
+	K_OPEN                  /* answered; nothing is wanted but a close */
+};
+
+struct keepalive {
+	enum keepalive_state state;
+	int fd;			/* -1 when closed */
+	int slot;
+	int last;		/* the HEAD sent said Connection: close */
+	size_t left;		/* bytes of the HEAD not yet sent */
+	const char *host;	/* for the Host: field */
+	union addr peer, local;
+	int64_t born;		/* ms: when the flow was opened */
+	int64_t asked;		/* ms: when the last HEAD was sent */
+	int64_t deadline;	/* ms: of the connect, or of the answer */
+	struct http_reader http;
+};
+
+void keepalive_init(struct keepalive *k);
+/* connects fd to peer and sends the first HEAD; takes fd */
+int keepalive_start(struct keepalive *k, int fd, const union addr *peer,
+    const char *host, int64_t now, int64_t deadline);
+/* the next HEAD; last: ask the server to close after it */
+int keepalive_ask(struct keepalive *k, int last, int64_t now,
+    int64_t deadline);
+void keepalive_want(struct keepalive *k, struct wake *w);
+/* 1: an answer was read whole; -1: the flow ended (ECLOSED, ENOTANSWER,
+ * ETIMEDOUT ...) and is closed; also in K_OPEN */
+int keepalive_step(struct keepalive *k, const struct wake *w, int64_t now);
+/* closes with FIN, or with a reset when abort is set */
+void keepalive_stop(struct keepalive *k, int abort);
+
+/* relay.c */
+
+struct session;
+
+enum say { SAY_FATAL, SAY_WARN, SAY_NOTE };
+
+/* What the relay asks of the program around it. */
+struct relay_calls {
+	void *arg;
+	/* is this datagram a STUN answer?  1: it is taken */
+	int (*claim)(void *arg, const union addr *from, const union addr *to,
+	    const unsigned char *p, size_t n, int64_t now);
+	/* a session came: the target's name may be looked up again */
+	void (*used)(void *arg, int64_t now);
+	/* log; a format that ends in ':' gets strerror(errno) */
+	void (*say)(enum say level, const char *fmt, ...) PRINTF(2, 3);
+};
+
+#define MAX_PIPES 8
+
+/* Bytes on their way through a session: in a pipe, or behind this struct. */
+struct hold {
+	struct session *s;      /* whose they are; NULL: a pipe that is free */
+	int dir;		/* the leg that they came from */
+	int fd[2];              /* the pipe; -1: they are behind this struct */
+	size_t off, n;		/* bytes gone, bytes left */
+	int64_t since;		/* ms: when the pipe was filled */
+};
+
+enum relay_list {		/* every session is in one of these */
+	L_OPEN,			/* UDP: answered */
+	L_WAITING,		/* TCP: connecting; UDP: no answer yet */
+	L_ENDING,		/* one leg is dead, its last bytes under way */
+	LISTS
+};
+
+enum relay_why {		/* why a session ended */
+	WHY_CLOSED, WHY_ERROR, WHY_REFUSED, WHY_IDLE, WHY_LIMIT, WHY_STOP,
+	WHYS
+};
+
+struct relay {
+	const struct config *cfg;	/* NULL: not started */
+	struct relay_calls calls;
+	int fd;			/* the listener, or the UDP port; -1 */
+	struct addrs target;	/* n 0: not known yet, the listener waits */
+	/* the rest is relay.c's */
+	int udp;
+	union addr local;	/* what fd is bound to */
+	int slot;		/* of fd */
+	int sigfd, sigslot;	/* signals of cold sessions; -1: none */
+	int first, polled;	/* slots of sessions: the first, how many */
+	int hot;		/* a session is in the hot tail of its list */
+	int64_t now;		/* ms: of the last step */
+	int64_t looked;		/* ms: the last look at all */
+	int64_t room_at;	/* ms: the listener is not polled before it */
+	struct idle list[LISTS];
+	int n, max;		/* sessions now, and at most */
+	struct session **by_fd;	/* whose leg this descriptor is */
+	int nfds;
+	struct session *spare;	/* TCP: ready for the next client */
+	struct session **hash;	/* UDP: by client */
+	uint32_t seed;
+	unsigned char *buf;     /* what passes through, while anything is hot */
+	size_t segment;         /* UDP: longest datagram of a segmented send */
+	struct hold pipe[MAX_PIPES];
+	size_t held;		/* bytes behind struct holds */
+	uint64_t bytes[2], ever, ended[WHYS];	/* totals */
+	unsigned no_room;	/* failures to make a session */
+	int said_self;
+};
+
+/* takes fd, of local_socket(LOCAL_SERVER); 0, or -1 with errno */
+int relay_start(struct relay *r, const struct config *cfg,
+    const struct relay_calls *calls, int fd, int64_t now);
+/* where new sessions go; the addresses carry the port */
+void relay_target(struct relay *r, const struct addrs *to);
+void relay_want(struct relay *r, struct wake *w);
+void relay_step(struct relay *r, struct wake *w, int64_t now);
+/* says the totals: sessions now and ever, bytes, why they were closed */
+void relay_report(const struct relay *r);
+void relay_stop(struct relay *r);
+
+#endif

@@ -1,0 +1,752 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * All that waits: the clock, the one poll(), idle lists sorted by last
+ * activity, signals through a pipe, child processes, and the look-up of names
+ * in a child, with the addresses that it yields.  Nothing here prints.
+ */
+#include "natmap.h"
+
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <netdb.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#if !defined SYS_close_range && defined SYS_pidfd_open
+#define SYS_close_range	(SYS_pidfd_open + 2)	/* 436, mips 4436 */
+#endif
+
+static const int caught[] = { SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGUSR1 };
+
+static int sigpipe[2] = { -1, -1 };
+static struct rlimit files;	/* RLIMIT_NOFILE at start, for children */
+
+/* text: a small part of printf, whose libc form weighs 12 KB when static */
+
+struct text {
+	char *p, *end;          /* what is beyond end is counted, not stored */
+	size_t n;
+};
+
+static void
+text_put(struct text *t, const char *s, size_t n, size_t width, char flag)
+{
+	size_t pad = width > n ? width - n : 0, i;
+
+	for (i = 0; i < pad + n; i++, t->n++) {
+		if (t->p == t->end)
+			continue;
+		if (flag == '-')
+			*t->p++ = i < n ? s[i] : ' ';
+		else
+			*t->p++ = i >= pad ? s[i - pad] : flag ? flag : ' ';
+	}
+}
+
+static void
+text_number(struct text *t, unsigned long long u, unsigned base, int minus,
+    size_t width, char flag)
+{
+	char digits[24], *p = digits + sizeof digits;
+
+	do
+		*--p = "0123456789abcdef"[u % base];
+	while ((u /= base) != 0);
+	if (minus)
+		*--p = '-';
+	text_put(t, p, (size_t)(digits + sizeof digits - p), width, flag);
+}
+
+/* the argument of %d, %u or %x with so many l */
+static long long
+text_arg(va_list *ap, int longs, int is_signed)
+{
+	if (longs > 1)
+		return va_arg(*ap, long long);
+	if (longs)
+		return is_signed ? va_arg(*ap, long) :
+		    (long long)va_arg(*ap, unsigned long);
+	return is_signed ? va_arg(*ap, int) :
+	    (long long)va_arg(*ap, unsigned);
+}
+
+/* One conversion; returns what follows it in the format. */
+static const char *
+text_convert(struct text *t, const char *f, va_list *ap)
+{
+	int longs = 0;
+	size_t width, most = SIZE_MAX;
+	const char *s;
+	long long n;
+	char c, flag = 0;
+
+	if (*f == '-' || *f == '0')
+		flag = *f++;
+	width = *f >= '1' && *f <= '9' ? strtoul(f, (char **)&f, 10) : 0;
+	if (*f == '.' && f[1] == '*') {
+		most = (size_t)va_arg(*ap, int);
+		f += 2;
+	} else if (*f == '.')
+		most = strtoul(f + 1, (char **)&f, 10);
+	while (*f == 'l')
+		longs += *f++ == 'l';
+	if (*f == 's') {
+		s = va_arg(*ap, const char *);
+		text_put(t, s, strnlen(s, most), width, flag);
+	} else if (*f == 'c' || *f == '%') {
+		c = *f == 'c' ? (char)va_arg(*ap, int) : '%';
+		text_put(t, &c, 1, width, flag);
+	} else {
+		n = text_arg(ap, longs, *f == 'd');
+		if (*f == 'd' && n < 0)
+			text_number(t, -(unsigned long long)n, 10, 1, width,
+			    flag);
+		else
+			text_number(t, (unsigned long long)n,
+			    *f == 'x' ? 16 : 10, 0, width, flag);
+	}
+	return f + 1;
+}
+
+int
+vfmt(char *buf, size_t size, const char *f, va_list ap)
+{
+	struct text t = { buf, buf + size - 1, 0 };
+	va_list copy;
+
+	va_copy(copy, ap);
+	while (*f)
+		if (*f++ == '%')
+			f = text_convert(&t, f, &copy);
+		else
+			text_put(&t, f - 1, 1, 0, 0);
+	va_end(copy);
+	*t.p = '\0';
+	return (int)t.n;
+}
+
+int
+fmt(char *buf, size_t size, const char *f, ...)
+{
+	va_list ap;
+	int n;
+
+	va_start(ap, f);
+	n = vfmt(buf, size, f, ap);
+	va_end(ap);
+	return n;
+}
+
+/* addresses */
+
+socklen_t
+addr_len(const union addr *a)
+{
+	return a->sa.sa_family == AF_INET6 ? sizeof a->in6 : sizeof a->in;
+}
+
+int
+addr_port(const union addr *a)
+{
+	return ntohs(a->sa.sa_family == AF_INET6 ? a->in6.sin6_port :
+	    a->in.sin_port);
+}
+
+void
+addr_set_port(union addr *a, int port)
+{
+	if (a->sa.sa_family == AF_INET6)
+		a->in6.sin6_port = htons((uint16_t)port);
+	else
+		a->in.sin_port = htons((uint16_t)port);
+}
+
+int
+addr_same_host(const union addr *a, const union addr *b)
+{
+	if (a->sa.sa_family != b->sa.sa_family)
+		return 0;
+	if (a->sa.sa_family == AF_INET6)
+		return memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, 16) == 0;
+	return a->in.sin_addr.s_addr == b->in.sin_addr.s_addr;
+}
+
+int
+addr_same(const union addr *a, const union addr *b)
+{
+	return addr_same_host(a, b) && addr_port(a) == addr_port(b);
+}
+
+/* RFC 5952: the longest run of zero groups, two or more, becomes "::". */
+static void
+v6_text(const unsigned char *b, char *buf, size_t size)
+{
+	int i, run = 0, at = -1, longest = 1;
+	size_t n = 0;
+
+	for (i = 0; i < 8; i++) {
+		run = b[2 * i] || b[2 * i + 1] ? 0 : run + 1;
+		if (run > longest) {
+			longest = run;
+			at = i + 1 - run;
+		}
+	}
+	for (i = 0; i < 8; i++) {
+		if (i == at) {
+			n += (size_t)fmt(buf + n, size - n, "::");
+			i += longest - 1;
+			continue;
+		}
+		n += (size_t)fmt(buf + n, size - n, "%s%x",
+		    n && buf[n - 1] != ':' ? ":" : "",
+		    (unsigned)b[2 * i] << 8 | b[2 * i + 1]);
+	}
+}
+
+char *
+addr_host(const union addr *a, char buf[ADDR_TEXT])
+{
+	unsigned char b[4];
+	size_t n;
+
+	buf[0] = '\0';
+	if (a->sa.sa_family == AF_INET) {
+		memcpy(b, &a->in.sin_addr, sizeof b);
+		fmt(buf, ADDR_TEXT, "%d.%d.%d.%d", b[0], b[1], b[2], b[3]);
+	}
+	if (a->sa.sa_family == AF_INET6) {
+		v6_text(a->in6.sin6_addr.s6_addr, buf, ADDR_TEXT);
+		n = strlen(buf);
+		if (a->in6.sin6_scope_id)
+			fmt(buf + n, ADDR_TEXT - n, "%%%u",
+			    (unsigned)a->in6.sin6_scope_id);
+	}
+	return buf;
+}
+
+char *
+addr_text(const union addr *a, char buf[ADDR_TEXT])
+{
+	char host[ADDR_TEXT];
+	int v6 = a->sa.sa_family == AF_INET6;
+
+	fmt(buf, ADDR_TEXT, "%s%.54s%s:%d", v6 ? "[" : "",
+	    addr_host(a, host), v6 ? "]" : "", addr_port(a));
+	return buf;
+}
+
+int
+addr_parse(union addr *a, const char *host, int family)
+{
+	char text[INET6_ADDRSTRLEN];
+	const char *scope = strchr(host, '%');
+	size_t n = scope ? (size_t)(scope - host) : strlen(host);
+
+	memset(a, 0, sizeof *a);
+	if (n >= sizeof text)
+		return -1;
+	memcpy(text, host, n);
+	text[n] = '\0';
+	if (family != AF_INET6 && !scope &&
+	    inet_pton(AF_INET, text, &a->in.sin_addr) == 1) {
+		a->sa.sa_family = AF_INET;
+		return 0;
+	}
+	if (family == AF_INET ||
+	    inet_pton(AF_INET6, text, &a->in6.sin6_addr) != 1)
+		return -1;
+	a->sa.sa_family = AF_INET6;
+	if (scope)
+		a->in6.sin6_scope_id = if_nametoindex(scope + 1);
+	return 0;
+}
+
+/* the clock and poll() */
+
+int64_t
+now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* The last resort where the kernel has no random numbers for us. */
+static void
+random_poor(unsigned char *p, size_t n)
+{
+	static uint64_t x;
+	struct timespec ts;
+
+	while (n-- > 0) {
+		clock_gettime(CLOCK_REALTIME, &ts);
+		x ^= (uint64_t)ts.tv_nsec << 20 ^ (uint64_t)ts.tv_sec ^
+		    (uint64_t)getpid() << 40;
+		x = x * 6364136223846793005 + 1442695040888963407;
+		*p++ = (unsigned char)(x >> 56);
+	}
+}
+
+void
+random_bytes(void *p, size_t n)
+{
+	int fd;
+	ssize_t got = -1;
+
+#ifdef SYS_getrandom
+	got = syscall(SYS_getrandom, p, n, 1 /* GRND_NONBLOCK */);
+#endif
+	if (got == (ssize_t)n)
+		return;
+	fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		got = read(fd, p, n);
+		close(fd);
+	}
+	if (got != (ssize_t)n)
+		random_poor(p, n);
+}
+
+uint32_t
+random_below(uint32_t n)
+{
+	uint32_t x;
+
+	random_bytes(&x, sizeof x);
+	return (uint32_t)((uint64_t)x * n >> 32);
+}
+
+void
+wake_clear(struct wake *w)
+{
+	w->n = 0;
+	w->deadline = NEVER;
+}
+
+int
+wake_reserve(struct wake *w, int n)
+{
+	struct pollfd *p;
+	int cap = w->cap ? w->cap : 16;
+
+	if (n <= w->cap)
+		return 0;
+	while (cap < n)
+		cap *= 2;
+	p = realloc(w->fds, (size_t)cap * sizeof *p);
+	if (!p)
+		return -1;
+	w->fds = p;
+	w->cap = cap;
+	return 0;
+}
+
+int
+wake_on(struct wake *w, int fd, int events)
+{
+	if (fd < 0 || wake_reserve(w, w->n + 1) < 0)
+		return -1;
+	w->fds[w->n].fd = fd;
+	w->fds[w->n].events = (short)events;
+	w->fds[w->n].revents = 0;
+	return w->n++;
+}
+
+void
+wake_at(struct wake *w, int64_t when)
+{
+	if (when < w->deadline)
+		w->deadline = when;
+}
+
+int64_t
+wake_wait(struct wake *w, int64_t now)
+{
+	int i, timeout = -1;
+
+	if (w->deadline <= now)
+		timeout = 0;
+	else if (w->deadline != NEVER)
+		timeout = w->deadline - now < INT_MAX ?
+		    (int)(w->deadline - now) : INT_MAX;
+	if (poll(w->fds, (nfds_t)w->n, timeout) < 0)
+		for (i = 0; i < w->n; i++)
+			w->fds[i].revents = 0;
+	return now_ms();
+}
+
+int
+woke(const struct wake *w, int slot)
+{
+	return slot < 0 ? 0 : w->fds[slot].revents;
+}
+
+void
+wake_free(struct wake *w)
+{
+	free(w->fds);
+	memset(w, 0, sizeof *w);
+}
+
+/* idle lists */
+
+void
+idle_init(struct idle *head)
+{
+	head->prev = head->next = head;
+}
+
+void
+idle_drop(struct idle *e)
+{
+	if (!e->prev)
+		return;
+	e->prev->next = e->next;
+	e->next->prev = e->prev;
+	e->prev = e->next = NULL;
+}
+
+void
+idle_touch(struct idle *head, struct idle *e, int64_t now)
+{
+	e->last = now;
+	if (head->prev == e)
+		return;
+	idle_drop(e);
+	e->prev = head->prev;
+	e->next = head;
+	e->prev->next = e;
+	head->prev = e;
+}
+
+struct idle *
+idle_oldest(const struct idle *head)
+{
+	return head->next == head ? NULL : head->next;
+}
+
+/* signals and children */
+
+int
+fd_setup(int fd)
+{
+	int fl = fcntl(fd, F_GETFL);
+
+	if (fl < 0 || fcntl(fd, F_SETFL, fl | O_NONBLOCK) < 0)
+		return -1;
+	return fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
+static void
+caught_one(int sig)
+{
+	unsigned char c = (unsigned char)sig;
+	int e = errno;
+
+	if (write(sigpipe[1], &c, 1) < 0) {
+		/* full: the pipe says enough as it is */
+	}
+	errno = e;
+}
+
+/* Gives the caught signals this handler, and PIPE its own. */
+static void
+dispose(void (*handler)(int), void (*broken)(int))
+{
+	struct sigaction sa;
+	size_t i;
+
+	memset(&sa, 0, sizeof sa);
+	sigemptyset(&sa.sa_mask);
+	sa.sa_flags = SA_RESTART;
+	sa.sa_handler = handler;
+	for (i = 0; i < sizeof caught / sizeof *caught; i++)
+		sigaction(caught[i], &sa, NULL);
+	sa.sa_handler = broken;
+	sigaction(SIGPIPE, &sa, NULL);
+}
+
+int
+signals_open(void)
+{
+	sigset_t none;
+
+	if (pipe(sigpipe) < 0)
+		return -1;
+	fd_setup(sigpipe[0]);
+	fd_setup(sigpipe[1]);
+	dispose(caught_one, SIG_IGN);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	return sigpipe[0];
+}
+
+int
+signals_next(void)
+{
+	unsigned char c;
+
+	return read(sigpipe[0], &c, 1) == 1 ? c : 0;
+}
+
+void
+signals_close(void)
+{
+	dispose(SIG_DFL, SIG_DFL);
+	close(sigpipe[0]);
+	close(sigpipe[1]);
+	sigpipe[0] = sigpipe[1] = -1;
+}
+
+int
+files_raise(void)
+{
+	struct rlimit most;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+		return 0;
+	most = files;
+	most.rlim_cur = most.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &most) < 0)
+		most = files;
+	return most.rlim_cur < INT_MAX ? (int)most.rlim_cur : INT_MAX;
+}
+
+/* What a child must not inherit: a signal that came now would end us. */
+static void
+child_reset(void)
+{
+	struct sigaction sa;
+	int i;
+
+	memset(&sa, 0, sizeof sa);
+	sa.sa_handler = SIG_DFL;
+	for (i = 1; i < 32; i++)
+		sigaction(i, &sa, NULL);
+	if (files.rlim_max)
+		setrlimit(RLIMIT_NOFILE, &files);
+	sigprocmask(SIG_SETMASK, &sa.sa_mask, NULL);
+}
+
+pid_t
+child_fork(void)
+{
+	sigset_t all, old;
+	pid_t pid;
+	int e;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &old);
+	pid = fork();
+	e = errno;
+	if (pid == 0)
+		child_reset();
+	else
+		sigprocmask(SIG_SETMASK, &old, NULL);
+	errno = e;
+	return pid;
+}
+
+/* Closes all but 0, 1, 2 and 3: a session's socket that lived on in the
+ * resolver would not end when the session does. */
+static void
+close_from_4(void)
+{
+	int fd, most;
+
+#ifdef SYS_close_range
+	if (syscall(SYS_close_range, 4U, ~0U, 0U) == 0)
+		return;
+#endif
+	most = (int)sysconf(_SC_OPEN_MAX);
+	for (fd = 4; fd < most; fd++)
+		close(fd);
+}
+
+/* look-up of names */
+
+/* In the child: one byte of EAI_ code, then the addresses. */
+static void
+lookup_child(int fd, const char *host, int port, int family)
+{
+	struct addrinfo hints, *list, *ai;
+	unsigned char buf[sizeof ((struct lookup *)0)->buf];
+	union addr a;
+	size_t n = 1;
+
+	if (fd != 3 && dup2(fd, 3) < 0)
+		_exit(1);
+	close_from_4();
+	memset(&hints, 0, sizeof hints);
+	hints.ai_family = family;
+	hints.ai_socktype = SOCK_STREAM;
+	buf[0] = (unsigned char)-getaddrinfo(host, NULL, &hints, &list);
+	for (ai = buf[0] ? NULL : list; ai; ai = ai->ai_next) {
+		if (ai->ai_addrlen > sizeof a || n + sizeof a > sizeof buf)
+			continue;
+		memset(&a, 0, sizeof a);
+		memcpy(&a, ai->ai_addr, ai->ai_addrlen);
+		addr_set_port(&a, port);
+		memcpy(buf + n, &a, sizeof a);
+		n += sizeof a;
+	}
+	_exit(write(3, buf, n) != (ssize_t)n);
+}
+
+void
+lookup_init(struct lookup *l)
+{
+	memset(l, 0, sizeof *l);
+	l->fd = l->slot = -1;
+}
+
+int
+lookup_start(struct lookup *l, const char *host, int port, int family,
+    int64_t deadline)
+{
+	int p[2];
+
+	lookup_stop(l);
+	l->deadline = deadline;
+	l->len = 0;
+	if (addr_parse(&l->got.a[0], host, family) == 0) {
+		addr_set_port(&l->got.a[0], port);
+		l->got.n = 1;
+		l->busy = 1;
+		return 0;
+	}
+	if (pipe(p) < 0)
+		return -1;
+	fd_setup(p[0]);
+	l->pid = child_fork();
+	if (l->pid == 0)
+		lookup_child(p[1], host, port, family);
+	close(p[1]);
+	if (l->pid < 0) {
+		close(p[0]);
+		return -1;
+	}
+	l->fd = p[0];
+	l->busy = 1;
+	return 0;
+}
+
+void
+lookup_want(struct lookup *l, struct wake *w)
+{
+	l->slot = wake_on(w, l->fd, POLLIN);
+	if (l->busy)
+		wake_at(w, l->fd < 0 ? 0 : l->deadline);
+}
+
+/* The child has said all that it will say. */
+static int
+lookup_done(struct lookup *l)
+{
+	size_t n = l->len ? (l->len - 1) / sizeof(union addr) : 0;
+
+	l->pid = 0;
+	lookup_stop(l);
+	if (n == 0) {
+		l->gai = l->len && l->buf[0] ? -l->buf[0] : EAI_FAIL;
+		return -1;
+	}
+	memcpy(l->got.a, l->buf + 1, n * sizeof(union addr));
+	l->got.n = (int)n;
+	return 1;
+}
+
+int
+lookup_step(struct lookup *l, const struct wake *w, int64_t now)
+{
+	ssize_t n;
+
+	if (l->busy && l->fd < 0) {
+		l->busy = 0;
+		return 1;
+	}
+	if (woke(w, l->slot)) {
+		n = read(l->fd, l->buf + l->len, sizeof l->buf - l->len);
+		if (n > 0)
+			l->len += (size_t)n;
+		else if (n == 0 || (errno != EAGAIN && errno != EINTR))
+			return lookup_done(l);
+	}
+	if (l->busy && now >= l->deadline) {
+		lookup_stop(l);
+		l->gai = 0;
+		errno = ETIMEDOUT;
+		return -1;
+	}
+	return 0;
+}
+
+void
+lookup_stop(struct lookup *l)
+{
+	if (l->fd >= 0)
+		close(l->fd);
+	if (l->pid > 0)
+		kill(l->pid, SIGKILL);
+	l->fd = l->slot = -1;
+	l->busy = 0;
+	l->pid = 0;
+}
+
+/* the kernel's news */
+
+#if defined AF_NETLINK && !defined NATMAP_PORTABLE
+/* <linux/netlink.h> and <linux/rtnetlink.h> are not in every toolchain. */
+enum {
+	NETLINK_ROUTE = 0,
+	RTMGRP_LINK = 1, RTMGRP_IPV4_IFADDR = 0x10, RTMGRP_IPV4_ROUTE = 0x40,
+	RTMGRP_IPV6_IFADDR = 0x100, RTMGRP_IPV6_ROUTE = 0x400
+};
+
+int
+news_open(void)
+{
+	struct {
+		sa_family_t family;
+		unsigned short pad;
+		uint32_t pid, groups;
+	} nl = { AF_NETLINK, 0, 0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR |
+	    RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE };
+	int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+
+	if (fd < 0)
+		return -1;
+	if (fd_setup(fd) < 0 ||
+	    bind(fd, (const struct sockaddr *)(const void *)&nl,
+	    sizeof nl) < 0) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+#else
+int
+news_open(void)
+{
+	return -1;
+}
+#endif
+
+void
+news_read(int fd)
+{
+	char buf[256];
+
+	/* Too much news (ENOBUFS) is news as well; the rest is cut. */
+	while (recv(fd, buf, sizeof buf, 0) >= 0 || errno == ENOBUFS)
+		;
+}
