@@ -1,0 +1,1442 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * All that talks to servers from the mapped port, for natmap.c: the port's
+ * sockets and who else holds it, the STUN codec, one Binding transaction on
+ * one flow (struct binding), and the keep-alive connection with its HTTP
+ * reader (struct keepalive).
+ *
+ *   CLOSED      fd is -1; no slot, no deadline
+ *   CONNECTING  TCP; the request waits whole; fd is polled for POLLOUT
+ *   ASKING      left bytes of the request are still to be written, then the
+ *               answer is read; deadline stands
+ *   OPEN        answered; whatever comes on a TCP flow ends it
+ */
+#include "natmap.h"
+
+#include <netinet/tcp.h>
+#include <sys/syscall.h>
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#ifdef NATMAP_PORTABLE		/* to test here what is built elsewhere */
+#undef SO_BINDTODEVICE
+#undef SO_MARK
+#undef TCP_KEEPIDLE
+#undef TCP_USER_TIMEOUT
+#endif
+
+#define PROBE_IDLE	10	/* s without a byte: TCP probes begin */
+#define PROBE_EVERY	5	/* s between probes */
+#define PROBES		5	/* unanswered ones that end a flow */
+#define UNSENT_MAX      30000   /* ms that data may stay unacknowledged */
+#define DATAGRAMS	16	/* read in one step at most */
+#define HTTP_LIMIT	16384	/* bytes of one answer with its 1xx */
+
+/* ms after asked: requests over UDP (RFC 8489 section 6.2.1, RTO 500 ms) */
+static const int send_at[] = { 0, 500, 1500 };
+
+/*
+ * The mapped port's sockets.
+ */
+
+static void
+close_keep_errno(int fd)
+{
+	int err = errno;
+
+	close(fd);
+	errno = err;
+}
+
+static int
+set_option(int fd, int level, int name, int value)
+{
+	return setsockopt(fd, level, name, &value, sizeof value);
+}
+
+static int
+set_device(int fd, const char *dev)
+{
+#ifdef SO_BINDTODEVICE
+	return setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, dev,
+	    (socklen_t)strlen(dev) + 1);
+#else
+	(void)fd;
+	(void)dev;
+	errno = ENOPROTOOPT;
+	return -1;
+#endif
+}
+
+static int
+set_mark(int fd, uint32_t mark)
+{
+#ifdef SO_MARK
+	return set_option(fd, SOL_SOCKET, SO_MARK, (int)mark);
+#else
+	(void)fd;
+	(void)mark;
+	errno = ENOPROTOOPT;
+	return -1;
+#endif
+}
+
+/* Lets sockets on one port listen beside each other. */
+static int
+set_reuseport(int fd)
+{
+#ifdef SO_REUSEPORT
+	return set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+#else
+	(void)fd;
+	return 0;
+#endif
+}
+
+/* What two sockets must both have to share a port; UDP shares by SO_REUSEADDR
+ * whatever the uid, and SO_REUSEPORT would take turns with the service. */
+static int
+set_shared(int fd, int type)
+{
+	if (set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1) == -1)
+		return -1;
+	return type == SOCK_STREAM ? set_reuseport(fd) : 0;
+}
+
+static int
+get_local(int fd, union addr *a)
+{
+	socklen_t len = sizeof *a;
+
+	memset(a, 0, sizeof *a);
+	return getsockname(fd, &a->sa, &len);
+}
+
+/* A socket as the uid that Linux compares when listeners share a port. */
+static int
+socket_as(uid_t uid, int family, int type)
+{
+	uid_t me = geteuid();
+	int fd, err, changed;
+
+	changed = uid != 0 && uid != me && seteuid(uid) == 0;
+	fd = socket(family, type, 0);
+	err = errno;
+	if (changed && seteuid(me) == -1)
+		abort();
+	errno = err;
+	return fd;
+}
+
+/* A non-blocking, close-on-exec socket with the device and the mark. */
+static int
+plain_socket(const struct local *l, int type)
+{
+	int fd;
+
+	fd = socket_as(l->uid, l->family, type);
+	if (fd == -1)
+		return -1;
+	if (fcntl(fd, F_SETFD, FD_CLOEXEC) == -1 ||
+	    fcntl(fd, F_SETFL, O_NONBLOCK) == -1 ||
+	    (l->family == AF_INET6 &&
+	    set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) == -1) ||
+	    (l->marked && set_mark(fd, l->mark) == -1) ||
+	    local_rebind(l, fd) == -1) {
+		close_keep_errno(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static int
+bind_port(const struct local *l, int fd, int port)
+{
+	union addr a;
+
+	memset(&a, 0, sizeof a);
+	if (l->source.sa.sa_family != 0)
+		a = l->source;
+	a.sa.sa_family = (sa_family_t)l->family;
+	addr_set_port(&a, port);
+	return bind(fd, &a.sa, addr_len(&a));
+}
+
+/* The flags that sockets of a role have when they are bound. */
+static int
+set_role(const struct local *l, int fd, enum local_role role)
+{
+	if (role == LOCAL_FLOW)
+		return set_shared(fd, l->type);
+	if (l->type == SOCK_STREAM)
+		return set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	return 0;
+}
+
+/* A port that the kernel chooses is bound without flags, or it might be one
+ * that others share. */
+static int
+take_port(struct local *l, int fd, enum local_role role)
+{
+	union addr a;
+
+	if (l->port != 0)
+		return set_role(l, fd, role) == -1 ? -1 :
+		    bind_port(l, fd, l->port);
+	if (bind_port(l, fd, 0) == -1 || get_local(fd, &a) == -1 ||
+	    set_role(l, fd, role) == -1)
+		return -1;
+	l->port = addr_port(&a);
+	return 0;
+}
+
+static int
+bound_socket(struct local *l, enum local_role role)
+{
+	int fd;
+
+	fd = plain_socket(l, l->type);
+	if (fd == -1)
+		return -1;
+	if (take_port(l, fd, role) == -1 ||
+	    (role == LOCAL_SERVER && l->type == SOCK_STREAM &&
+	    (listen(fd, SOMAXCONN) == -1 || set_reuseport(fd) == -1))) {
+		close_keep_errno(fd);
+		return -1;
+	}
+	return fd;
+}
+
+int
+local_rebind(const struct local *l, int fd)
+{
+	return l->dev == NULL ? 0 : set_device(fd, l->dev);
+}
+
+int
+local_source(const struct local *l, const union addr *to, union addr *src)
+{
+	int fd, r;
+
+	fd = plain_socket(l, SOCK_DGRAM);
+	if (fd == -1)
+		return -1;
+	r = l->source.sa.sa_family == 0 ? 0 : bind_port(l, fd, 0);
+	if (r == 0)
+		r = connect(fd, &to->sa, addr_len(to));
+	if (r == 0)
+		r = get_local(fd, src);
+	close_keep_errno(fd);
+	if (r == 0)
+		addr_set_port(src, l->port);
+	return r;
+}
+
+/*
+ * Who else holds the port: its sockets from /proc/net, the processes that
+ * have them open from /proc/PID/fd.
+ */
+
+struct holder {
+	unsigned long inode;
+	uid_t uid;
+	int listening;
+	pid_t pid;		/* 0: no process found */
+	int fd;			/* its number in that process */
+};
+
+struct holders {
+	struct holder *h;
+	size_t n;
+};
+
+struct text {			/* a file of /proc, read line by line */
+	int fd;
+	size_t at, have;
+	char buf[2048];
+};
+
+static char *
+next_line(struct text *t)
+{
+	char *line, *end;
+	ssize_t n;
+
+	for (;;) {
+		line = t->buf + t->at;
+		end = memchr(line, '\n', t->have - t->at);
+		if (end != NULL)
+			break;
+		t->have -= t->at;
+		t->at = 0;
+		memmove(t->buf, line, t->have);
+		n = read(t->fd, t->buf + t->have, sizeof t->buf - t->have);
+		if (n <= 0)
+			return NULL;
+		t->have += (size_t)n;
+	}
+	*end = '\0';
+	t->at = (size_t)(end - t->buf) + 1;
+	return line;
+}
+
+/* The word of that number, from 0, in a line. */
+static const char *
+word(const char *s, int number)
+{
+	for (s += strspn(s, " "); number-- > 0; s += strspn(s, " "))
+		s += strcspn(s, " ");
+	return s;
+}
+
+/*
+ *   0: 00000000:0016 00000000:0000 0A 0:0 00:0 0   1000        0 12345 ...
+ *  slot local address      remote state             uid          inode
+ *
+ * What has no inode is in TIME_WAIT, or closing, and nobody's any more.
+ */
+static int
+parse_holder(const char *line, int port, int type, struct holder *h)
+{
+	const char *s = word(line, 1);
+
+	memset(h, 0, sizeof *h);
+	s += strcspn(s, ":");
+	if (*s == '\0' || strtol(s + 1, NULL, 16) != port)
+		return 0;
+	h->listening = type == SOCK_DGRAM ||
+	    strtol(word(line, 3), NULL, 16) == 0x0a;
+	h->uid = (uid_t)strtoul(word(line, 7), NULL, 10);
+	h->inode = strtoul(word(line, 9), NULL, 10);
+	return h->inode != 0;
+}
+
+/* Room doubles at each power of two. */
+static int
+add_holder(struct holders *hs, const struct holder *h)
+{
+	struct holder *more;
+
+	if ((hs->n & (hs->n - 1)) == 0) {
+		more = realloc(hs->h, (hs->n * 2 + 1) * sizeof *more);
+		if (more == NULL)
+			return -1;
+		hs->h = more;
+	}
+	hs->h[hs->n++] = *h;
+	return 0;
+}
+
+static int
+read_table(struct holders *hs, const char *path, const struct local *l)
+{
+	struct text t;
+	struct holder h;
+	char *line;
+	int r = 0;
+
+	t.at = t.have = 0;
+	t.fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (t.fd == -1)
+		return -1;
+	while (r == 0 && (line = next_line(&t)) != NULL)
+		if (parse_holder(line, l->port, l->type, &h))
+			r = add_holder(hs, &h);
+	close_keep_errno(t.fd);
+	return r;
+}
+
+static void
+found_holder(struct holders *hs, unsigned long inode, pid_t pid, int fd)
+{
+	size_t i;
+
+	for (i = 0; i < hs->n; i++)
+		if (hs->h[i].inode == inode && hs->h[i].pid == 0) {
+			hs->h[i].pid = pid;
+			hs->h[i].fd = fd;
+		}
+}
+
+static void
+search_process(struct holders *hs, pid_t pid)
+{
+	char path[32], link[64];
+	struct dirent *e;
+	ssize_t n;
+	DIR *d;
+
+	fmt(path, sizeof path, "/proc/%ld/fd", (long)pid);
+	d = opendir(path);
+	if (d == NULL)
+		return;
+	while ((e = readdir(d)) != NULL) {
+		n = readlinkat(dirfd(d), e->d_name, link, sizeof link - 1);
+		if (n <= 0)
+			continue;
+		link[n] = '\0';
+		if (strncmp(link, "socket:[", 8) == 0)
+			found_holder(hs, strtoul(link + 8, NULL, 10), pid,
+			    (int)strtol(e->d_name, NULL, 10));
+	}
+	closedir(d);
+}
+
+static int
+search_processes(struct holders *hs)
+{
+	struct dirent *e;
+	long pid;
+	DIR *d;
+
+	d = opendir("/proc");
+	if (d == NULL)
+		return -1;
+	while ((e = readdir(d)) != NULL) {
+		pid = strtol(e->d_name, NULL, 10);
+		if (pid > 0)
+			search_process(hs, (pid_t)pid);
+	}
+	closedir(d);
+	return 0;
+}
+
+/* An IPv6 listener may hold the IPv4 port as well, but not the reverse. */
+static int
+find_holders(struct holders *hs, const struct local *l)
+{
+	int tcp = l->type == SOCK_STREAM;
+	int r = 0;
+
+	memset(hs, 0, sizeof *hs);
+	if (l->family == AF_INET)
+		r = read_table(hs, tcp ? "/proc/net/tcp" : "/proc/net/udp", l);
+	if (read_table(hs, tcp ? "/proc/net/tcp6" : "/proc/net/udp6", l) == -1
+	    && l->family == AF_INET6)
+		r = -1;
+	if (r == 0 && hs->n > 0)
+		r = search_processes(hs);
+	return r;
+}
+
+/* The one to name: a listener, and a program other than this one. */
+static const struct holder *
+first_holder(const struct holders *hs)
+{
+	const struct holder *h, *best = NULL;
+	int rank, top = -1;
+	size_t i;
+
+	for (i = 0; i < hs->n; i++) {
+		h = &hs->h[i];
+		rank = h->listening * 2 + (h->pid != getpid());
+		if (rank > top) {
+			top = rank;
+			best = h;
+		}
+	}
+	return best;
+}
+
+static void
+process_name(pid_t pid, char *name, size_t size)
+{
+	char path[32];
+	ssize_t n = -1;
+	int fd;
+
+	fmt(path, sizeof path, "/proc/%ld/comm", (long)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd != -1) {
+		n = read(fd, name, size - 1);
+		close(fd);
+	}
+	name[n > 0 ? n : 0] = '\0';
+	name[strcspn(name, "\n")] = '\0';
+}
+
+int
+local_owner(const struct local *l, struct owner *o)
+{
+	const struct holder *h;
+	struct holders hs;
+	int r;
+
+	memset(o, 0, sizeof *o);
+	r = find_holders(&hs, l);
+	h = first_holder(&hs);
+	if (h != NULL) {
+		o->uid = h->uid;
+		o->pid = h->pid;
+		o->listening = h->listening;
+		if (h->pid != 0)
+			process_name(h->pid, o->name, sizeof o->name);
+		r = 1;
+	}
+	free(hs.h);
+	return r;
+}
+
+/*
+ * Sharing the port of a running service: its sockets get the reuse flags from
+ * outside, ours is created under its uid.
+ */
+
+#define INSTEAD         "; or map another port and forward it with -t and -p"
+
+static const char no_proc[] =
+    "sharing the port of a running program needs /proc" INSTEAD;
+static const char not_root[] =
+    "sharing the port of a running program needs root" INSTEAD;
+static const char old_kernel[] =
+    "sharing the port of a running program needs Linux 5.6" INSTEAD;
+static const char kernel_socket[] =
+    "the kernel itself holds it (WireGuard?) and cannot share it" INSTEAD
+    " or with a firewall's DNAT rule";
+
+#if defined __linux__ && !defined NATMAP_PORTABLE
+/* Numbers that are the same everywhere, but for the base of mips. */
+#if defined __mips__ && _MIPS_SIM == 1
+#define SYSCALL_BASE	4000
+#elif defined __mips__ && _MIPS_SIM == 2
+#define SYSCALL_BASE	6000
+#elif defined __mips__
+#define SYSCALL_BASE	5000
+#else
+#define SYSCALL_BASE	0
+#endif
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open	(SYSCALL_BASE + 434)
+#endif
+#ifndef SYS_pidfd_getfd
+#define SYS_pidfd_getfd	(SYSCALL_BASE + 438)
+#endif
+
+/* Our own descriptor of what fd is in another process. */
+static int
+copy_fd(pid_t pid, int fd)
+{
+	int pidfd, copy;
+
+	pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (pidfd == -1)
+		return -1;
+	copy = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+	close_keep_errno(pidfd);
+	return copy;
+}
+#else
+static int
+copy_fd(pid_t pid, int fd)
+{
+	(void)pid;
+	(void)fd;
+	errno = ENOSYS;
+	return -1;
+}
+#endif
+
+/* Makes one socket shareable; returns what is in the way, or NULL. */
+static const char *
+share_holder(const struct holder *h, int type)
+{
+	int fd;
+
+	if (h->pid == 0)
+		return geteuid() == 0 ? kernel_socket : not_root;
+	fd = copy_fd(h->pid, h->fd);
+	if (fd == -1)
+		return errno == ENOSYS ? old_kernel :
+		    errno == EPERM || errno == EACCES ? not_root : NULL;
+	set_shared(fd, type);
+	close(fd);
+	return NULL;
+}
+
+/* Every socket of the port, or the kernel refuses: live connections too. */
+static const char *
+share_port(struct local *l)
+{
+	const char *why = NULL, *one;
+	struct holders hs;
+	size_t i;
+
+	if (find_holders(&hs, l) == -1)
+		why = no_proc;
+	for (i = 0; i < hs.n; i++) {
+		one = share_holder(&hs.h[i], l->type);
+		if (one != NULL)
+			why = one;
+	}
+	if (hs.n > 0 && l->type == SOCK_STREAM)
+		l->uid = first_holder(&hs)->uid;
+	free(hs.h);
+	return why;
+}
+
+int
+local_socket(struct local *l, enum local_role role, const char **why)
+{
+	const char *obstacle = NULL;
+	int fd;
+
+	fd = bound_socket(l, role);
+	if (fd == -1 && errno == EADDRINUSE && role == LOCAL_FLOW &&
+	    !l->alone) {
+		obstacle = share_port(l);
+		fd = bound_socket(l, role);
+	}
+	if (why != NULL)
+		*why = fd == -1 ? obstacle : NULL;
+	return fd;
+}
+
+/*
+ * STUN messages (RFC 8489 section 5), and their attributes (section 14):
+ *
+ *    0                   1                   2                   3
+ *    0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+ *   +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+ *   |0 0|      message type         |  length of all attributes     |
+ *   |                 magic cookie  0x2112a442                      |
+ *   |                 transaction id, 96 bits                       |
+ *   +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+ *   |        attribute type         |  length of the value          |
+ *   |                 value, padded to 4 bytes                  ... |
+ */
+#define COOKIE			0x2112a442
+#define REQUEST			0x0001
+#define INDICATION		0x0011
+#define SUCCESS			0x0101
+#define ERROR			0x0111
+#define MAPPED_ADDRESS		0x0001
+#define ERROR_CODE		0x0009
+#define XOR_MAPPED_ADDRESS	0x0020
+
+struct value {                  /* p is NULL when the attribute is not there */
+	const unsigned char *p;
+	size_t n;
+};
+
+struct answer {
+	struct value xored, plain, error;
+};
+
+static unsigned int
+be16(const unsigned char *p)
+{
+	return (unsigned int)p[0] << 8 | p[1];
+}
+
+static uint32_t
+be32(const unsigned char *p)
+{
+	return (uint32_t)be16(p) << 16 | be16(p + 2);
+}
+
+static void
+put16(unsigned char *p, unsigned int v)
+{
+	p[0] = (unsigned char)(v >> 8);
+	p[1] = (unsigned char)v;
+}
+
+size_t
+stun_request(unsigned char buf[STUN_HEADER], const unsigned char id[STUN_ID],
+    int indication)
+{
+	put16(buf, indication ? INDICATION : REQUEST);
+	put16(buf + 2, 0);
+	put16(buf + 4, COOKIE >> 16);
+	put16(buf + 6, COOKIE & 0xffff);
+	memcpy(buf + 8, id, STUN_ID);
+	return STUN_HEADER;
+}
+
+/* Section 6.3.  A server of RFC 3489 takes the cookie for a part of the
+ * transaction id and sends it back as well. */
+static int
+is_answer(const unsigned char *p, size_t n, const unsigned char id[STUN_ID])
+{
+	return n >= STUN_HEADER && n % 4 == 0 &&
+	    (be16(p) == SUCCESS || be16(p) == ERROR) &&
+	    be16(p + 2) == n - STUN_HEADER && be32(p + 4) == COOKIE &&
+	    memcmp(p + 8, id, STUN_ID) == 0;
+}
+
+/* The first of several counts (section 14).  Attributes that we do not know
+ * are passed over, the required ones of old servers too. */
+static void
+keep_value(struct answer *a, unsigned int type, const unsigned char *p,
+    size_t n)
+{
+	struct value *v;
+
+	switch (type) {
+	case XOR_MAPPED_ADDRESS:
+		v = &a->xored;
+		break;
+	case MAPPED_ADDRESS:
+		v = &a->plain;
+		break;
+	case ERROR_CODE:
+		v = &a->error;
+		break;
+	default:
+		return;
+	}
+	if (v->p == NULL) {
+		v->p = p;
+		v->n = n;
+	}
+}
+
+/* p[left] are attributes; left is a multiple of 4, so that padding fits
+ * where its value does. */
+static int
+read_attributes(struct answer *a, const unsigned char *p, size_t left)
+{
+	size_t n;
+
+	memset(a, 0, sizeof *a);
+	while (left > 0) {
+		n = be16(p + 2);
+		if (n > left - 4)
+			return -1;
+		keep_value(a, be16(p), p + 4, n);
+		n = 4 + ((n + 3) & ~(size_t)3);
+		p += n;
+		left -= n;
+	}
+	return 0;
+}
+
+/* Sections 14.1 and 14.2; mask is the cookie and the transaction id, or
+ * zeros.  -1 when this is no address. */
+static int
+read_address(const struct value *v, const unsigned char mask[16],
+    union addr *a)
+{
+	unsigned char *host;
+	size_t i, n;
+
+	memset(a, 0, sizeof *a);
+	if (v->n == 8 && v->p[1] == 1) {
+		a->sa.sa_family = AF_INET;
+		host = (unsigned char *)&a->in.sin_addr;
+		n = 4;
+	} else if (v->n == 20 && v->p[1] == 2) {
+		a->sa.sa_family = AF_INET6;
+		host = a->in6.sin6_addr.s6_addr;
+		n = 16;
+	} else
+		return -1;
+	for (i = 0; i < n; i++)
+		host[i] = v->p[4 + i] ^ mask[i];
+	addr_set_port(a, (int)(be16(v->p + 2) ^ be16(mask)));
+	return addr_port(a) == 0 ? -1 : 0;
+}
+
+/* Section 14.8; 0 when this is no error code. */
+static int
+read_error(const struct value *v)
+{
+	int class, number;
+
+	if (v->p == NULL || v->n < 4)
+		return 0;
+	class = v->p[2] & 7;
+	number = v->p[3];
+	return class < 3 || class > 6 || number > 99 ? 0 :
+	    class * 100 + number;
+}
+
+int
+stun_decode(const unsigned char *p, size_t n, const unsigned char id[STUN_ID],
+    union addr *mapped, int *code)
+{
+	static const unsigned char zeros[16];
+	struct answer a;
+	int error;
+
+	errno = ENOTANSWER;
+	if (!is_answer(p, n, id) ||
+	    read_attributes(&a, p + STUN_HEADER, n - STUN_HEADER) == -1)
+		return -1;
+	if (be16(p) == ERROR) {
+		error = read_error(&a.error);
+		if (error != 0) {
+			*code = error;
+			errno = EREFUSED;
+		}
+		return -1;
+	}
+	if (a.xored.p != NULL)
+		return read_address(&a.xored, p + 4, mapped) == -1 ? -1 : 1;
+	if (a.plain.p != NULL)
+		return read_address(&a.plain, zeros, mapped) == -1 ? -1 : 1;
+	return -1;
+}
+
+/*
+ * What both kinds of flow to a server do.
+ */
+
+static int
+not_yet(void)
+{
+	return errno == EAGAIN || errno == EINTR;
+}
+
+/* Dead peers are found by the kernel, with no wake-up of ours. */
+static void
+set_probes(int fd)
+{
+	set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+#ifdef TCP_KEEPIDLE
+	set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, PROBE_IDLE);
+	set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, PROBE_EVERY);
+	set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, PROBES);
+#endif
+#ifdef TCP_USER_TIMEOUT
+	set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, UNSENT_MAX);
+#endif
+}
+
+/* An abortive close sends a reset and frees the 4-tuple at once. */
+static void
+set_abortive(int fd, int on)
+{
+	struct linger lg = { on, 0 };
+
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &lg, sizeof lg);
+}
+
+/* 1 connected, 0 under way, -1 */
+static int
+flow_connect(int fd, const union addr *peer)
+{
+	if (connect(fd, &peer->sa, addr_len(peer)) == 0)
+		return 1;
+	return errno == EINPROGRESS || errno == EINTR ? 0 : -1;
+}
+
+/* Sends what is left of p[n]; the first call tells how connect() ended. */
+static int
+flow_write(int fd, const void *p, size_t n, size_t *left)
+{
+	ssize_t sent;
+
+	sent = send(fd, (const char *)p + (n - *left), *left, 0);
+	if (sent == -1)
+		return not_yet() ? 0 : -1;
+	*left -= (size_t)sent;
+	return 0;
+}
+
+/* The bytes that came, 0 none yet, -1 the flow has ended. */
+static int
+flow_read(int fd, void *p, size_t n)
+{
+	ssize_t got;
+
+	got = recv(fd, p, n, 0);
+	if (got == -1)
+		return not_yet() ? 0 : -1;
+	if (got == 0) {
+		errno = ECLOSED;
+		return -1;
+	}
+	return (int)got;
+}
+
+/* Nothing was asked: 0 nothing came, -1 */
+static int
+flow_quiet(int fd)
+{
+	char c;
+	int n;
+
+	n = flow_read(fd, &c, 1);
+	if (n > 0)
+		errno = ENOTANSWER;
+	return n == 0 ? 0 : -1;
+}
+
+/*
+ * A Binding transaction.  The functions above the public ones return -1 with
+ * errno and leave the flow to them.
+ */
+
+void
+binding_init(struct binding *b)
+{
+	memset(b, 0, sizeof *b);
+	b->fd = b->slot = -1;
+}
+
+void
+binding_stop(struct binding *b)
+{
+	if (b->fd != -1 && !b->shared)
+		close(b->fd);
+	b->fd = b->slot = -1;
+	b->state = B_CLOSED;
+}
+
+/* Where the server closed first, a reset would come too late to free
+ * anything. */
+static int
+binding_fail(struct binding *b)
+{
+	int err = errno;
+
+	if (!b->udp && err == ECLOSED)
+		set_abortive(b->fd, 0);
+	binding_stop(b);
+	errno = err;
+	return -1;
+}
+
+static int
+send_datagram(const struct binding *b, const unsigned char buf[STUN_HEADER])
+{
+	ssize_t n;
+
+	if (b->shared)
+		n = sendto(b->fd, buf, STUN_HEADER, 0, &b->peer.sa,
+		    addr_len(&b->peer));
+	else
+		n = send(b->fd, buf, STUN_HEADER, 0);
+	return n == -1 && !not_yet() && errno != ENOBUFS ? -1 : 0;
+}
+
+static int
+send_request(struct binding *b)
+{
+	unsigned char buf[STUN_HEADER];
+	size_t next;
+
+	stun_request(buf, b->id, 0);
+	if (!b->udp) {
+		if (b->left > 0)
+			return flow_write(b->fd, buf, sizeof buf, &b->left);
+		return 0;
+	}
+	next = (size_t)++b->sent;
+	b->resend = next == sizeof send_at / sizeof *send_at ? NEVER :
+	    b->asked + send_at[next];
+	return send_datagram(b, buf);
+}
+
+static void
+begin(struct binding *b, int64_t now, int64_t deadline)
+{
+	random_bytes(b->id, sizeof b->id);
+	b->asked = now;
+	b->deadline = deadline;
+	b->resend = NEVER;
+	b->sent = 0;
+	b->left = STUN_HEADER;
+	b->have = 0;
+}
+
+int
+binding_start(struct binding *b, int fd, int shared, int udp,
+    const union addr *peer, int64_t now, int64_t deadline)
+{
+	int r = 1;
+
+	binding_init(b);
+	b->fd = fd;
+	b->shared = shared;
+	b->udp = udp;
+	b->peer = *peer;
+	b->born = now;
+	if (!udp) {
+		set_probes(fd);
+		set_abortive(fd, 1);
+	}
+	if (!shared)
+		r = flow_connect(fd, peer);
+	if (r == 1)
+		return binding_ask(b, now, deadline);
+	begin(b, now, deadline);
+	b->state = B_CONNECTING;
+	return r == -1 ? binding_fail(b) : 0;
+}
+
+int
+binding_ask(struct binding *b, int64_t now, int64_t deadline)
+{
+	begin(b, now, deadline);
+	b->state = B_ASKING;
+	return send_request(b) == -1 ? binding_fail(b) : 0;
+}
+
+int
+stun_indicate(int fd, const union addr *peer)
+{
+	unsigned char id[STUN_ID], buf[STUN_HEADER];
+
+	random_bytes(id, sizeof id);
+	stun_request(buf, id, 1);
+	return sendto(fd, buf, sizeof buf, 0, &peer->sa, addr_len(peer)) ==
+	    -1 ? -1 : 0;
+}
+
+void
+binding_want(struct binding *b, struct wake *w)
+{
+	int events = POLLIN;
+
+	b->slot = -1;
+	if (b->state == B_CLOSED)
+		return;
+	if (b->state == B_CONNECTING)
+		events = POLLOUT;
+	else if (b->state == B_ASKING && !b->udp && b->left > 0)
+		events = POLLIN | POLLOUT;
+	if (!b->shared)
+		b->slot = wake_on(w, b->fd, events);
+	wake_at(w, b->resend);
+	wake_at(w, b->deadline);
+}
+
+static int
+answered(struct binding *b)
+{
+	b->state = B_OPEN;
+	b->resend = b->deadline = NEVER;
+	get_local(b->fd, &b->local);
+	return 1;
+}
+
+/* A datagram that is not our answer is ignored: anybody can send one. */
+static int
+take_datagram(struct binding *b, const unsigned char *p, size_t n)
+{
+	if (b->state != B_ASKING)
+		return 0;
+	if (stun_decode(p, n, b->id, &b->mapped, &b->code) == 1)
+		return answered(b);
+	return errno == EREFUSED ? -1 : 0;
+}
+
+/* What fills the buffer may have been cut. */
+static int
+read_datagrams(struct binding *b)
+{
+	ssize_t n;
+	int i, r;
+
+	for (i = 0; i < DATAGRAMS; i++) {
+		n = recv(b->fd, b->buf, sizeof b->buf, 0);
+		if (n == -1)
+			return not_yet() ? 0 : -1;
+		if ((size_t)n == sizeof b->buf)
+			continue;
+		r = take_datagram(b, b->buf, (size_t)n);
+		if (r != 0)
+			return r;
+	}
+	return 0;
+}
+
+/* Section 6.2.2: the header tells where the message ends. */
+static int
+read_stream(struct binding *b)
+{
+	size_t need;
+	int n;
+
+	for (;;) {
+		need = STUN_HEADER;
+		if (b->have >= STUN_HEADER)
+			need += be16(b->buf + 2);
+		if (need > sizeof b->buf) {
+			errno = ENOTANSWER;
+			return -1;
+		}
+		if (b->have == need)
+			break;
+		n = flow_read(b->fd, b->buf + b->have, need - b->have);
+		if (n <= 0)
+			return n;
+		b->have += (size_t)n;
+	}
+	if (stun_decode(b->buf, need, b->id, &b->mapped, &b->code) == -1)
+		return -1;
+	return answered(b);
+}
+
+static int
+binding_ready(struct binding *b)
+{
+	if (b->udp)
+		return read_datagrams(b);
+	if (b->state == B_OPEN)
+		return flow_quiet(b->fd);
+	b->state = B_ASKING;
+	return send_request(b) == -1 ? -1 : read_stream(b);
+}
+
+int
+binding_step(struct binding *b, const struct wake *w, int64_t now)
+{
+	int r = 0;
+
+	if (b->state == B_CLOSED)
+		return 0;
+	if (woke(w, b->slot))
+		r = binding_ready(b);
+	if (r == 0 && now >= b->deadline) {
+		errno = ETIMEDOUT;
+		r = -1;
+	}
+	if (r == 0 && now >= b->resend)
+		r = send_request(b);
+	return r == -1 ? binding_fail(b) : r;
+}
+
+int
+binding_claim(struct binding *b, const union addr *from,
+    const union addr *to, const unsigned char *p, size_t n)
+{
+	int r, port;
+
+	if (b->state != B_ASKING || !addr_same(from, &b->peer))
+		return 0;
+	r = take_datagram(b, p, n);
+	if (r == -1)
+		return binding_fail(b);
+	if (r == 1) {
+		port = addr_port(&b->local);
+		b->local = *to;
+		addr_set_port(&b->local, port);
+	}
+	return r;
+}
+
+/*
+ * The reader of HTTP answers to HEAD (RFC 9112): a status line, fields, and an
+ * empty line, each ending in LF or CR LF; answers of class 1xx come before
+ * the one that counts.
+ */
+
+enum { STATUS_LINE, FIELDS };
+
+void
+http_reset(struct http_reader *h)
+{
+	memset(h, 0, sizeof *h);
+	h->timeout = h->max = -1;
+}
+
+static int
+is_digit(int c)
+{
+	return c >= '0' && c <= '9';
+}
+
+/* "HTTP/1.x NNN", then a space or the end; h->line ends in a NUL. */
+static enum http_reply
+status_line(struct http_reader *h)
+{
+	const char *s = h->line;
+
+	if (strncmp(s, "HTTP/1.", 7) != 0 || !is_digit(s[7]) || s[8] != ' ' ||
+	    !is_digit(s[9]) || !is_digit(s[10]) || !is_digit(s[11]) ||
+	    (s[12] != ' ' && s[12] != '\0'))
+		return HTTP_BAD;
+	h->status = (s[9] - '0') * 100 + (s[10] - '0') * 10 + s[11] - '0';
+	h->close = s[7] == '0';
+	h->timeout = h->max = -1;
+	h->state = FIELDS;
+	return h->status < 100 || h->status == 101 ? HTTP_BAD : HTTP_MORE;
+}
+
+/* The value of a field of that name, or NULL. */
+static const char *
+field(const char *line, const char *name)
+{
+	size_t n = strlen(name);
+
+	return strncasecmp(line, name, n) == 0 && line[n] == ':' ?
+	    line + n + 1 : NULL;
+}
+
+/* The number after name in a token, or old. */
+static int
+parameter(const char *token, const char *name, int old)
+{
+	size_t n = strlen(name);
+	unsigned long v;
+
+	if (strncasecmp(token, name, n) != 0 || !is_digit(token[n]))
+		return old;
+	v = strtoul(token + n, NULL, 10);
+	return v > INT_MAX ? INT_MAX : (int)v;
+}
+
+static int
+is_token(const char *token, size_t n, const char *name)
+{
+	return strlen(name) == n && strncasecmp(token, name, n) == 0;
+}
+
+/* RFC 9112 section 9.3: "close" wins, wherever it stands. */
+static void
+connection_token(struct http_reader *h, const char *s, size_t n)
+{
+	if (is_token(s, n, "close"))
+		h->close = 2;
+	else if (is_token(s, n, "keep-alive") && h->close == 1)
+		h->close = 0;
+}
+
+static void
+keep_alive_token(struct http_reader *h, const char *s, size_t n)
+{
+	(void)n;
+	h->timeout = parameter(s, "timeout=", h->timeout);
+	h->max = parameter(s, "max=", h->max);
+}
+
+static void
+each_token(struct http_reader *h, const char *s,
+    void (*f)(struct http_reader *h, const char *s, size_t n))
+{
+	size_t n;
+
+	for (s += strspn(s, " \t,"); *s != '\0'; s += strspn(s, " \t,")) {
+		n = strcspn(s, " \t,");
+		f(h, s, n);
+		s += n;
+	}
+}
+
+static void
+field_line(struct http_reader *h)
+{
+	const char *value;
+
+	value = field(h->line, "Connection");
+	if (value != NULL)
+		each_token(h, value, connection_token);
+	value = field(h->line, "Keep-Alive");
+	if (value != NULL)
+		each_token(h, value, keep_alive_token);
+}
+
+static enum http_reply
+end_of_line(struct http_reader *h)
+{
+	size_t len = h->len;
+
+	if (len > 0 && h->line[len - 1] == '\r')
+		len--;
+	h->line[len] = '\0';
+	h->len = 0;
+	if (h->state == STATUS_LINE)
+		return status_line(h);
+	if (len > 0) {
+		field_line(h);
+		return HTTP_MORE;
+	}
+	h->state = STATUS_LINE;
+	return h->status < 200 ? HTTP_MORE : HTTP_DONE;
+}
+
+enum http_reply
+http_read(struct http_reader *h, const char *p, size_t n, size_t *used)
+{
+	enum http_reply r = HTTP_MORE;
+	size_t i;
+
+	for (i = 0; i < n && r == HTTP_MORE; i++) {
+		if (h->total++ == HTTP_LIMIT)
+			r = HTTP_BAD;
+		else if (p[i] == '\n')
+			r = end_of_line(h);
+		else if (h->len < sizeof h->line - 1)
+			h->line[h->len++] = p[i];
+	}
+	*used = i;
+	return r;
+}
+
+/*
+ * The keep-alive connection.
+ */
+
+void
+keepalive_init(struct keepalive *k)
+{
+	memset(k, 0, sizeof *k);
+	k->fd = k->slot = -1;
+}
+
+void
+keepalive_stop(struct keepalive *k, int abort)
+{
+	if (k->fd != -1) {
+		if (abort)
+			set_abortive(k->fd, 1);
+		close(k->fd);
+	}
+	k->fd = k->slot = -1;
+	k->state = K_CLOSED;
+}
+
+static int
+keepalive_fail(struct keepalive *k)
+{
+	int err = errno;
+
+	keepalive_stop(k, 0);
+	errno = err;
+	return -1;
+}
+
+/* RFC 9110 section 7.2: an IPv6 literal in brackets, without its scope, and
+ * a port only where it is not HTTP's. */
+static size_t
+write_head(const struct keepalive *k, char *buf, size_t size)
+{
+	int bare = strchr(k->host, ':') != NULL && k->host[0] != '[';
+	char port[16] = "";
+	int n;
+
+	if (addr_port(&k->peer) != 80)
+		fmt(port, sizeof port, ":%d", addr_port(&k->peer));
+	n = fmt(buf, size, "HEAD / HTTP/1.1\r\nHost: %s%.*s%s%s\r\n"
+	    "User-Agent: natmap/" VERSION "\r\nConnection: %s\r\n\r\n",
+	    bare ? "[" : "", (int)strcspn(k->host, "%"), k->host,
+	    bare ? "]" : "", port, k->last ? "close" : "keep-alive");
+	return n < 0 || (size_t)n >= size ? 0 : (size_t)n;
+}
+
+static int
+send_head(struct keepalive *k, int again)
+{
+	char buf[512];
+	size_t n;
+
+	n = write_head(k, buf, sizeof buf);
+	if (!again)
+		k->left = n;
+	return k->left == 0 ? 0 : flow_write(k->fd, buf, n, &k->left);
+}
+
+static int
+ask_head(struct keepalive *k, int64_t now)
+{
+	k->state = K_ASKING;
+	k->asked = now;
+	http_reset(&k->http);
+	get_local(k->fd, &k->local);
+	return send_head(k, 0);
+}
+
+int
+keepalive_start(struct keepalive *k, int fd, const union addr *peer,
+    const char *host, int64_t now, int64_t deadline)
+{
+	int r;
+
+	keepalive_init(k);
+	k->fd = fd;
+	k->host = host;
+	k->peer = *peer;
+	k->born = k->asked = now;
+	k->deadline = deadline;
+	k->state = K_CONNECTING;
+	set_probes(fd);
+	r = flow_connect(fd, peer);
+	if (r == 1)
+		r = ask_head(k, now);
+	return r == -1 ? keepalive_fail(k) : 0;
+}
+
+int
+keepalive_ask(struct keepalive *k, int last, int64_t now, int64_t deadline)
+{
+	k->last = last;
+	k->deadline = deadline;
+	return ask_head(k, now) == -1 ? keepalive_fail(k) : 0;
+}
+
+void
+keepalive_want(struct keepalive *k, struct wake *w)
+{
+	int events = POLLIN;
+
+	k->slot = -1;
+	if (k->state == K_CLOSED)
+		return;
+	if (k->state == K_CONNECTING)
+		events = POLLOUT;
+	else if (k->state == K_ASKING && k->left > 0)
+		events = POLLIN | POLLOUT;
+	k->slot = wake_on(w, k->fd, events);
+	wake_at(w, k->deadline);
+}
+
+/* RFC 9110 section 9.3.2: the answer to HEAD has no body. */
+static int
+read_reply(struct keepalive *k)
+{
+	enum http_reply reply;
+	char buf[1024];
+	size_t used;
+	int n;
+
+	n = flow_read(k->fd, buf, sizeof buf);
+	if (n <= 0)
+		return n;
+	reply = http_read(&k->http, buf, (size_t)n, &used);
+	if (reply == HTTP_MORE)
+		return 0;
+	if (reply == HTTP_BAD || used < (size_t)n) {
+		errno = ENOTANSWER;
+		return -1;
+	}
+	k->state = K_OPEN;
+	k->deadline = NEVER;
+	return 1;
+}
+
+static int
+keepalive_ready(struct keepalive *k, int64_t now)
+{
+	if (k->state == K_OPEN)
+		return flow_quiet(k->fd);
+	if (k->state == K_CONNECTING)
+		return ask_head(k, now);
+	return send_head(k, 1) == -1 ? -1 : read_reply(k);
+}
+
+int
+keepalive_step(struct keepalive *k, const struct wake *w, int64_t now)
+{
+	int r = 0;
+
+	if (k->state == K_CLOSED)
+		return 0;
+	if (woke(w, k->slot))
+		r = keepalive_ready(k, now);
+	if (r == 0 && now >= k->deadline) {
+		errno = ETIMEDOUT;
+		r = -1;
+	}
+	return r == -1 ? keepalive_fail(k) : r;
+}
