@@ -278,9 +278,6 @@ struct binding {
 	int udp;
 	int shared;             /* fd is the relay's: not connected, polled or
 				   closed here; answers come by claim */
-	union addr peer;
-	union addr local;	/* our private address, after an answer */
-	union addr mapped;	/* the public one */
 	int code;		/* of a STUN error response */
 	unsigned char id[STUN_ID];
 	int sent;		/* requests sent of this transaction, UDP */
@@ -289,6 +286,9 @@ struct binding {
 	int64_t asked;		/* ms: when this transaction began */
 	int64_t resend;         /* ms: the next retransmission, or NEVER */
 	int64_t deadline;	/* ms: when the transaction has failed */
+	union addr peer;
+	union addr local;	/* our private address, after an answer */
+	union addr mapped;	/* the public one */
 	size_t have;		/* bytes of buf, TCP */
 	unsigned char buf[STUN_HEADER + 512];
 };
@@ -345,10 +345,10 @@ struct keepalive {
 	int last;		/* the HEAD sent said Connection: close */
 	size_t left;		/* bytes of the HEAD not yet sent */
 	const char *host;	/* for the Host: field */
-	union addr peer, local;
 	int64_t born;		/* ms: when the flow was opened */
 	int64_t asked;		/* ms: when the last HEAD was sent */
 	int64_t deadline;	/* ms: of the connect, or of the answer */
+	union addr peer, local;
 	struct http_reader http;
 };
 
@@ -411,7 +411,6 @@ struct relay {
 	const struct config *cfg;	/* NULL: not started */
 	struct relay_calls calls;
 	int fd;			/* the listener, or the UDP port; -1 */
-	struct addrs target;	/* n 0: not known yet, the listener waits */
 	/* the rest is relay.c's */
 	int udp;
 	union addr local;	/* what fd is bound to */
@@ -436,6 +435,7 @@ struct relay {
 	uint64_t bytes[2], ever, ended[WHYS];	/* totals */
 	unsigned no_room;	/* failures to make a session */
 	int said_self;
+	struct addrs target;	/* n 0: not known yet, the listener waits */
 };
 
 /* takes fd, of local_socket(LOCAL_SERVER); 0, or -1 with errno */

@@ -144,9 +144,7 @@ plain_socket(const struct local *l, int type)
 	fd = socket_as(l->uid, l->family, type);
 	if (fd == -1)
 		return -1;
-	if (fcntl(fd, F_SETFD, FD_CLOEXEC) == -1 ||
-	    fcntl(fd, F_SETFL, O_NONBLOCK) == -1 ||
-	    (l->family == AF_INET6 &&
+	if (fd_setup(fd) == -1 || (l->family == AF_INET6 &&
 	    set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) == -1) ||
 	    (l->marked && set_mark(fd, l->mark) == -1) ||
 	    local_rebind(l, fd) == -1) {
@@ -489,17 +487,10 @@ local_owner(const struct local *l, struct owner *o)
  * outside, ours is created under its uid.
  */
 
-#define INSTEAD         "; or map another port and forward it with -t and -p"
-
-static const char no_proc[] =
-    "sharing the port of a running program needs /proc" INSTEAD;
-static const char not_root[] =
-    "sharing the port of a running program needs root" INSTEAD;
-static const char old_kernel[] =
-    "sharing the port of a running program needs Linux 5.6" INSTEAD;
-static const char kernel_socket[] =
-    "the kernel itself holds it (WireGuard?) and cannot share it" INSTEAD
-    " or with a firewall's DNAT rule";
+static const char no_proc[] = "sharing it needs /proc";
+static const char not_root[] = "sharing it needs root";
+static const char old_kernel[] = "sharing it needs Linux 5.6";
+static const char kernel_socket[] = "the kernel itself holds it (WireGuard?)";
 
 #if defined __linux__ && !defined NATMAP_PORTABLE
 /* Numbers that are the same everywhere, but for the base of mips. */

@@ -264,8 +264,8 @@ addr_parse(union addr *a, const char *host, int family)
 	    inet_pton(AF_INET6, text, &a->in6.sin6_addr) != 1)
 		return -1;
 	a->sa.sa_family = AF_INET6;
-	if (scope)
-		a->in6.sin6_scope_id = if_nametoindex(scope + 1);
+	if (scope && !(a->in6.sin6_scope_id = if_nametoindex(scope + 1)))
+		a->in6.sin6_scope_id = (uint32_t)strtoul(scope + 1, NULL, 10);
 	return 0;
 }
 

@@ -1,0 +1,912 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Tests of timer.c.  poll() and getaddrinfo() are watched, and answer as the
+ * test says where it says so; the clock is the test's wherever time counts.
+ */
+#include "../natmap.h"
+
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <netdb.h>
+#include <signal.h>
+#include <unistd.h>
+
+static int watched_poll(struct pollfd *, nfds_t, int);
+static int watched_getaddrinfo(const char *, const char *,
+    const struct addrinfo *, struct addrinfo **);
+
+#define poll		watched_poll
+#define getaddrinfo	watched_getaddrinfo
+#include "../timer.c"
+#undef poll
+#undef getaddrinfo
+
+#include "check.h"
+
+#define LEN(a)		(sizeof(a) / sizeof *(a))
+#define FDS_LOOKED_AT	256
+
+static int
+open_fds(int from)
+{
+	int fd, n = 0;
+
+	for (fd = from; fd < FDS_LOOKED_AT; fd++)
+		n += fcntl(fd, F_GETFD) != -1;
+	return n;
+}
+
+/* text */
+
+/* The same as from libc's snprintf, for every size of the buffer. */
+#define SAME(...) do { \
+	char a_[128], b_[128]; \
+	size_t n_ = (size_t)snprintf(a_, sizeof a_, __VA_ARGS__), i_; \
+	for (i_ = 1; i_ < n_ + 3; i_++) { \
+		snprintf(a_, i_, __VA_ARGS__); \
+		memset(b_, '#', sizeof b_); \
+		CHECK(fmt(b_, i_, __VA_ARGS__) == (int)n_); \
+		CHECK(strcmp(a_, b_) == 0 && b_[i_] == '#'); \
+	} \
+} while (0)
+
+static void
+fmt_is_snprintf(void)
+{
+	SAME("%s", "");
+	SAME("plain");
+	SAME("%s and %s", "one", "two");
+	SAME("100%% %c%c", 'a', 'b');
+	SAME("[%8s] [%-8s] [%2s]", "abc", "abc", "abc");
+	SAME("%.2s %.9s %.*s %.*s", "abc", "abc", 2, "abc", 0, "abc");
+	SAME("%8.2s|%-32s|", "abc", "abc");
+	SAME("%d %d %d %d", 0, -1, INT_MAX, INT_MIN);
+	SAME("%u %x", UINT_MAX, UINT_MAX);
+	SAME("%ld %ld %lu %lx", LONG_MAX, LONG_MIN, ULONG_MAX, ULONG_MAX);
+	SAME("%lld %lld", LLONG_MAX, LLONG_MIN);
+	SAME("%llu %llx", ULLONG_MAX, ULLONG_MAX);
+	SAME("%04x:%02x%02x %5d %-5d| %05u", 0xab, 1, 0xff, 42, -42, 42U);
+}
+
+/* addresses */
+
+static void
+addr_tables(void)
+{
+	static const struct {
+		const char *host;
+		int family, want;	/* 0: not a number of that family */
+		const char *text, *with_port;
+	} t[] = {
+		{ "192.0.2.1", AF_UNSPEC, AF_INET, "192.0.2.1",
+		    "192.0.2.1:80" },
+		{ "192.0.2.1", AF_INET, AF_INET, "192.0.2.1",
+		    "192.0.2.1:80" },
+		{ "::", AF_INET6, AF_INET6, "::", "[::]:80" },
+		{ "1::", AF_INET6, AF_INET6, "1::", "[1::]:80" },
+		{ "1:0:2:0:3:0:4:0", AF_INET6, AF_INET6, "1:0:2:0:3:0:4:0",
+		    "[1:0:2:0:3:0:4:0]:80" },
+		{ "1:0:0:2:0:0:0:3", AF_INET6, AF_INET6, "1:0:0:2::3",
+		    "[1:0:0:2::3]:80" },
+		{ "1:0:0:2:3:0:0:4", AF_INET6, AF_INET6, "1::2:3:0:0:4",
+		    "[1::2:3:0:0:4]:80" },
+		{ "255.255.255.255", AF_INET, AF_INET, "255.255.255.255",
+		    "255.255.255.255:80" },
+		{ "192.0.2.1", AF_INET6, 0, NULL, NULL },
+		{ "::1", AF_UNSPEC, AF_INET6, "::1", "[::1]:80" },
+		{ "2001:DB8::00ff", AF_INET6, AF_INET6, "2001:db8::ff",
+		    "[2001:db8::ff]:80" },
+		{ "64:ff9b::192.0.2.1", AF_INET6, AF_INET6,
+		    "64:ff9b::c000:201", "[64:ff9b::c000:201]:80" },
+		{ "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255", AF_INET6,
+		    AF_INET6, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+		    "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:80" },
+		{ "::1", AF_INET, 0, NULL, NULL },
+		{ "", AF_UNSPEC, 0, NULL, NULL },
+		{ "localhost", AF_UNSPEC, 0, NULL, NULL },
+		{ "192.0.2", AF_UNSPEC, 0, NULL, NULL },
+		{ "192.0.2.256", AF_UNSPEC, 0, NULL, NULL },
+		{ "192.0.2.1 ", AF_UNSPEC, 0, NULL, NULL },
+		{ "192.0.2.1%1", AF_UNSPEC, 0, NULL, NULL },
+		{ "[::1]", AF_UNSPEC, 0, NULL, NULL },
+		{ "1:2:3:4:5:6:7:8:9", AF_UNSPEC, 0, NULL, NULL },
+		{ "0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000",
+		    AF_UNSPEC, 0, NULL, NULL }
+	};
+	char text[ADDR_TEXT];
+	union addr a;
+	size_t i;
+	int r;
+
+	for (i = 0; i < LEN(t); i++) {
+		r = addr_parse(&a, t[i].host, t[i].family);
+		CHECK(r == (t[i].want ? 0 : -1));
+		if (r < 0)
+			continue;
+		CHECK(a.sa.sa_family == t[i].want && addr_port(&a) == 0);
+		CHECK(strcmp(addr_host(&a, text), t[i].text) == 0);
+		addr_set_port(&a, 80);
+		CHECK(strcmp(addr_text(&a, text), t[i].with_port) == 0);
+	}
+}
+
+static void
+addr_scope(void)
+{
+	char name[IF_NAMESIZE + 16] = "fe80::1%", text[ADDR_TEXT], want[64];
+	unsigned index = if_nametoindex("lo");
+	union addr a;
+
+	strcat(name, "lo");
+	CHECK(addr_parse(&a, name, AF_INET6) == 0);
+	CHECK(a.in6.sin6_scope_id == index);
+	a.in6.sin6_scope_id = 7;
+	addr_set_port(&a, 65535);
+	CHECK(strcmp(addr_host(&a, text), "fe80::1%7") == 0);
+	CHECK(strcmp(addr_text(&a, text), "[fe80::1%7]:65535") == 0);
+	memset(&a.in6.sin6_addr, 0xff, sizeof a.in6.sin6_addr);
+	a.in6.sin6_scope_id = UINT32_MAX;
+	strcpy(want, "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%4294967295]"
+	    ":65535");
+	CHECK(strcmp(addr_text(&a, text), want) == 0);
+	memset(&a, 0, sizeof a);
+	CHECK(strcmp(addr_host(&a, text), "") == 0);
+}
+
+static void
+addr_equality(void)
+{
+	static const struct {
+		const char *a, *b;
+		int port, host, same;
+	} t[] = {
+		{ "192.0.2.1", "192.0.2.1", 80, 1, 1 },
+		{ "192.0.2.1", "192.0.2.1", 81, 1, 0 },
+		{ "192.0.2.1", "192.0.2.2", 80, 0, 0 },
+		{ "2001:db8::1", "2001:db8::1", 80, 1, 1 },
+		{ "2001:db8::1", "2001:db8::1", 336, 1, 0 },
+		{ "2001:db8::1", "2001:db8::2", 80, 0, 0 },
+		{ "192.0.2.1", "::ffff:192.0.2.1", 80, 0, 0 }
+	};
+	union addr a, b;
+	size_t i;
+
+	for (i = 0; i < LEN(t); i++) {
+		addr_parse(&a, t[i].a, AF_UNSPEC);
+		addr_parse(&b, t[i].b, AF_UNSPEC);
+		addr_set_port(&a, 80);
+		addr_set_port(&b, t[i].port);
+		CHECK(addr_port(&b) == t[i].port);
+		CHECK(addr_same_host(&a, &b) == t[i].host);
+		CHECK(addr_same(&a, &b) == t[i].same);
+		CHECK(addr_same(&b, &a) == t[i].same);
+		CHECK(addr_len(&a) == (a.sa.sa_family == AF_INET ?
+		    sizeof a.in : sizeof a.in6));
+	}
+	a.in6.sin6_flowinfo = 5;
+	a.in6.sin6_port = htons(0x1234);
+	CHECK(addr_port(&a) == 0x1234);
+}
+
+/* random numbers */
+
+static void
+random_range(void)
+{
+	static const uint32_t ns[] = { 1, 2, 10, 65536, 0x80000001,
+	    UINT32_MAX };
+	unsigned hit[10] = { 0 };
+	uint32_t x;
+	size_t i;
+	int j;
+
+	for (i = 0; i < LEN(ns); i++)
+		for (j = 0; j < 200; j++)
+			CHECK(random_below(ns[i]) < ns[i]);
+	for (j = 0; j < 2000; j++)
+		hit[random_below(10)]++;
+	for (i = 0; i < 10; i++)
+		CHECK(hit[i] > 100 && hit[i] < 300);
+	for (x = 0, j = 0; j < 64; j++)
+		x |= random_below(UINT32_MAX);
+	CHECK(x == UINT32_MAX);
+}
+
+static void
+random_differs(void)
+{
+	unsigned char a[16] = { 0 }, b[16] = { 0 }, edge[3] = { 1, 2, 3 };
+
+	random_bytes(a, sizeof a);
+	random_bytes(b, sizeof b);
+	CHECK(memcmp(a, b, sizeof a) != 0);
+	random_poor(a, sizeof a);
+	random_poor(b, sizeof b);
+	CHECK(memcmp(a, b, sizeof a) != 0);
+	random_bytes(edge + 1, 0);
+	CHECK(edge[0] == 1 && edge[1] == 2 && edge[2] == 3);
+}
+
+/* poll() */
+
+static struct {
+	int timeout;		/* of the last call */
+	int fails;		/* the next call ends with EINTR */
+	int blocks;		/* it may really wait */
+} polled;
+
+static int
+watched_poll(struct pollfd *p, nfds_t n, int timeout)
+{
+	polled.timeout = timeout;
+	if (polled.fails) {
+		polled.fails = 0;
+		errno = EINTR;
+		return -1;
+	}
+	return poll(p, n, polled.blocks ? timeout : 0);
+}
+
+static void
+wake_timeouts(void)
+{
+	static const struct {
+		int64_t now, deadline;
+		int timeout;
+	} t[] = {
+		{ 1000, NEVER, -1 },
+		{ 1000, 1000, 0 },
+		{ 1000, 999, 0 },
+		{ 1000, 0, 0 },
+		{ 1000, -5, 0 },
+		{ 1000, 1001, 1 },
+		{ 1000, 31000, 30000 },
+		{ 0, INT_MAX - (int64_t)1, INT_MAX - 1 },
+		{ 0, INT_MAX, INT_MAX },
+		{ 0, INT_MAX + (int64_t)1, INT_MAX },
+		{ 5, INT64_C(4294967301), INT_MAX },
+		{ 5, NEVER - 1, INT_MAX }
+	};
+	struct wake w = { NULL, 0, 0, NEVER };
+	int64_t before;
+	size_t i;
+
+	for (i = 0; i < LEN(t); i++) {
+		wake_clear(&w);
+		wake_at(&w, NEVER);
+		wake_at(&w, t[i].deadline);
+		wake_at(&w, NEVER);
+		before = now_ms();
+		CHECK(wake_wait(&w, t[i].now) >= before);
+		CHECK(polled.timeout == t[i].timeout);
+	}
+	wake_clear(&w);
+	wake_at(&w, 7);
+	wake_at(&w, 9);
+	CHECK(w.deadline == 7);
+	wake_free(&w);
+}
+
+static void
+wake_slots(void)
+{
+	struct wake w = { NULL, 0, 0, NEVER };
+	int p[2], i;
+
+	CHECK(pipe(p) == 0 && write(p[1], "x", 1) == 1);
+	wake_clear(&w);
+	CHECK(wake_on(&w, -1, POLLIN) == -1 && w.n == 0);
+	CHECK(woke(&w, -1) == 0);
+	for (i = 0; i < 100; i++)
+		CHECK(wake_on(&w, p[i % 2], i % 2 ? 0 : POLLIN) == i);
+	CHECK(w.n == 100 && w.cap >= 100);
+	wake_wait(&w, 0);
+	for (i = 0; i < 100; i++)
+		CHECK(woke(&w, i) == (i % 2 ? 0 : POLLIN));
+	polled.fails = 1;
+	wake_wait(&w, 0);
+	for (i = 0; i < 100; i++)
+		CHECK(woke(&w, i) == 0);
+	wake_clear(&w);
+	CHECK(w.n == 0 && w.deadline == NEVER && w.cap >= 100);
+	CHECK(wake_reserve(&w, 300) == 0 && w.cap >= 300 && w.n == 0);
+	CHECK(wake_on(&w, p[0], POLLIN) == 0 && woke(&w, 0) == 0);
+	wake_free(&w);
+	CHECK(w.fds == NULL && w.n == 0 && w.cap == 0);
+	wake_free(&w);
+	close(p[0]);
+	close(p[1]);
+}
+
+/* idle lists */
+
+#define ENTRIES	24
+
+/* The model: what is in the list, oldest first. */
+struct model {
+	int n, order[ENTRIES];
+	int64_t last[ENTRIES];
+};
+
+static void
+model_drop(struct model *m, int e)
+{
+	int i;
+
+	for (i = 0; i < m->n && m->order[i] != e; i++)
+		;
+	if (i == m->n)
+		return;
+	m->n--;
+	memmove(m->order + i, m->order + i + 1,
+	    (size_t)(m->n - i) * sizeof *m->order);
+}
+
+static void
+model_touch(struct model *m, int e, int64_t now)
+{
+	model_drop(m, e);
+	m->order[m->n++] = e;
+	m->last[e] = now;
+}
+
+static int
+model_same(const struct model *m, const struct idle *head,
+    const struct idle *e)
+{
+	const struct idle *at = head->next, *back = head->prev;
+	int i;
+
+	for (i = 0; i < m->n; i++, at = at->next, back = back->prev)
+		if (at != e + m->order[i] || at->last != m->last[at - e] ||
+		    back != e + m->order[m->n - 1 - i])
+			return 0;
+	return at == head && back == head;
+}
+
+static void
+idle_model(void)
+{
+	struct idle head, e[ENTRIES];
+	struct model m = { 0, { 0 }, { 0 } };
+	uint32_t x = 20240229;
+	int64_t now = 0;
+	int i, one;
+
+	memset(e, 0, sizeof e);
+	idle_init(&head);
+	CHECK(idle_oldest(&head) == NULL);
+	for (i = 0; i < 20000; i++) {
+		x = x * 1664525 + 1013904223;
+		one = (int)(x >> 8) % ENTRIES;
+		now += x >> 30;
+		if (x >> 28 < 6) {
+			idle_drop(&e[one]);
+			model_drop(&m, one);
+			CHECK(!e[one].prev && !e[one].next);
+		} else if (x >> 28 < 8 && m.n) {
+			model_touch(&m, m.order[m.n - 1], now);
+			idle_touch(&head, head.prev, now);
+		} else {
+			idle_touch(&head, &e[one], now);
+			model_touch(&m, one, now);
+		}
+		CHECK(idle_oldest(&head) == (m.n ? &e[m.order[0]] : NULL));
+		CHECK(model_same(&m, &head, e));
+	}
+	CHECK(m.n > 0);
+}
+
+static void
+idle_moves_between_lists(void)
+{
+	struct idle a, b, e;
+
+	memset(&e, 0, sizeof e);
+	idle_init(&a);
+	idle_init(&b);
+	idle_touch(&a, &e, 5);
+	idle_touch(&b, &e, 6);
+	CHECK(idle_oldest(&a) == NULL && idle_oldest(&b) == &e);
+	CHECK(e.last == 6);
+	idle_drop(&e);
+	idle_drop(&e);
+	CHECK(idle_oldest(&b) == NULL);
+}
+
+/* signals and children */
+
+/* The set of signals that came, a bit each; *n how many. */
+static unsigned
+came(int *n)
+{
+	unsigned set = 0;
+	int sig;
+
+	for (*n = 0; (sig = signals_next()) != 0; ++*n)
+		set |= 1U << sig;
+	return set;
+}
+
+static int
+readable(int fd)
+{
+	struct pollfd p = { fd, POLLIN, 0 };
+
+	return poll(&p, 1, 0) == 1;
+}
+
+static void
+signals_come(void)
+{
+	static const int all[] = { SIGTERM, SIGINT, SIGHUP, SIGCHLD,
+	    SIGUSR1 };
+	int fd = signals_open(), n;
+	unsigned want = 0;
+	sigset_t hup;
+	size_t i;
+
+	CHECK(fd >= 0 && signals_next() == 0 && !readable(fd));
+	CHECK(fcntl(fd, F_GETFL) & O_NONBLOCK);
+	CHECK(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+	for (i = 0; i < LEN(all); i++) {
+		raise(all[i]);
+		CHECK(readable(fd) && signals_next() == all[i]);
+		CHECK(signals_next() == 0);
+		want |= 1U << all[i];
+	}
+	for (i = 0; i < LEN(all); i++)
+		raise(all[i]);
+	CHECK(came(&n) == want && n == (int)LEN(all));
+	sigemptyset(&hup);
+	sigaddset(&hup, SIGHUP);
+	sigprocmask(SIG_BLOCK, &hup, NULL);
+	for (i = 0; i < 5; i++)
+		raise(SIGHUP);
+	raise(SIGUSR1);
+	sigprocmask(SIG_UNBLOCK, &hup, NULL);
+	CHECK(came(&n) == (1U << SIGHUP | 1U << SIGUSR1) && n == 2);
+	signals_close();
+}
+
+/* With nobody reading, a handler must neither block nor change errno. */
+static void
+signals_full_pipe(void)
+{
+	int fd = signals_open(), i, n, most = 70000;
+
+#ifdef F_SETPIPE_SZ
+	if (fcntl(fd, F_SETPIPE_SZ, 4096) == 4096)
+		most = 5000;
+#endif
+	for (i = 0; i < most; i++) {
+		errno = ENOTTY;
+		raise(SIGUSR1);
+		CHECK(errno == ENOTTY);
+	}
+	CHECK(came(&n) == 1U << SIGUSR1 && n > 1000);
+	signals_close();
+}
+
+static void
+signals_dispositions(void)
+{
+	struct sigaction sa;
+	int p[2];
+
+	CHECK(signals_open() >= 0);
+	CHECK(pipe(p) == 0);
+	close(p[0]);
+	CHECK(write(p[1], "x", 1) == -1 && errno == EPIPE);
+	close(p[1]);
+	sigaction(SIGTERM, NULL, &sa);
+	CHECK(sa.sa_handler == caught_one && sa.sa_flags & SA_RESTART);
+	signals_close();
+	sigaction(SIGTERM, NULL, &sa);
+	CHECK(sa.sa_handler == SIG_DFL);
+	sigaction(SIGPIPE, NULL, &sa);
+	CHECK(sa.sa_handler == SIG_DFL);
+}
+
+/* A parent that had blocked signals must not make us deaf. */
+static void
+signals_unblock(void)
+{
+	sigset_t set;
+	int n;
+
+	sigfillset(&set);
+	sigprocmask(SIG_SETMASK, &set, NULL);
+	signals_open();
+	raise(SIGTERM);
+	CHECK(came(&n) == 1U << SIGTERM);
+	signals_close();
+}
+
+static int
+ended(pid_t pid)
+{
+	int status = -1;
+
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return status;
+}
+
+/* In the child: a bit for each thing that is not as it must be. */
+static int
+child_faults(const struct rlimit *at_start)
+{
+	struct sigaction sa;
+	struct rlimit rl;
+	sigset_t mask;
+	int i, bad = 0;
+
+	sigprocmask(SIG_SETMASK, NULL, &mask);
+	for (i = 1; i < 32; i++) {
+		if (i != SIGKILL && i != SIGSTOP &&
+		    (sigaction(i, NULL, &sa) < 0 || sa.sa_handler != SIG_DFL))
+			bad |= i == SIGPIPE ? 2 : 1;
+		if (sigismember(&mask, i))
+			bad |= 4;
+	}
+	if (getrlimit(RLIMIT_NOFILE, &rl) < 0 ||
+	    rl.rlim_cur != at_start->rlim_cur ||
+	    rl.rlim_max != at_start->rlim_max)
+		bad |= 8;
+	return bad;
+}
+
+static void
+child_is_clean(void)
+{
+	struct rlimit old, low, now;
+	sigset_t mask, after;
+	struct sigaction sa;
+	pid_t pid;
+
+	getrlimit(RLIMIT_NOFILE, &old);
+	low = old;
+	low.rlim_cur = old.rlim_max < 300 ? old.rlim_max - 1 : 300;
+	CHECK(setrlimit(RLIMIT_NOFILE, &low) == 0);
+	CHECK(files_raise() == (int)(old.rlim_max < INT_MAX ? old.rlim_max :
+	    INT_MAX));
+	getrlimit(RLIMIT_NOFILE, &now);
+	CHECK(now.rlim_cur == old.rlim_max);
+	signals_open();
+	signal(SIGUSR2, SIG_IGN);
+	sigemptyset(&mask);
+	sigaddset(&mask, SIGALRM);
+	sigprocmask(SIG_BLOCK, &mask, NULL);
+	pid = child_fork();
+	if (pid == 0)
+		_exit(child_faults(&low));
+	CHECK(pid > 0 && ended(pid) == 0);
+	sigprocmask(SIG_SETMASK, NULL, &after);
+	CHECK(sigismember(&after, SIGALRM) && !sigismember(&after, SIGTERM));
+	sigaction(SIGTERM, NULL, &sa);
+	CHECK(sa.sa_handler == caught_one);
+	getrlimit(RLIMIT_NOFILE, &now);
+	CHECK(now.rlim_cur == old.rlim_max);
+	sigprocmask(SIG_UNBLOCK, &mask, NULL);
+	signal(SIGUSR2, SIG_DFL);
+	signals_close();
+	memset(&files, 0, sizeof files);
+	setrlimit(RLIMIT_NOFILE, &old);
+}
+
+/* A TERM for the child ends the child, and is not heard by us. */
+static void
+child_takes_its_signals(void)
+{
+	int fd = signals_open(), n, status;
+	pid_t pid = child_fork();
+
+	if (pid == 0) {
+		raise(SIGTERM);
+		_exit(0);
+	}
+	status = ended(pid);
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+	CHECK((came(&n) & ~(1U << SIGCHLD)) == 0 && !readable(fd));
+	signals_close();
+}
+
+static void
+fd_flags(void)
+{
+	int p[2];
+
+	CHECK(pipe(p) == 0);
+	CHECK(fd_setup(p[0]) == 0);
+	CHECK(fcntl(p[0], F_GETFL) & O_NONBLOCK);
+	CHECK(fcntl(p[0], F_GETFD) & FD_CLOEXEC);
+	CHECK(!(fcntl(p[1], F_GETFL) & O_NONBLOCK));
+	close(p[0]);
+	close(p[1]);
+	CHECK(fd_setup(p[0]) == -1 && errno == EBADF);
+}
+
+/* look-ups */
+
+static struct {
+	enum { REAL, HANGS, FAILS, MANY, COUNTS_FDS, ODD } as;
+	int code;
+} resolver;
+
+/* n answers 192.0.2.1 ..; ODD puts one of a strange length between. */
+static int
+answers(int n, struct addrinfo **list)
+{
+	static struct sockaddr_in in[20];
+	static struct addrinfo ai[20];
+	int i;
+
+	for (i = 0; i < n; i++) {
+		in[i].sin_family = AF_INET;
+		in[i].sin_addr.s_addr = htonl(0xc0000201 + (uint32_t)i);
+		ai[i].ai_addr = (struct sockaddr *)&in[i];
+		ai[i].ai_addrlen = resolver.as == ODD && i == 1 ?
+		    sizeof(struct sockaddr_storage) : sizeof in[i];
+		ai[i].ai_next = i + 1 < n ? &ai[i + 1] : NULL;
+	}
+	*list = ai;
+	return 0;
+}
+
+/* In the child. */
+static int
+watched_getaddrinfo(const char *host, const char *service,
+    const struct addrinfo *hints, struct addrinfo **list)
+{
+	switch (resolver.as) {
+	case HANGS:
+		for (;;)
+			pause();
+	case FAILS:
+		return resolver.code;
+	case MANY:
+		return answers(20, list);
+	case ODD:
+		return answers(3, list);
+	case COUNTS_FDS:
+		return answers(1 + open_fds(4), list);
+	default:
+		return getaddrinfo(host, service, hints, list);
+	}
+}
+
+/* Waits for the child's answer, which has all the time it wants. */
+static int
+looked_up(struct lookup *l)
+{
+	struct wake w = { NULL, 0, 0, NEVER };
+	int64_t now = now_ms();
+	pid_t pid = l->pid;
+	int r;
+
+	polled.blocks = 1;
+	do {
+		wake_clear(&w);
+		lookup_want(l, &w);
+		now = wake_wait(&w, now);
+		r = lookup_step(l, &w, now);
+	} while (r == 0 && l->busy);
+	polled.blocks = 0;
+	wake_free(&w);
+	if (pid > 0)
+		CHECK(ended(pid) == 0);
+	return r;
+}
+
+static void
+lookup_numeric(void)
+{
+	struct wake w = { NULL, 0, 0, NEVER };
+	struct lookup l;
+
+	lookup_init(&l);
+	CHECK(lookup_step(&l, &w, 0) == 0 && !l.busy);
+	CHECK(lookup_start(&l, "192.0.2.9", 3478, AF_INET, 5000) == 0);
+	CHECK(l.busy && l.fd == -1 && l.pid == 0);
+	wake_clear(&w);
+	lookup_want(&l, &w);
+	CHECK(w.n == 0 && w.deadline == 0);
+	CHECK(lookup_step(&l, &w, 1) == 1 && !l.busy);
+	CHECK(l.got.n == 1 && l.got.a[0].sa.sa_family == AF_INET);
+	CHECK(addr_port(&l.got.a[0]) == 3478);
+	wake_clear(&w);
+	lookup_want(&l, &w);
+	CHECK(w.deadline == NEVER && lookup_step(&l, &w, 9999) == 0);
+	CHECK(lookup_start(&l, "2001:db8::9", 80, AF_UNSPEC, 5000) == 0);
+	CHECK(lookup_step(&l, &w, 1) == 1);
+	CHECK(l.got.a[0].sa.sa_family == AF_INET6);
+	CHECK(addr_port(&l.got.a[0]) == 80);
+	wake_free(&w);
+}
+
+static void
+lookup_localhost(void)
+{
+	struct lookup l;
+
+	lookup_init(&l);
+	CHECK(lookup_start(&l, "localhost", 99, AF_INET, NEVER) == 0);
+	CHECK(l.busy && l.fd >= 0 && l.pid > 0);
+	CHECK(looked_up(&l) == 1 && l.got.n >= 1 && !l.busy && l.fd == -1);
+	CHECK(l.got.a[0].sa.sa_family == AF_INET);
+	CHECK(l.got.a[0].in.sin_addr.s_addr == htonl(INADDR_LOOPBACK));
+	CHECK(addr_port(&l.got.a[0]) == 99);
+}
+
+/* An empty label needs no server to be told that it cannot exist. */
+static void
+lookup_no_such_name(void)
+{
+	static const int codes[] = { EAI_NONAME, EAI_AGAIN, EAI_FAIL };
+	struct lookup l;
+	size_t i;
+
+	lookup_init(&l);
+	CHECK(lookup_start(&l, "no..name", 1, AF_INET, NEVER) == 0);
+	CHECK(looked_up(&l) == -1 && l.gai != 0 && !l.busy && l.fd == -1);
+	resolver.as = FAILS;
+	for (i = 0; i < LEN(codes); i++) {
+		resolver.code = codes[i];
+		lookup_start(&l, "x.test", 1, AF_INET, NEVER);
+		CHECK(looked_up(&l) == -1 && l.gai == codes[i]);
+	}
+	resolver.as = REAL;
+}
+
+static void
+lookup_answers(void)
+{
+	struct lookup l;
+	char text[ADDR_TEXT];
+
+	lookup_init(&l);
+	resolver.as = MANY;
+	lookup_start(&l, "x.test", 7, AF_INET, NEVER);
+	CHECK(looked_up(&l) == 1 && l.got.n == MAX_ADDRS);
+	CHECK(strcmp(addr_text(&l.got.a[0], text), "192.0.2.1:7") == 0);
+	CHECK(strcmp(addr_text(&l.got.a[MAX_ADDRS - 1], text),
+	    "192.0.2.8:7") == 0);
+	resolver.as = ODD;
+	lookup_start(&l, "x.test", 7, AF_INET, NEVER);
+	CHECK(looked_up(&l) == 1 && l.got.n == 2);
+	CHECK(strcmp(addr_text(&l.got.a[1], text), "192.0.2.3:7") == 0);
+	resolver.as = REAL;
+}
+
+/* A session's socket must not live on in the resolver. */
+static void
+lookup_child_holds_nothing(void)
+{
+	struct lookup l;
+	int p[2];
+
+	lookup_init(&l);
+	CHECK(pipe(p) == 0);
+	resolver.as = COUNTS_FDS;
+	lookup_start(&l, "x.test", 7, AF_INET, NEVER);
+	CHECK(looked_up(&l) == 1 && l.got.n == 1);
+	resolver.as = REAL;
+	close(p[0]);
+	close(p[1]);
+}
+
+static void
+lookup_deadline(void)
+{
+	struct wake w = { NULL, 0, 0, NEVER };
+	struct lookup l;
+	int status;
+	pid_t pid;
+
+	lookup_init(&l);
+	resolver.as = HANGS;
+	CHECK(lookup_start(&l, "x.test", 1, AF_INET, 5000) == 0);
+	pid = l.pid;
+	wake_clear(&w);
+	lookup_want(&l, &w);
+	CHECK(w.n == 1 && w.deadline == 5000);
+	wake_wait(&w, 0);
+	CHECK(lookup_step(&l, &w, 4999) == 0 && l.busy);
+	errno = 0;
+	CHECK(lookup_step(&l, &w, 5000) == -1 && errno == ETIMEDOUT);
+	CHECK(l.gai == 0 && !l.busy && l.fd == -1 && l.pid == 0);
+	status = ended(pid);
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	resolver.as = REAL;
+	wake_free(&w);
+}
+
+/* Stopping, twice, and starting over kill the child that is under way. */
+static void
+lookup_stops(void)
+{
+	struct lookup l;
+	pid_t first, second;
+	int status;
+
+	lookup_init(&l);
+	lookup_stop(&l);
+	resolver.as = HANGS;
+	lookup_start(&l, "x.test", 1, AF_INET, NEVER);
+	first = l.pid;
+	lookup_start(&l, "y.test", 1, AF_INET, NEVER);
+	second = l.pid;
+	status = ended(first);
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	lookup_stop(&l);
+	CHECK(!l.busy && l.fd == -1 && l.pid == 0);
+	lookup_stop(&l);
+	status = ended(second);
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	resolver.as = REAL;
+}
+
+/* the kernel's news */
+
+static void
+news_does_not_block(void)
+{
+	int fd = news_open();
+
+#ifdef NATMAP_PORTABLE
+	CHECK(fd == -1);
+#else
+	CHECK(fd >= 0);
+#endif
+	if (fd >= 0) {
+		CHECK(fcntl(fd, F_GETFL) & O_NONBLOCK);
+		CHECK(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+		news_read(fd);
+		CHECK(!readable(fd));
+		close(fd);
+	}
+	news_read(-1);
+}
+
+int
+main(void)
+{
+	int before = open_fds(0), failed;
+
+	RUN(fmt_is_snprintf);
+	RUN(addr_tables);
+	RUN(addr_scope);
+	RUN(addr_equality);
+	RUN(random_range);
+	RUN(random_differs);
+	RUN(wake_timeouts);
+	RUN(wake_slots);
+	RUN(idle_model);
+	RUN(idle_moves_between_lists);
+	RUN(signals_come);
+	RUN(signals_full_pipe);
+	RUN(signals_dispositions);
+	RUN(signals_unblock);
+	RUN(child_is_clean);
+	RUN(child_takes_its_signals);
+	RUN(fd_flags);
+	RUN(lookup_numeric);
+	RUN(lookup_localhost);
+	RUN(lookup_no_such_name);
+	RUN(lookup_answers);
+	RUN(lookup_child_holds_nothing);
+	RUN(lookup_deadline);
+	RUN(lookup_stops);
+	RUN(news_does_not_block);
+	failed = check_done();
+	if (open_fds(0) != before) {
+		printf("not ok descriptor leak\n");
+		failed = 1;
+	}
+	return failed;
+}
