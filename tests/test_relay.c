@@ -1,0 +1,1724 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Step tests of the relay on loopback.  The test is client and target, owns
+ * the clock, and turns the loop itself; poll never waits for time to pass,
+ * only, and not for long, for a byte that is on its way.
+ */
+#include "../relay.c"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "check.h"
+
+#define START   1000000000      /* ms: the clock of every test begins here */
+#define NSRC	4
+
+struct end {			/* the client or the target of a session */
+	int fd;
+	size_t sent, got;
+	int eof, reset;		/* seen */
+	int closed;		/* 1 we sent EOF, 2 we reset */
+};
+
+static struct config cfg;
+static struct relay r;
+static struct wake w;
+static struct addrs target;
+static int target_fd;		/* the target's listener or UDP socket */
+static int64_t now;
+static long turns;		/* in which something was ready */
+static int warned, noted, used;
+static char last_said[512];
+static unsigned char big[1 << 16];
+
+static void
+say(enum say level, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(last_said, sizeof last_said, fmt, ap);
+	va_end(ap);
+	if (level == SAY_WARN)
+		warned++;
+	else
+		noted++;
+}
+
+static void
+use(void *arg, int64_t t)
+{
+	(void)arg;
+	used += t == now;
+}
+
+static union addr
+local(const char *host)
+{
+	union addr a;
+
+	addr_parse(&a, host, AF_UNSPEC);
+	return a;
+}
+
+/* A bound socket, listening when it is TCP. */
+static int
+bound(int type, const char *host, union addr *a)
+{
+	socklen_t len = sizeof *a;
+	int fd;
+
+	*a = local(host);
+	fd = fd_socket(a->sa.sa_family, type);
+	if (fd == -1 || bind(fd, &a->sa, addr_len(a)) == -1 ||
+	    (type == SOCK_STREAM && listen(fd, 128) == -1)) {
+		close(fd);
+		return -1;
+	}
+	getsockname(fd, &a->sa, &len);
+	return fd;
+}
+
+/* A relay from port 0 of host to a target of ours. */
+static void
+setup(int type, const char *host)
+{
+	struct relay_calls calls = { NULL, NULL, use, say };
+	union addr a;
+
+	now = START;
+	turns = warned = noted = used = 0;
+	cfg.type = type;
+	cfg.keepalive = 30;
+	if (!cfg.idle)
+		cfg.idle = 300000;
+	target.n = 1;
+	target_fd = bound(type, strchr(host, ':') ? "::1" : "127.0.0.1",
+	    &target.a[0]);
+	CHECK(target_fd != -1);
+	CHECK(relay_start(&r, &cfg, &calls, bound(type, host, &a), now) == 0);
+	relay_target(&r, &target);
+}
+
+static void
+teardown(void)
+{
+	relay_stop(&r);
+	relay_stop(&r);
+	close(target_fd);
+	wake_free(&w);
+	memset(&cfg, 0, sizeof cfg);
+}
+
+static void
+want(void)
+{
+	wake_clear(&w);
+	relay_want(&r, &w);
+}
+
+/* One turn of the loop; wait: ms to wait for what is on its way.  Returns
+ * how many descriptors were ready. */
+static int
+turn(int wait)
+{
+	int n;
+
+	want();
+	n = poll(w.fds, (nfds_t)w.n, wait);
+	turns += n > 0;
+	relay_step(&r, &w, now);
+	return n;
+}
+
+static void
+turn_all(void)
+{
+	int k;
+
+	for (k = 0; k < 10000 && turn(0) > 0; k++)
+		;
+	CHECK(k < 10000);
+}
+
+/* Turns until nothing came for a moment: what is on its way may still be in
+ * the hands of the kernel's softirq. */
+static void
+calm(void)
+{
+	int k;
+
+	for (k = 0; k < 10000 && turn(1) > 0; k++)
+		;
+	CHECK(k < 10000);
+}
+
+static unsigned char
+pattern(size_t off, int who)
+{
+	return (unsigned char)(off * 7 + (off >> 8) * 13 + (off >> 16) +
+	    (unsigned)who * 101);
+}
+
+/* A client from source (NULL: any) to the relay. */
+static int
+dial_relay(int type, const char *source)
+{
+	union addr a = r.local;
+	union addr src;
+	int fd = fd_socket(a.sa.sa_family, type);
+
+	if (is_any(&a))
+		a.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (source) {
+		src = local(source);
+		CHECK(bind(fd, &src.sa, addr_len(&src)) == 0);
+	}
+	if (connect(fd, &a.sa, addr_len(&a)) == -1)
+		CHECK(errno == EINPROGRESS);
+	return fd;
+}
+
+/* Accepts the relay's connection at the target, -1 when none comes. */
+static int
+target_accept(void)
+{
+	union addr a;
+	int fd = -1, k;
+
+	for (k = 0; k < 200 && fd == -1; k++) {
+		turn(k ? 1 : 0);
+		fd = fd_accept(target_fd, &a);
+	}
+	return fd;
+}
+
+static void
+open_pair(struct end e[2], const char *source)
+{
+	memset(e, 0, 2 * sizeof *e);
+	e[0].fd = dial_relay(SOCK_STREAM, source);
+	e[1].fd = target_accept();
+	CHECK(e[1].fd != -1);
+	calm();
+}
+
+static void
+shut_pair(struct end e[2])
+{
+	int i;
+
+	for (i = 0; i < 2; i++)
+		if (e[i].fd != -1)
+			close(e[i].fd);
+}
+
+/* End who sends up to n bytes, until its connection takes no more. */
+static void
+put(struct end *e, int who, size_t n)
+{
+	ssize_t k;
+	size_t i, m;
+
+	while (n > 0 && !e->closed) {
+		m = n < sizeof big ? n : sizeof big;
+		for (i = 0; i < m; i++)
+			big[i] = pattern(e->sent + i, who);
+		k = send(e->fd, big, m, MSG_NOSIGNAL);
+		if (k <= 0)
+			return;
+		e->sent += (size_t)k;
+		n -= (size_t)k;
+	}
+}
+
+/* End who reads what there is; every byte must be the other's next. */
+static void
+get(struct end *e, int who)
+{
+	static unsigned char buf[1 << 16];
+	ssize_t i, k;
+
+	if (e->closed == 2 || e->eof || e->reset)
+		return;
+	while ((k = recv(e->fd, buf, sizeof buf, 0)) > 0)
+		for (i = 0; i < k; i++, e->got++)
+			if (buf[i] != pattern(e->got, !who)) {
+				CHECK(buf[i] == pattern(e->got, !who));
+				return;
+			}
+	if (k == 0)
+		e->eof = 1;
+	else if (errno == ECONNRESET || errno == EPIPE)
+		e->reset = 1;
+}
+
+/* Reads at both ends until goal, or nothing moved in many turns. */
+static int
+drain(struct end e[2], int (*goal)(struct end *))
+{
+	int k;
+
+	for (k = 0; k < 3000; k++) {
+		get(&e[0], 0);
+		get(&e[1], 1);
+		if (goal(e))
+			return 1;
+		turn(1);
+	}
+	return 0;
+}
+
+static int
+all_got(struct end *e)
+{
+	return e[0].got == e[1].sent && e[1].got == e[0].sent;
+}
+
+static int
+is_over(struct end *e)
+{
+	(void)e;
+	return r.n == 0;
+}
+
+static void
+shut(struct end *e)
+{
+	if (!e->closed)
+		shutdown(e->fd, SHUT_WR);
+	e->closed = e->closed ? e->closed : 1;
+}
+
+static void
+reset(struct end *e)
+{
+	if (e->closed == 2)
+		return;
+	linger_none(e->fd);
+	close(e->fd);
+	e->fd = -1;
+	e->closed = 2;
+}
+
+static struct session *
+the_session(void)
+{
+	int k;
+
+	for (k = 0; k < r.nfds; k++)
+		if (r.by_fd[k])
+			return r.by_fd[k];
+	return NULL;
+}
+
+static int
+pipes_used(void)
+{
+	int k, n = 0;
+
+	for (k = 0; k < MAX_PIPES; k++)
+		n += r.pipe[k].s != NULL;
+	return n;
+}
+
+/* Valgrind plays RLIMIT_NOFILE itself, and not quite as the kernel does. */
+static int
+under_valgrind(void)
+{
+	const char *p = getenv("LD_PRELOAD");
+
+	return p && strstr(p, "vgpreload");
+}
+
+/* what a session costs */
+
+static void
+a_session_is_small(void)
+{
+	CHECK(sizeof(struct session) <= 128);
+}
+
+static void
+two_descriptors_and_no_buffer_at_rest(void)
+{
+	struct end e[2];
+	int before, after;
+
+	setup(SOCK_STREAM, "127.0.0.1");
+	open_pair(e, NULL);
+	before = dup(0);
+	close(before);
+	shut_pair(e);
+	drain(e, is_over);
+	open_pair(e, NULL);
+	put(&e[0], 0, 5000);
+	CHECK(drain(e, all_got));
+	CHECK(r.held == 0 && pipes_used() == 0);
+	CHECK(r.buf != NULL);
+	now += HOT;
+	turn_all();
+	turn_all();
+	CHECK(r.buf == NULL);
+	after = dup(0);
+	close(after);
+	CHECK(after <= before);
+	shut_pair(e);
+	teardown();
+}
+
+static int
+option_of(int fd, int level, int name)
+{
+	int v = -1;
+	socklen_t n = sizeof v;
+
+	getsockopt(fd, level, name, &v, &n);
+	return v;
+}
+
+static void
+both_legs_are_tuned(void)
+{
+	struct end e[2];
+	struct session *s;
+	int i;
+
+	cfg.congestion = "no such thing";
+	setup(SOCK_STREAM, "127.0.0.1");
+	CHECK(warned == 1);
+	r.cfg = &cfg;
+	open_pair(e, NULL);
+	s = the_session();
+	for (i = 0; s && i < 2; i++) {
+		CHECK(option_of(s->fd[i], IPPROTO_TCP, TCP_NODELAY));
+		CHECK(option_of(s->fd[i], SOL_SOCKET, SO_KEEPALIVE));
+		CHECK(option_of(s->fd[i], IPPROTO_TCP, TCP_KEEPIDLE) == 30);
+		CHECK(option_of(s->fd[i], IPPROTO_TCP, TCP_KEEPINTVL) == 30);
+		CHECK(option_of(s->fd[i], IPPROTO_TCP, TCP_KEEPCNT) == 4);
+		CHECK(fcntl(s->fd[i], F_GETFD) == FD_CLOEXEC);
+	}
+	CHECK(warned == 1);
+	CHECK(used == 1);
+	shut_pair(e);
+	teardown();
+}
+
+/* every order of what can happen */
+
+enum { OPS = 9 };
+
+static const char *const op_name[OPS] = {
+	"client data", "target data", "client bulk", "target bulk",
+	"client EOF", "target EOF", "client reset", "target reset", "idle"
+};
+
+static void
+act(struct end e[2], int op)
+{
+	switch (op) {
+	case 0: case 1:
+		put(&e[op & 1], op & 1, 1000);
+		break;
+	case 2: case 3:
+		put(&e[op & 1], op & 1, 16 << 20);
+		break;
+	case 4: case 5:
+		shut(&e[op & 1]);
+		break;
+	case 6: case 7:
+		reset(&e[op & 1]);
+		break;
+	default:
+		now += cfg.idle;
+	}
+	turn_all();
+}
+
+/* What must have come of it, when op[] was done and both ends closed. */
+static void
+judge(struct end e[2], const uint64_t taken[2], int idle)
+{
+	int i;
+
+	for (i = 0; i < 2 && !idle; i++) {
+		if (e[!i].closed == 2)	/* nobody is left to look */
+			continue;
+		CHECK(e[!i].got == taken[i]);
+		if (e[i].closed == 2)
+			CHECK(e[!i].reset || e[!i].eof);
+		else if (e[!i].closed != 2)
+			CHECK(e[!i].got == e[i].sent && e[!i].eof);
+	}
+}
+
+static void
+one_order(const int *op, int n)
+{
+	struct end e[2];
+	uint64_t taken[2];
+	int k, idle = 0, bad = check_bad;
+
+	r.bytes[0] = r.bytes[1] = 0;
+	open_pair(e, NULL);
+	turns = 0;
+	for (k = 0; k < n; k++) {
+		idle |= op[k] == OPS - 1;
+		act(e, op[k]);
+	}
+	CHECK(turns < 400);
+	for (k = 0; k < 2000 && r.n; k++) {
+		get(&e[0], 0);
+		get(&e[1], 1);
+		if (k == 5) {
+			shut(&e[0]);
+			shut(&e[1]);
+		}
+		if (turn(k < 5 ? 0 : 1) == 0 &&
+		    idle_oldest(&r.list[L_ENDING]))
+			now += k < 50 ? TICK : ENDING;
+	}
+	get(&e[0], 0);
+	get(&e[1], 1);
+	memcpy(taken, r.bytes, sizeof taken);
+	CHECK(r.n == 0);
+	CHECK(r.held == 0 && pipes_used() == 0);
+	if (e[0].closed == 2 && e[1].closed == 2)
+		idle = 1;
+	judge(e, taken, idle);
+	shut_pair(e);
+	if (check_bad != bad)
+		for (k = 0; k < n; k++)
+			printf("#   %d. %s\n", k + 1, op_name[op[k]]);
+}
+
+static void
+every_order_of_three_events(void)
+{
+	int op[3], k;
+
+	cfg.idle = 5000;
+	setup(SOCK_STREAM, "127.0.0.1");
+	for (k = 0; k < OPS * OPS * OPS && check_bad < 5; k++) {
+		op[0] = k % OPS;
+		op[1] = k / OPS % OPS;
+		op[2] = k / OPS / OPS;
+		one_order(op, 3);
+	}
+	teardown();
+}
+
+static int
+far_eof(struct end *e)
+{
+	return e[0].eof || e[1].eof;
+}
+
+/* EOF one way arrives while the other way still flows. */
+static void
+half_close_is_carried_through(void)
+{
+	struct end e[2];
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		setup(SOCK_STREAM, "127.0.0.1");
+		open_pair(e, NULL);
+		put(&e[i], i, 100);
+		shut(&e[i]);
+		CHECK(drain(e, far_eof));
+		CHECK(e[!i].eof && e[!i].got == 100 && r.n == 1);
+		put(&e[!i], !i, 200000);
+		CHECK(drain(e, all_got));
+		CHECK(e[i].got > 0 && !e[i].eof && r.n == 1);
+		shut(&e[!i]);
+		CHECK(drain(e, is_over));
+		CHECK(r.ended[WHY_CLOSED] == 1);
+		shut_pair(e);
+		teardown();
+	}
+}
+
+/* A reset that comes after bytes: they arrive, then the reset. */
+static void
+reset_follows_the_bytes(void)
+{
+	struct end e[2];
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		setup(SOCK_STREAM, "127.0.0.1");
+		open_pair(e, NULL);
+		put(&e[i], i, 100000);
+		calm();
+		reset(&e[i]);
+		calm();
+		while (r.n && now < START + 2 * ENDING) {
+			get(&e[!i], !i);
+			now += TICK;
+			turn(0);
+		}
+		get(&e[!i], !i);
+		CHECK(e[!i].got == 100000);
+		CHECK(e[!i].reset && !e[!i].eof);
+		CHECK(r.n == 0 && r.ended[WHY_ERROR] == 1);
+		shut_pair(e);
+		teardown();
+	}
+}
+
+/* The other end does not take them: after ten seconds it is reset. */
+static void
+reset_waits_ten_seconds_at_most(void)
+{
+	struct end e[2];
+	int64_t t;
+
+	setup(SOCK_STREAM, "127.0.0.1");
+	open_pair(e, NULL);
+	put(&e[0], 0, 32 << 20);
+	calm();
+	put(&e[0], 0, 32 << 20);
+	calm();
+	reset(&e[0]);
+	t = now;
+	calm();
+	CHECK(r.n == 1);
+	for (turns = 0; now < t + ENDING - 1; now += TICK / 2 + 1)
+		turn(0);
+	CHECK(r.n == 1);
+	CHECK(turns == 0);
+	now = t + ENDING;
+	turn(0);
+	CHECK(r.n == 0);
+	shut_pair(e);
+	teardown();
+}
+
+/* bulk */
+
+static void
+bulk_both_ways(void)
+{
+	struct end e[2];
+	size_t all = 24 << 20;
+	int k;
+
+	setup(SOCK_STREAM, "127.0.0.1");
+	open_pair(e, NULL);
+	for (k = 0; k < 100000 && !(all_got(e) && e[0].sent == all &&
+	    e[1].sent == all); k++) {
+		put(&e[0], 0, all - e[0].sent);
+		put(&e[1], 1, all - e[1].sent);
+		turn(1);
+		if (k % 3)		/* a slow reader */
+			continue;
+		get(&e[0], 0);
+		get(&e[1], 1);
+	}
+	CHECK(e[0].got == all && e[1].got == all);
+	CHECK(r.bytes[0] == all && r.bytes[1] == all);
+	CHECK(r.held == 0 && pipes_used() == 0);
+#ifdef SPLICE_F_MOVE
+	CHECK(r.pipe[MAX_PIPES - 1].fd[0] != -1);
+#endif
+	shut_pair(e);
+	teardown();
+}
+
+/* A receiver that takes nothing keeps a pipe for a second, no longer; then
+ * its bytes wait in memory, and all arrive in order. */
+static void
+a_late_pipe_is_copied_out(void)
+{
+	struct end e[2];
+	int k;
+
+	setup(SOCK_STREAM, "127.0.0.1");
+	open_pair(e, NULL);
+	for (k = 0; k < 30; k++) {
+		put(&e[0], 0, 1 << 20);
+		calm();
+	}
+	CHECK(the_session()->u.hold[0] != NULL);
+#ifdef SPLICE_F_MOVE
+	CHECK(pipes_used() == 1);
+	want();
+	CHECK(w.deadline <= now + PIPE_LATE);
+	now += PIPE_LATE;
+	turn_all();
+	CHECK(pipes_used() == 0);
+#endif
+	CHECK(r.held > 0 && r.held <= PIPE_SIZE);
+	CHECK(drain(e, all_got));
+	CHECK(r.held == 0);
+	shut_pair(e);
+	teardown();
+}
+
+/* Without pipes (no descriptors) bulk is copied. */
+static void
+bulk_without_descriptors(void)
+{
+	struct end e[2];
+	struct rlimit old, low;
+	int fd;
+
+	setup(SOCK_STREAM, "127.0.0.1");
+	open_pair(e, NULL);
+	getrlimit(RLIMIT_NOFILE, &old);
+	low = old;
+	fd = dup(0);
+	close(fd);
+	low.rlim_cur = (rlim_t)fd;
+	setrlimit(RLIMIT_NOFILE, &low);
+	put(&e[1], 1, 1 << 20);
+	CHECK(drain(e, all_got));
+	CHECK(r.pipe[MAX_PIPES - 1].fd[0] == -1);
+	setrlimit(RLIMIT_NOFILE, &old);
+	shut_pair(e);
+	teardown();
+}
+
+/* The client has shut its side, the target answers with bulk and closes, and
+ * the client reads late: that leg hangs up while it is paused.  It must
+ * neither spin nor cost a byte. */
+static void
+a_paused_leg_that_hung_up_is_read_later(void)
+{
+	struct end e[2];
+	int k;
+
+	setup(SOCK_STREAM, "127.0.0.1");
+	open_pair(e, NULL);
+	shut(&e[0]);
+	calm();
+	for (k = 0; k < 30; k++) {
+		put(&e[1], 1, 1 << 20);
+		calm();
+	}
+	shut(&e[1]);
+	calm();
+	for (turns = k = 0; k < 50; k++)
+		turn(0);
+	CHECK(turns <= 1);
+	CHECK(r.n == 1);
+	CHECK(drain(e, is_over));
+	get(&e[0], 0);
+	CHECK(e[0].got == e[1].sent && e[0].eof);
+	CHECK(r.ended[WHY_CLOSED] == 1);
+	shut_pair(e);
+	teardown();
+}
+
+/* A leg of which nothing is wanted dies: seen at once. */
+static void
+a_dead_leg_of_a_half_closed_session_is_seen(void)
+{
+	struct end e[2];
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		setup(SOCK_STREAM, "127.0.0.1");
+		open_pair(e, NULL);
+		shut(&e[i]);
+		calm();
+		CHECK(r.n == 1);
+		reset(&e[i]);
+		calm();
+		now += ENDING;          /* its other leg may have bytes out */
+		calm();
+		CHECK(r.n == 0);
+		shut_pair(e);
+		teardown();
+	}
+}
+
+/* idle */
+
+static void
+idle_expires_to_the_millisecond(void)
+{
+	struct end e[2];
+	int k;
+
+	cfg.idle = 3000;
+	setup(SOCK_STREAM, "127.0.0.1");
+	open_pair(e, NULL);
+	for (k = 0; k < 6; k++) {	/* one way only keeps it open */
+		now += 2999;
+		put(&e[k / 3], k / 3, 1);
+		calm();
+		CHECK(r.n == 1);
+	}
+	turn_all();
+	now += 2000;
+	turn_all();
+	want();
+	CHECK(w.deadline == now + 1000);
+	now += 999;
+	turn_all();
+	CHECK(r.n == 1);
+	now++;
+	turn_all();
+	CHECK(r.n == 0 && r.ended[WHY_IDLE] == 1);
+	CHECK(strstr(last_said, "idle") && noted == 1);
+	CHECK(drain(e, is_over));
+	CHECK(e[0].eof && e[1].eof);
+	shut_pair(e);
+	teardown();
+}
+
+static void
+what_is_not_taken_counts_as_idle(void)
+{
+	struct end e[2];
+	int k;
+
+	cfg.idle = 3000;
+	setup(SOCK_STREAM, "127.0.0.1");
+	open_pair(e, NULL);
+	for (k = 0; k < 40; k++) {
+		put(&e[0], 0, 1 << 20);
+		calm();
+	}
+	for (k = 0; k < 29; k++) {
+		put(&e[0], 0, 1);
+		now += 100;
+		turn(0);
+	}
+	CHECK(r.n == 1);
+	now += 100;
+	turn_all();
+	CHECK(r.n == 0);
+	shut_pair(e);
+	teardown();
+}
+
+static void
+idle_limits_never_and_the_longest(void)
+{
+	struct end e[2];
+	int k;
+
+	cfg.idle = NEVER;
+	setup(SOCK_STREAM, "127.0.0.1");
+	open_pair(e, NULL);
+	now += HOT + 1;
+	for (k = 0; k < 4; k++)
+		turn_all();
+	want();
+	CHECK(w.deadline == NEVER);
+	now += (int64_t)400 * 86400 * 1000;
+	turn_all();
+	CHECK(r.n == 1);
+	cfg.idle = (int64_t)2678400 * 1000;
+	put(&e[0], 0, 1);
+	CHECK(drain(e, all_got));
+	now += cfg.idle - 1;
+	turn_all();
+	CHECK(r.n == 1);
+	now++;
+	turn_all();
+	CHECK(r.n == 0);
+	shut_pair(e);
+	teardown();
+}
+
+/* hot and cold */
+
+/* Lets all sessions become cold. */
+static void
+cool(void)
+{
+	int k;
+
+	calm();
+	now += HOT;
+	for (k = 0; k < 3; k++)
+		turn_all();
+}
+
+static void
+all_idle_wakes_nothing(void)
+{
+	struct end e[NSRC][2];
+	int k;
+
+	cfg.idle = NEVER;
+	setup(SOCK_STREAM, "127.0.0.1");
+	for (k = 0; k < NSRC; k++)
+		open_pair(e[k], NULL);
+	cool();
+	for (turns = k = 0; k < 20; k++)
+		turn(0);
+	want();
+	CHECK(turns == 0);
+	CHECK(w.deadline == NEVER);
+	CHECK(r.polled == (r.sigfd == -1 ? 2 * NSRC : 0));
+	for (k = 0; k < NSRC; k++)
+		shut_pair(e[k]);
+	teardown();
+}
+
+static void
+a_cold_session_is_served(void)
+{
+	struct end e[2][2];
+	int i;
+
+	setup(SOCK_STREAM, "127.0.0.1");
+	open_pair(e[0], NULL);
+	open_pair(e[1], NULL);
+	for (i = 0; i < 2; i++) {
+		cool();
+		turns = 0;
+		put(&e[0][i], i, 1);
+		CHECK(drain(e[0], all_got));
+		CHECK(turns <= 2);
+		CHECK(!has(the_session(), ARMED));
+		want();
+		CHECK(r.sigfd == -1 || r.polled == 2);
+	}
+	shut_pair(e[0]);
+	shut_pair(e[1]);
+	teardown();
+}
+
+/* What came before a session was armed gives no signal. */
+static void
+bytes_before_arming_are_found(void)
+{
+	struct end e[2];
+
+	setup(SOCK_STREAM, "127.0.0.1");
+	open_pair(e, NULL);
+	now += HOT;
+	put(&e[0], 0, 1);
+	r.now = now;
+	turns = 0;
+	CHECK(drain(e, all_got));
+	CHECK(turns <= 2);
+	shut_pair(e);
+	teardown();
+}
+
+/* Signals are lost, another session is hot: found within a second. */
+static void
+a_lost_signal_strands_nobody(void)
+{
+	struct end e[2][2];
+	char si[4096];
+	int64_t t;
+
+	setup(SOCK_STREAM, "127.0.0.1");
+	open_pair(e[0], NULL);
+	open_pair(e[1], NULL);
+	cool();
+	put(&e[1][0], 0, 1);
+	CHECK(drain(e[1], all_got));
+	put(&e[0][0], 0, 1);
+	while (r.sigfd != -1 && read(r.sigfd, si, sizeof si) > 0)
+		;
+	t = now;
+	while (e[0][1].got == 0 && now < t + 2 * LOOK) {
+		want();
+		CHECK(w.deadline <= now + LOOK);
+		now = w.deadline > now ? w.deadline : now + 1;
+		turn(0);
+		put(&e[1][0], 0, 1);
+		turn(0);
+		get(&e[0][1], 1);
+		get(&e[1][1], 1);
+	}
+	CHECK(e[0][1].got == 1);
+	CHECK(now <= t + LOOK);
+	CHECK(r.sigfd != -1 || now <= t + LOOK_PLAIN + 1);
+	shut_pair(e[0]);
+	shut_pair(e[1]);
+	teardown();
+}
+
+/* No room in the signal queue: the kernel sends SIGIO, all are looked at. */
+static void
+an_overflow_strands_nobody(void)
+{
+	struct end e[NSRC][2];
+	struct rlimit old, none;
+	int k;
+
+	setup(SOCK_STREAM, "127.0.0.1");
+	for (k = 0; k < NSRC; k++)
+		open_pair(e[k], NULL);
+	cool();
+	getrlimit(RLIMIT_SIGPENDING, &old);
+	none = old;
+	none.rlim_cur = 0;
+	setrlimit(RLIMIT_SIGPENDING, &none);
+	for (k = 0; k < NSRC; k++)
+		put(&e[k][0], 0, 1);
+	turns = 0;
+	for (k = 0; k < NSRC; k++)
+		CHECK(drain(e[k], all_got));
+	CHECK(turns <= 2);
+	setrlimit(RLIMIT_SIGPENDING, &old);
+	for (k = 0; k < NSRC; k++)
+		shut_pair(e[k]);
+	teardown();
+}
+
+/* A cold session with a full receiver: its POLLOUT comes by signal, too. */
+static void
+a_cold_paused_session_goes_on(void)
+{
+	struct end e[2];
+	int k;
+
+	cfg.idle = NEVER;
+	setup(SOCK_STREAM, "127.0.0.1");
+	open_pair(e, NULL);
+	for (k = 0; k < 40; k++) {
+		put(&e[0], 0, 1 << 20);
+		calm();
+	}
+	for (k = 0; k < 5; k++) {
+		cool();
+		now += PIPE_LATE;
+	}
+	want();
+	CHECK(r.sigfd == -1 || r.polled == 0);
+	CHECK(w.deadline == NEVER);
+	CHECK(drain(e, all_got));
+	shut_pair(e);
+	teardown();
+}
+
+/* A cold session whose client vanishes by a reset is ended. */
+static void
+a_cold_session_that_is_reset_ends(void)
+{
+	struct end e[2];
+
+	setup(SOCK_STREAM, "127.0.0.1");
+	open_pair(e, NULL);
+	cool();
+	reset(&e[0]);
+	calm();
+	now += ENDING;			/* where SIOCOUTQ is not known */
+	CHECK(drain(e, is_over));
+	get(&e[1], 1);
+	CHECK(e[1].reset);
+	shut_pair(e);
+	teardown();
+}
+
+/* connecting */
+
+static int
+was_reset(int fd)
+{
+	struct pollfd p = { fd, POLLIN, 0 };
+	char c;
+
+	return poll(&p, 1, 1000) == 1 && recv(fd, &c, 1, 0) == -1 &&
+	    errno == ECONNRESET;
+}
+
+static void
+a_refused_target_resets_the_client(void)
+{
+	int fd;
+
+	setup(SOCK_STREAM, "127.0.0.1");
+	close(target_fd);
+	fd = dial_relay(SOCK_STREAM, NULL);
+	calm();
+	CHECK(was_reset(fd));
+	CHECK(r.n == 0 && r.ended[WHY_REFUSED] == 1);
+	close(fd);
+	target_fd = -1;
+	teardown();
+}
+
+static void
+all_addresses_are_tried(void)
+{
+	struct end e[2];
+	union addr dead;
+
+	setup(SOCK_STREAM, "127.0.0.1");
+	close(bound(SOCK_STREAM, "127.0.0.1", &dead));
+	target.a[2] = target.a[0];
+	target.a[0] = target.a[1] = dead;
+	addr_parse(&target.a[1], "::1", AF_INET6);
+	addr_set_port(&target.a[1], addr_port(&dead));
+	target.n = 3;
+	relay_target(&r, &target);
+	open_pair(e, NULL);
+	put(&e[0], 0, 10);
+	CHECK(drain(e, all_got));
+	CHECK(r.ever == 1);
+	shut_pair(e);
+	teardown();
+}
+
+/* A target that answers nothing (its backlog is full) has ten seconds. */
+static void
+a_mute_address_has_ten_seconds(void)
+{
+	struct end e[2];
+	union addr mute;
+	int fd[8], k, full;
+
+	setup(SOCK_STREAM, "127.0.0.1");
+	full = bound(SOCK_STREAM, "127.0.0.1", &mute);
+	listen(full, 0);
+	for (k = 0; k < 8; k++) {
+		fd[k] = fd_socket(AF_INET, SOCK_STREAM);
+		connect(fd[k], &mute.sa, addr_len(&mute));
+	}
+	target.a[1] = target.a[0];
+	target.a[0] = mute;
+	target.n = 2;
+	relay_target(&r, &target);
+	memset(e, 0, sizeof e);
+	e[0].fd = dial_relay(SOCK_STREAM, NULL);
+	put(&e[0], 0, 10);
+	calm();
+	CHECK(r.n == 1);
+	now = START + CONNECT - 1;
+	turn_all();
+	CHECK(has(the_session(), WAITING) && the_session()->to == 1);
+	now++;
+	e[1].fd = target_accept();
+	CHECK(e[1].fd != -1);
+	CHECK(drain(e, all_got));
+	shut_pair(e);
+	close(full);
+	for (k = 0; k < 8; k++)
+		close(fd[k]);
+	teardown();
+}
+
+static void
+the_listener_waits_for_a_target(void)
+{
+	struct end e[2];
+	struct addrs none = { 0, { { { 0 } } } };
+
+	setup(SOCK_STREAM, "127.0.0.1");
+	relay_target(&r, &none);
+	memset(e, 0, sizeof e);
+	e[0].fd = dial_relay(SOCK_STREAM, NULL);
+	calm();
+	CHECK(r.slot == -1 && r.ever == 0);
+	relay_target(&r, &target);
+	e[1].fd = target_accept();
+	CHECK(e[1].fd != -1);
+	shut_pair(e);
+	teardown();
+}
+
+static void
+the_mapped_port_as_target_is_refused(void)
+{
+	int fd, k;
+
+	for (k = 0; k < 2; k++) {
+		setup(SOCK_STREAM, k ? "0.0.0.0" : "127.0.0.1");
+		target.a[0] = r.local;
+		if (k)
+			target.a[0].in.sin_addr.s_addr =
+			    htonl(INADDR_LOOPBACK + 4);
+		relay_target(&r, &target);
+		fd = dial_relay(SOCK_STREAM, NULL);
+		calm();
+		CHECK(was_reset(fd));
+		close(fd);
+		fd = dial_relay(SOCK_STREAM, NULL);
+		calm();
+		CHECK(was_reset(fd));
+		close(fd);
+		CHECK(r.ever == 2 && warned == 1);
+		teardown();
+	}
+}
+
+/* The same port of another address of ours is another program's. */
+static void
+the_same_port_elsewhere_is_no_self(void)
+{
+	union addr a;
+
+	setup(SOCK_STREAM, "127.0.0.1");
+	a = r.local;
+	a.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1);
+	CHECK(!is_self(&r, &a));
+	a = r.local;
+	addr_set_port(&a, addr_port(&a) ^ 1);
+	CHECK(!is_self(&r, &a));
+	CHECK(is_self(&r, &r.local));
+	teardown();
+}
+
+/* full */
+
+static void
+fill(struct end (*e)[2], int from, int n, const char *source, size_t bytes)
+{
+	int k;
+
+	for (k = from; k < from + n; k++) {
+		open_pair(e[k], source);
+		put(&e[k][0], 0, bytes);
+		CHECK(drain(e[k], all_got));
+	}
+}
+
+static int
+alive(struct end e[2])
+{
+	char c;
+
+	return recv(e[0].fd, &c, 1, MSG_PEEK) == -1 && errno == EAGAIN;
+}
+
+/* Silent ones go first, then those of the source that holds the most; one
+ * that talked and is alone never goes. */
+static void
+room_is_made_in_order(void)
+{
+	struct end e[24][2];
+	int k;
+
+	cfg.max_sessions = 23;
+	cfg.idle = NEVER;
+	setup(SOCK_STREAM, "127.0.0.1");
+	fill(e, 0, 1, "127.0.0.5", 1);
+	fill(e, 1, 12, "127.0.0.6", 1);
+	fill(e, 13, 9, "127.0.0.7", 1);
+	fill(e, 22, 1, "127.0.0.8", 0);
+	CHECK(r.n == 23);
+	memset(e[23], 0, sizeof e[23]);
+	e[23][0].fd = dial_relay(SOCK_STREAM, "127.0.0.9");
+	calm();
+	CHECK(r.n == 23 && r.ended[WHY_LIMIT] == 0);
+	CHECK(r.slot == -1 && warned == 1);
+	now += ROOM_AGE + 1001;
+	e[23][1].fd = target_accept();          /* instead of the silent one */
+	CHECK(r.ended[WHY_LIMIT] == 1 && !alive(e[22]));
+	CHECK(r.n == 23);
+	shut_pair(e[22]);
+	fill(e, 22, 1, "127.0.0.9", 1);         /* .6 is cut down to eight */
+	CHECK(r.ended[WHY_LIMIT] == 1 + 4);
+	for (k = 1; k < 5; k++)
+		CHECK(!alive(e[k]));
+	for (k = 5; k < 22; k++)
+		CHECK(alive(e[k]));
+	CHECK(alive(e[0]));
+	for (k = 0; k < 24; k++)
+		shut_pair(e[k]);
+	teardown();
+}
+
+static void
+full_waits_for_an_end(void)
+{
+	struct end e[3][2];
+
+	cfg.max_sessions = 2;
+	cfg.idle = NEVER;
+	setup(SOCK_STREAM, "127.0.0.1");
+	fill(e, 0, 2, NULL, 1);
+	memset(e[2], 0, sizeof e[2]);
+	e[2][0].fd = dial_relay(SOCK_STREAM, NULL);
+	calm();
+	cool();
+	for (turns = 0; now < START + 100000; now += 10)
+		turn(0);
+	CHECK(turns <= 100000 / PAUSE + 2);
+	CHECK(r.n == 2);
+	shut(&e[0][0]);
+	shut(&e[0][1]);
+	e[2][1].fd = target_accept();
+	CHECK(e[2][1].fd != -1);
+	shut_pair(e[0]);
+	shut_pair(e[1]);
+	shut_pair(e[2]);
+	teardown();
+}
+
+static void
+without_descriptors_the_listener_lives(void)
+{
+	struct end e[2][2];
+	struct rlimit old, low;
+	int fd, k, spare;
+
+	setup(SOCK_STREAM, "127.0.0.1");
+	open_pair(e[0], NULL);
+	memset(e[1], 0, sizeof e[1]);
+	e[1][0].fd = dial_relay(SOCK_STREAM, NULL);
+	getrlimit(RLIMIT_NOFILE, &old);
+	for (spare = 1; spare >= 0; spare--) {
+		if (!spare)		/* neither accept nor socket can */
+			spare_drop(&r);
+		low = old;
+		fd = dup(0);
+		close(fd);
+		low.rlim_cur = (rlim_t)fd;
+		setrlimit(RLIMIT_NOFILE, &low);
+		now += PAUSE;
+		calm();
+		CHECK(r.ever == 1);
+		for (turns = k = 0; k < 20 * PAUSE; k += 10, now += 10)
+			turn(0);
+		CHECK(turns > 10 && turns <= 21);
+		put(&e[0][0], 0, 10);
+		put(&e[0][1], 1, 100000);
+		CHECK(drain(e[0], all_got));
+		setrlimit(RLIMIT_NOFILE, &old);
+	}
+	CHECK(warned >= 1 && warned <= 6 && r.no_room > 30);
+	now += PAUSE;
+	e[1][1].fd = target_accept();
+	CHECK(e[1][1].fd != -1);
+	put(&e[1][0], 0, 10);
+	CHECK(drain(e[1], all_got));
+	shut_pair(e[0]);
+	shut_pair(e[1]);
+	teardown();
+}
+
+static void
+the_limit_follows_the_machine(void)
+{
+	struct rlimit old, low;
+
+	getrlimit(RLIMIT_NOFILE, &old);
+	low = old;
+	low.rlim_cur = 40;
+	setrlimit(RLIMIT_NOFILE, &low);
+	CHECK(most_sessions(&cfg) == 4);
+	low.rlim_cur = 20;
+	setrlimit(RLIMIT_NOFILE, &low);
+	CHECK(most_sessions(&cfg) == 1);
+	setrlimit(RLIMIT_NOFILE, &old);
+	CHECK(most_sessions(&cfg) <= MOST);
+	cfg.max_sessions = 9999;
+	CHECK(most_sessions(&cfg) == 9999);
+	memset(&cfg, 0, sizeof cfg);
+}
+
+static void
+totals_are_told(void)
+{
+	struct end e[2];
+
+	setup(SOCK_STREAM, "127.0.0.1");
+	open_pair(e, NULL);
+	put(&e[0], 0, 1234);
+	put(&e[1], 1, 55555);
+	CHECK(drain(e, all_got));
+	now += 12000;
+	shut(&e[0]);
+	shut(&e[1]);
+	CHECK(drain(e, is_over));
+	CHECK(strstr(last_said, "closed after 12 s, 1234 bytes in, 55555 out"));
+	relay_report(&r);
+	CHECK(strstr(last_said, "0 sessions now, 1 ever, 1234 bytes in, "
+	    "55555 out; closed 1,"));
+	shut_pair(e);
+	teardown();
+}
+
+/* UDP */
+
+static ssize_t
+udp_get(int fd, void *buf, size_t n, union addr *from)
+{
+	socklen_t len = sizeof *from;
+	ssize_t got = -1;
+	int k;
+
+	for (k = 0; k < 200 && got == -1; k++) {
+		got = recvfrom(fd, buf, n, 0, &from->sa, &len);
+		if (got == -1)
+			turn(1);
+	}
+	return got;
+}
+
+static unsigned char dgram[65507], back[65536];
+
+/* Sends n bytes from a client and back; 1 when both arrived whole. */
+static int
+echo(int fd, size_t n)
+{
+	union addr from, any;
+	size_t k;
+
+	for (k = 0; k < n; k++)
+		dgram[k] = pattern(k, (int)n);
+	if (send(fd, dgram, n, 0) != (ssize_t)n ||
+	    udp_get(target_fd, back, sizeof back, &from) != (ssize_t)n ||
+	    memcmp(dgram, back, n) != 0)
+		return 0;
+	back[n] = 0;
+	if (sendto(target_fd, back, n, 0, &from.sa, addr_len(&from)) == -1)
+		return 0;
+	memset(back, 0, n);
+	return udp_get(fd, back, sizeof back, &any) == (ssize_t)n &&
+	    memcmp(dgram, back, n) == 0;
+}
+
+static void
+datagrams_of_all_sizes(const char *host)
+{
+	static const size_t size[] = { 0, 1, 1400, 9000, 65507 };
+	int fd[2];
+	size_t k;
+
+	setup(SOCK_DGRAM, host);
+	fd[0] = dial_relay(SOCK_DGRAM, NULL);
+	fd[1] = dial_relay(SOCK_DGRAM, NULL);
+	for (k = 0; k < 5; k++) {
+		CHECK(echo(fd[0], size[k]));
+		CHECK(echo(fd[1], size[k]));
+	}
+	CHECK(r.n == 2 && used == 2);
+	CHECK(r.bytes[0] == 2 * (1 + 1400 + 9000 + 65507));
+	CHECK(r.bytes[1] == r.bytes[0]);
+	close(fd[0]);
+	close(fd[1]);
+	teardown();
+}
+
+static void
+udp_datagrams_of_all_sizes(void)
+{
+	datagrams_of_all_sizes("127.0.0.1");
+}
+
+static void
+udp_over_ipv6(void)
+{
+	union addr a;
+	int fd = bound(SOCK_DGRAM, "::1", &a);
+
+	if (fd == -1)
+		return;		/* this machine has none */
+	close(fd);
+	datagrams_of_all_sizes("::1");
+}
+
+/* Many at once, runs of equal size between odd ones, both ways, in order. */
+static void
+udp_batches_keep_order_and_size(void)
+{
+	union addr from, any;
+	int fd, k, n, i;
+
+	setup(SOCK_DGRAM, "127.0.0.1");
+	fd = dial_relay(SOCK_DGRAM, NULL);
+	for (k = 0; k < 100; k++) {
+		n = k % 10 < 6 ? 100 : k % 10 == 7 ? 0 : k * 3 + 1;
+		memset(dgram, k, (size_t)n);
+		CHECK(send(fd, dgram, (size_t)n, 0) == n);
+	}
+	for (i = 0; i < 2; i++)
+		for (k = 0; k < 100; k++) {
+			n = k % 10 < 6 ? 100 : k % 10 == 7 ? 0 : k * 3 + 1;
+			CHECK(udp_get(i ? fd : target_fd, back, sizeof back,
+			    i ? &any : &from) == n);
+			CHECK(n == 0 || (back[0] == k && back[n - 1] == k));
+			if (!i)
+				sendto(target_fd, back, (size_t)n, 0,
+				    &from.sa, addr_len(&from));
+		}
+#ifdef MSG_WAITFORONE
+	CHECK(r.segment == SEGMENTED);
+#endif
+	close(fd);
+	teardown();
+}
+
+static void
+udp_runs_are_equal_but_for_the_last(void)
+{
+	static const struct { size_t len[5]; int run; } t[] = {
+		{ { 5, 5, 5, 5, 5 }, 5 }, { { 5, 5, 4, 4, 4 }, 3 },
+		{ { 5, 6, 6, 6, 6 }, 1 }, { { 0, 0, 0, 0, 0 }, 1 },
+		{ { 5, 5, 0, 5, 5 }, 2 }, { { 20000, 20000, 20000, 20000, 1 },
+		    3 }, { { 65500, 1, 1, 1, 1 }, 1 },
+	};
+	struct iovec iov[5];
+	size_t k, i;
+
+	memset(&r, 0, sizeof r);
+	r.segment = SEGMENTED;
+	for (k = 0; k < sizeof t / sizeof *t; k++) {
+		for (i = 0; i < 5; i++)
+			iov[i].iov_len = t[k].len[i];
+		CHECK(run_length(&r, iov, 5) == t[k].run);
+		CHECK(run_length(&r, iov, 1) == 1);
+	}
+	r.segment = 4;
+	iov[0].iov_len = iov[1].iov_len = 5;
+	CHECK(run_length(&r, iov, 2) == 1);
+}
+
+/* The answer comes from the address that was asked. */
+static void
+udp_answers_from_the_address_asked(void)
+{
+	union addr to, from;
+	int fd, k;
+
+	setup(SOCK_DGRAM, "0.0.0.0");
+	for (k = 2; k < 5; k++) {
+		to = r.local;
+		to.in.sin_addr.s_addr = htonl(0x7f000000 + (uint32_t)k);
+		fd = bound(SOCK_DGRAM, "127.0.0.1", &from);
+		sendto(fd, "x", 1, 0, &to.sa, addr_len(&to));
+		CHECK(udp_get(target_fd, back, 9, &from) == 1);
+		sendto(target_fd, "y", 1, 0, &from.sa, addr_len(&from));
+		CHECK(udp_get(fd, back, 9, &from) == 1);
+#ifdef IP_PKTINFO
+		CHECK(addr_same(&from, &to));
+#endif
+		close(fd);
+	}
+	CHECK(r.n == 3);
+	teardown();
+}
+
+static void
+udp_refusal_keeps_the_session(void)
+{
+	union addr a;
+	int fd, k;
+
+	setup(SOCK_DGRAM, "127.0.0.1");
+	a = target.a[0];
+	fd = dial_relay(SOCK_DGRAM, NULL);
+	CHECK(echo(fd, 10));
+	close(target_fd);
+	for (k = 0; k < 3; k++) {
+		send(fd, "x", 1, 0);
+		calm();
+	}
+	CHECK(r.n == 1);
+	for (turns = k = 0; k < 20; k++)
+		turn(0);
+	CHECK(turns == 0);
+	target_fd = fd_socket(AF_INET, SOCK_DGRAM);
+	CHECK(bind(target_fd, &a.sa, addr_len(&a)) == 0);
+	CHECK(echo(fd, 10));
+	CHECK(r.ever == 1);
+	close(fd);
+	teardown();
+}
+
+/* A full table: who was never answered goes first, then the longest idle. */
+static void
+udp_room_is_made_in_order(void)
+{
+	int fd[6], k;
+
+	cfg.max_sessions = 3;
+	setup(SOCK_DGRAM, "127.0.0.1");
+	for (k = 0; k < 6; k++)
+		fd[k] = dial_relay(SOCK_DGRAM, NULL);
+	CHECK(echo(fd[0], 1));
+	now++;
+	send(fd[1], "x", 1, 0);
+	calm();
+	now++;
+	CHECK(udp_get(target_fd, back, 9, &target.a[7]) == 1);
+	CHECK(echo(fd[2], 1));
+	CHECK(r.n == 3 && r.ended[WHY_LIMIT] == 0);
+	now++;
+	CHECK(echo(fd[3], 1));			/* fd[1] went */
+	CHECK(r.n == 3 && r.ended[WHY_LIMIT] == 1);
+	CHECK(r.ever == 4);
+	now++;
+	CHECK(echo(fd[0], 1));
+	CHECK(r.ever == 4);
+	CHECK(echo(fd[4], 1));			/* fd[2] went */
+	CHECK(r.ended[WHY_LIMIT] == 2);
+	CHECK(echo(fd[0], 1) && echo(fd[3], 1));
+	CHECK(r.ever == 5);
+	for (k = 0; k < 6; k++)
+		close(fd[k]);
+	teardown();
+}
+
+static void
+udp_idle_and_cold(void)
+{
+	int fd;
+
+	cfg.idle = 2000;
+	setup(SOCK_DGRAM, "127.0.0.1");
+	fd = dial_relay(SOCK_DGRAM, NULL);
+	CHECK(echo(fd, 3));
+	cool();
+	want();
+	CHECK(r.sigfd == -1 || r.polled == 0);
+	CHECK(r.buf == NULL);
+	CHECK(echo(fd, 3));
+	now += 1999;
+	turn_all();
+	CHECK(r.n == 1);
+	now++;
+	turn_all();
+	CHECK(r.n == 0 && r.ended[WHY_IDLE] == 1);
+	CHECK(echo(fd, 3));
+	CHECK(r.ever == 2);
+	close(fd);
+	teardown();
+}
+
+static int claims;
+
+static int
+claim(void *arg, const union addr *from, const union addr *to,
+    const unsigned char *p, size_t n, int64_t t)
+{
+	CHECK(arg == &claims && t == now);
+	CHECK(addr_same_host(from, &r.local));
+	CHECK(addr_same(to, &r.local));
+	if (n < 4 || memcmp(p, "STUN", 4) != 0)
+		return 0;
+	claims++;
+	return 1;
+}
+
+/* What natmap claims is not relayed, and does not hurt what is around it. */
+static void
+udp_claimed_datagrams_are_taken(void)
+{
+	union addr from;
+	int fd, k;
+
+	setup(SOCK_DGRAM, "127.0.0.1");
+	r.calls.claim = claim;
+	r.calls.arg = &claims;
+	claims = 0;
+	fd = dial_relay(SOCK_DGRAM, NULL);
+	send(fd, "STUN", 4, 0);
+	calm();
+	CHECK(claims == 1 && r.ever == 0);
+	send(fd, "a", 1, 0);
+	send(fd, "STUN", 4, 0);
+	send(fd, "b", 1, 0);
+	for (k = 0; k < 2; k++) {
+		CHECK(udp_get(target_fd, back, 9, &from) == 1);
+		CHECK(back[0] == 'a' + k);
+	}
+	CHECK(claims == 2 && r.ever == 1);
+	r.target.n = 0;                 /* STUN is heard without a target */
+	send(fd, "STUN", 4, 0);
+	calm();
+	CHECK(claims == 3);
+	close(fd);
+	teardown();
+}
+
+static void
+udp_target_that_is_the_mapped_port_is_refused(void)
+{
+	int fd;
+
+	setup(SOCK_DGRAM, "0.0.0.0");
+	target.a[0] = r.local;
+	target.a[0].in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	relay_target(&r, &target);
+	fd = dial_relay(SOCK_DGRAM, NULL);
+	send(fd, "x", 1, 0);
+	send(fd, "x", 1, 0);
+	calm();
+	CHECK(r.ever == 0 && warned == 1);
+	close(fd);
+	teardown();
+}
+
+static void
+udp_without_descriptors_drops(void)
+{
+	struct rlimit old, low;
+	int fd, other;
+
+	setup(SOCK_DGRAM, "127.0.0.1");
+	fd = dial_relay(SOCK_DGRAM, NULL);
+	CHECK(echo(fd, 1));
+	getrlimit(RLIMIT_NOFILE, &old);
+	low = old;
+	other = dial_relay(SOCK_DGRAM, NULL);
+	low.rlim_cur = (rlim_t)other + 1;
+	setrlimit(RLIMIT_NOFILE, &low);
+	send(other, "x", 1, 0);
+	calm();
+	CHECK(r.ever == 1 && r.no_room == 1);
+	CHECK(echo(fd, 1));
+	setrlimit(RLIMIT_NOFILE, &old);
+	CHECK(echo(other, 1));
+	close(fd);
+	close(other);
+	teardown();
+}
+
+int
+main(void)
+{
+	signal(SIGPIPE, SIG_IGN);
+	RUN(a_session_is_small);
+	if (!under_valgrind()) {
+		RUN(bulk_without_descriptors);
+		RUN(without_descriptors_the_listener_lives);
+		RUN(udp_without_descriptors_drops);
+	}
+	RUN(two_descriptors_and_no_buffer_at_rest);
+	RUN(both_legs_are_tuned);
+	RUN(every_order_of_three_events);
+	RUN(half_close_is_carried_through);
+	RUN(reset_follows_the_bytes);
+	RUN(reset_waits_ten_seconds_at_most);
+	RUN(bulk_both_ways);
+	RUN(a_late_pipe_is_copied_out);
+	RUN(a_paused_leg_that_hung_up_is_read_later);
+	RUN(a_dead_leg_of_a_half_closed_session_is_seen);
+	RUN(idle_expires_to_the_millisecond);
+	RUN(what_is_not_taken_counts_as_idle);
+	RUN(idle_limits_never_and_the_longest);
+	RUN(all_idle_wakes_nothing);
+	RUN(a_cold_session_is_served);
+	RUN(bytes_before_arming_are_found);
+	RUN(a_lost_signal_strands_nobody);
+	RUN(an_overflow_strands_nobody);
+	RUN(a_cold_paused_session_goes_on);
+	RUN(a_cold_session_that_is_reset_ends);
+	RUN(a_refused_target_resets_the_client);
+	RUN(all_addresses_are_tried);
+	RUN(a_mute_address_has_ten_seconds);
+	RUN(the_listener_waits_for_a_target);
+	RUN(the_mapped_port_as_target_is_refused);
+	RUN(the_same_port_elsewhere_is_no_self);
+	RUN(room_is_made_in_order);
+	RUN(full_waits_for_an_end);
+	RUN(the_limit_follows_the_machine);
+	RUN(totals_are_told);
+	RUN(udp_datagrams_of_all_sizes);
+	RUN(udp_over_ipv6);
+	RUN(udp_batches_keep_order_and_size);
+	RUN(udp_runs_are_equal_but_for_the_last);
+	RUN(udp_answers_from_the_address_asked);
+	RUN(udp_refusal_keeps_the_session);
+	RUN(udp_room_is_made_in_order);
+	RUN(udp_idle_and_cold);
+	RUN(udp_claimed_datagrams_are_taken);
+	RUN(udp_target_that_is_the_mapped_port_is_refused);
+	return check_done();
+}
