@@ -1,0 +1,267 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# shellcheck disable=SC2317	# check() calls the functions
+# README.md, natmap.8, --help and the code must say the same.
+#
+# NATMAP is the program, ./natmap when it is not set.
+
+if [ "$1" = --list ]; then
+	echo "docs 30"
+	exit 0
+fi
+cd "$(dirname "$0")/.." || exit
+natmap=${NATMAP:-./natmap}
+dir=$(mktemp -d) || exit
+trap 'rm -rf "$dir"' EXIT
+failed=0
+
+# NAME COMMAND...: the command tells whether the test passed
+check() {
+	name=$1
+	shift
+	if "$@"; then
+		echo "ok $name"
+	else
+		echo "not ok $name"
+		failed=1
+	fi
+}
+
+# What is wrong comes on stdin, a line for each; fails when there is any.
+none() {
+	sed 's/^/# /' >"$dir/wrong"
+	cat "$dir/wrong"
+	[ ! -s "$dir/wrong" ]
+}
+
+# FILE NAME: the value of a constant
+constant() {
+	awk -v name="$2" '$1 == "#define" && $2 == name { print $3 }' "$1"
+}
+
+# LETTER: what the man page says of an option, in one line
+item() {
+	awk -v letter="$1" '
+	/^\.(It|El)/ { on = 0 }
+	/^\.It Fl/ && $3 == letter { on = 1 }
+	on' natmap.8 | tr '\n' ' '
+}
+
+# The options of --help: a letter, or - where there is none, and a name.
+options() {
+	sed -n 's/^  -\(.\), --\([a-z0-9-]*\) .*/\1 \2/p
+		s/^      --\([a-z0-9-]*\) .*/- \1/p' "$dir/help"
+}
+
+usage_is_verbatim() {
+	awk '/^<!-- usage -->$/ { on = !on; next } on && !/^```/' README.md |
+	    diff - "$dir/help" | none
+}
+
+usage_fits() {
+	[ -s "$dir/help" ] &&
+	    awk 'length > 80 || /\t/ { print length ": " $0 }' "$dir/help" |
+	    none
+}
+
+options_have_items() {
+	[ "$(options | wc -l)" -gt 20 ] || return
+	options | while read -r letter name; do
+		case $letter in
+		-)	first=-$name last= ;;
+		*)	first=$letter last=-$name ;;
+		esac
+		awk -v first="$first" -v last="$last" '
+		/^\.It Fl/ && $3 == first {
+			for (i = 4; i < NF && !found; i++)
+				found = $i == "Fl" && $(i + 1) == last
+			found = found || last == ""
+		}
+		END { exit !found }' natmap.8 ||
+		    echo "no item in natmap.8: $letter $name"
+	done | none
+}
+
+# The words after each Fl, up to the next macro.
+flags_exist() {
+	options | tr ' ' '\n' >"$dir/known"
+	awk '/^\./ {
+		on = 0
+		for (i = 1; i <= NF; i++) {
+			w = $i
+			sub(/^\./, "", w)
+			if (w ~ /^[A-Z][a-z]$/)
+				on = w == "Fl"
+			else if (on && w ~ /^-/)
+				print substr(w, 2)
+			else if (on && w ~ /^[A-Za-z0-9]+$/)
+				while (w != "") {
+					print substr(w, 1, 1)
+					w = substr(w, 2)
+				}
+		}
+	}' natmap.8 | sort -u | while read -r flag; do
+		grep -qxF -e "$flag" "$dir/known" ||
+		    echo "in natmap.8, not in --help: $flag"
+	done | none
+}
+
+# LETTER TEXT: the man page says so of that option
+says() {
+	case $(item "$1") in
+	*"$2"*) ;;
+	*)	echo "natmap.8, -$1: does not say \"$2\"" ;;
+	esac
+}
+
+# FILE TEXT: the page says so, wherever its lines break
+tells() {
+	tr '\n\t' '  ' <"$1" | tr -s ' ' | grep -qF -e "$2" ||
+	    echo "$1: does not say \"$2\""
+}
+
+defaults_agree() {
+	servers=$(constant natmap.h MAX_SERVERS)
+	kept=$(both KEEPALIVE)
+	cycle=$(both CYCLE)
+	idle=$(constant natmap.c IDLE_TIMEOUT)
+	{
+		for text in "($kept)" "($cycle)" "never ($idle)"; do
+			grep -qF -e "$text" "$dir/help" ||
+			    echo "--help: does not say \"$text\""
+		done
+		says k "is $(spoken "$kept")."
+		says c "is $(spoken "$cycle")."
+		says T "default is $idle; 0 is never"
+		says s "at most $servers;"
+		says h "at most $servers,"
+		says s "defaults to $(constant natmap.c STUN_PORT)."
+		says h "defaults to $(constant natmap.c HTTP_PORT)."
+		says 1 "$(seconds natmap.c ONCE_LIMIT) seconds in all"
+		says n "less $(constant relay.c RESERVED),"
+		says n "$(($(constant relay.c SESSION_RAM) / 1024)) KiB"
+		says n "at most $(constant relay.c MOST)."
+		tells README.md "$idle unless told otherwise"
+	} | none
+}
+
+# NAME: a default that TCP and UDP have each
+both() {
+	echo "TCP $(constant natmap.c "TCP_$1")," \
+	    "UDP $(constant natmap.c "UDP_$1")"
+}
+
+# TCP A, UDP B: the same as the man page has it
+spoken() {
+	set -- "${1%,*}" "${1#*, }"
+	echo "${1#TCP } in TCP and ${2#UDP } in UDP"
+}
+
+seconds() {
+	echo $(($(constant "$1" "$2") / 1000))
+}
+
+times_agree() {
+	{
+		tells natmap.8 \
+		    "waited for $(($(seconds natmap.c RUN_LIMIT) / 60)) minutes"
+		tells natmap.8 "$(seconds natmap.c RUN_KILL) seconds later"
+		tells natmap.8 \
+		    "again every $(seconds natmap.c RUN_RETRY) seconds"
+		tells natmap.8 \
+		    "port $(seconds natmap.c LISTEN_CHECK) seconds after"
+		tells natmap.8 "within $(seconds natmap.c ONCE_LIMIT) seconds"
+		tells natmap.8 "tried, $(seconds relay.c CONNECT) seconds each"
+		tells natmap.8 "more than $(constant relay.c ROOM_SHARE)."
+		tells README.md \
+		    "waited for $(($(seconds natmap.c RUN_LIMIT) / 60)) minutes"
+		tells README.md "within $(seconds natmap.c ONCE_LIMIT) s"
+	} | none
+}
+
+# The program itself tells what is in range.
+ranges_agree() {
+	for letter in b k c f p T n; do
+		range=$("$natmap" -t host -p 1 "-$letter" 99999999999999 2>&1 |
+		    sed -n 's/.*out of range, \(.*\) are good$/\1/p')
+		[ -n "$range" ] || echo "-$letter: no range told"
+		says "$letter" "$range"
+	done | none
+}
+
+public_servers_named() {
+	sed -n '/^static .* public_stun\[/,/^};/p' natmap.c |
+	    grep -o '"[a-z0-9.-]*"' | tr -d '"' >"$dir/servers"
+	[ -s "$dir/servers" ] || return
+	while read -r server; do
+		grep -qxF -e "$server," -e "$server." natmap.8 ||
+		    echo "not in natmap.8: $server"
+	done <"$dir/servers" | none
+}
+
+lint_clean() {
+	mandoc -T lint -W warning natmap.8 2>&1 | none
+}
+
+# Links, and what looks like a path or a file of the tree.
+files_exist() {
+	{
+		grep -oE '\]\([^)#]+\)' README.md | sed 's/^](//; s/)$//' |
+		    grep -v '^https\{0,1\}:'
+		grep -oE '(contrib|tests)/[A-Za-z0-9@_./-]+' README.md |
+		    sed 's/[.,]*$//'
+		# shellcheck disable=SC2016	# backquotes of Markdown
+		grep -oE '`[a-z]+\.[ch8]`|`LICENSE`' README.md | tr -d '`'
+	} | sort -u >"$dir/files"
+	[ "$(wc -l <"$dir/files")" -gt 10 ] || return
+	while read -r file; do
+		[ -e "$file" ] || echo "README.md names $file, not there"
+	done <"$dir/files" | none
+}
+
+targets_exist() {
+	grep -oE '(`|^|&& )make [a-z][a-z -]*' README.md |
+	    sed 's/.*make //' | tr -s ' ' '\n' | sort -u >"$dir/targets"
+	[ "$(wc -l <"$dir/targets")" -gt 5 ] || return
+	while read -r target; do
+		case $target in
+		menuconfig | package) ;;	# the buildroot's
+		*)	grep -q "^$target:" Makefile ||
+			    echo "README.md names make $target, not there" ;;
+		esac
+	done <"$dir/targets" | none
+}
+
+# Each command line in a block, up to --help, which ends the program when all
+# options before it were good.
+# shellcheck disable=SC2016	# a command substitution of the README's
+examples_parse() {
+	sed -n 's/^natmap //p; s/^[A-Z_]*=.* natmap //p
+		s/^.*\$(natmap \([^)]*\)).*/\1/p' README.md >"$dir/examples"
+	[ "$(wc -l <"$dir/examples")" -gt 5 ] || return
+	set -f
+	while read -r line; do
+		# shellcheck disable=SC2086	# words of a command line
+		"$natmap" $line --help >"$dir/out" 2>&1 </dev/null &&
+		    cmp -s "$dir/out" "$dir/help" || echo "natmap $line"
+	done <"$dir/examples" | none
+}
+
+"$natmap" --help >"$dir/help"
+check docs-usage-is-verbatim usage_is_verbatim
+check docs-usage-fits-80-columns usage_fits
+check docs-options-have-items options_have_items
+check docs-flags-exist flags_exist
+check docs-defaults-agree defaults_agree
+check docs-times-agree times_agree
+check docs-ranges-agree ranges_agree
+check docs-public-servers-named public_servers_named
+check docs-files-exist files_exist
+check docs-targets-exist targets_exist
+check docs-examples-parse examples_parse
+if command -v mandoc >/dev/null; then
+	check docs-man-page-lint lint_clean
+else
+	echo "skip docs-man-page-lint: mandoc is not installed"
+fi
+exit $failed
