@@ -3,15 +3,17 @@
 .POSIX:
 
 CC = cc
-CFLAGS = -Os -Wall -Wextra -fno-asynchronous-unwind-tables
+CFLAGS = -Os -Wall -Wextra
 PREFIX = /usr/local
 SIZE = size
 
+# What C does not need; empty it for a compiler that knows no such option.
+LEAN = -fno-asynchronous-unwind-tables
 # A static link sets these where the linker has them.
 SMALL = -s -Wl,--gc-sections -Wl,-z,norelro -Wl,-z,noseparate-code
 SRC = natmap.c stun.c relay.c timer.c
 OBJ = natmap.o stun.o relay.o timer.o
-C99 = $(CC) -std=c99 $(CPPFLAGS) $(CFLAGS)
+C99 = $(CC) -std=c99 $(LEAN) $(CPPFLAGS) $(CFLAGS)
 
 # One build for tests: V names it, its program and unit tests are in build/V.
 V = plain

@@ -116,47 +116,42 @@ log_write(const char *line, size_t n)
 {
 	struct pollfd p = { out.fd, POLLOUT, 0 };
 	char lost[64];
-	int len = 0;
+	int len;
 
-	if (poll(&p, 1, 0) != 1 || !(p.revents & POLLOUT)) {
-		out.lost++;
+	out.lost++;
+	if (poll(&p, 1, 0) != 1 || !(p.revents & POLLOUT))
 		return;
+	if (out.lost > 1) {
+		len = fmt(lost, sizeof lost, "%snatmap: %u lines were lost\n",
+		    out.syslog ? "<28>" : "", out.lost - 1);
+		if (write(out.fd, lost, (size_t)len) == len)
+			out.lost = 1;
 	}
-	if (out.lost && !out.syslog)
-		len = fmt(lost, sizeof lost,
-		    "natmap: %u lines of the log were lost\n", out.lost);
-	if (len > 0 && write(out.fd, lost, (size_t)len) < 0)
-		return;
 	if (write(out.fd, line, n) == (ssize_t)n || (out.syslog &&
 	    log_connect() == 0 && write(out.fd, line, n) == (ssize_t)n))
-		out.lost = 0;
-	else
-		out.lost++;
+		out.lost--;
 }
+
+#define LOG_DAEMON	(3 << 3 | 3)	/* of syslog: error, warning, notice */
 
 /* A format that ends in ':' gets the text of errno. */
 static void
 vsay(enum say level, const char *f, va_list ap)
 {
-	static const int priority[] = { 3, 4, 6 };	/* of syslog */
-	char line[640];
+	char text[560], line[600];
 	const char *error = strerror(errno);
-	size_t n = 0, end = strlen(f), room = sizeof line - 1;
+	int n;
 
 	if ((int)level > out.level + 1)
 		return;
-	if (out.syslog)
-		n = (size_t)fmt(line, room, "<%d>natmap[%ld]: ",
-		    3 << 3 | priority[level], (long)getpid());
-	else
-		n = (size_t)fmt(line, room, "natmap: ");
-	vfmt(line + n, room - n, f, ap);
-	n += strlen(line + n);
-	if (end && f[end - 1] == ':')
-		fmt(line + n, room - n, " %s", error);
-	n += strlen(line + n);
-	line[n++] = '\n';
-	log_write(line, n);
+	vfmt(text, sizeof text, f, ap);
+	if (f[strlen(f) - 1] != ':')
+		error = "";
+	n = out.syslog ? fmt(line, sizeof line, "<%d>natmap[%d]: %s%s%s\n",
+	    LOG_DAEMON + level, (int)getpid(), text, *error ? " " : "",
+	    error) : fmt(line, sizeof line, "natmap: %s%s%s\n", text,
+	    *error ? " " : "", error);
+	log_write(line, (size_t)n < sizeof line ? (size_t)n : sizeof line - 1);
 }
 
 static void PRINTF(2, 3)
@@ -2139,12 +2134,12 @@ map_init(struct map *m, const struct config *c, struct wake *w)
 	m->http = m->stun + c->nstun;
 	m->target = m->http + c->nhttp;
 	m->target_host.name = c->target;
-	for (s = m->server; s <= m->target; s++) {
-		s->host = s < m->http ? &c->stun[s - m->stun] :
-		    s < m->target ? &c->http[s - m->http] : &m->target_host;
-		s->what = s < m->http ? "a STUN" : "an HTTP";
+	for (i = 0, s = m->server; s <= m->target; i++, s++) {
+		s->host = i < c->nstun ? &c->stun[i] : &c->http[i - c->nstun];
+		s->what = i < c->nstun ? "a STUN" : "an HTTP";
 		lookup_init(&s->lookup);
 	}
+	m->target->host = &m->target_host;
 	m->local.family = c->family;
 	m->local.type = c->type;
 	m->local.source = c->source;
