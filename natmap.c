@@ -122,7 +122,8 @@ log_write(const char *line, size_t n)
 	if (poll(&p, 1, 0) != 1 || !(p.revents & POLLOUT))
 		return;
 	if (out.lost > 1) {
-		len = fmt(lost, sizeof lost, "%snatmap: %u lines were lost\n",
+		len = fmt(lost, sizeof lost, "%snatmap: %u lines of "
+		    "the log were lost\n",
 		    out.syslog ? "<28>" : "", out.lost - 1);
 		if (write(out.fd, lost, (size_t)len) == len)
 			out.lost = 1;
@@ -138,7 +139,7 @@ log_write(const char *line, size_t n)
 static void
 vsay(enum say level, const char *f, va_list ap)
 {
-	char text[560], line[600];
+	char text[500], line[640];
 	const char *error = strerror(errno);
 	int n;
 
@@ -151,7 +152,7 @@ vsay(enum say level, const char *f, va_list ap)
 	    LOG_DAEMON + level, (int)getpid(), text, *error ? " " : "",
 	    error) : fmt(line, sizeof line, "natmap: %s%s%s\n", text,
 	    *error ? " " : "", error);
-	log_write(line, (size_t)n < sizeof line ? (size_t)n : sizeof line - 1);
+	log_write(line, (size_t)n);
 }
 
 static void PRINTF(2, 3)
