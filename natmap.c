@@ -139,7 +139,7 @@ log_write(const char *line, size_t n)
 static void
 vsay(enum say level, const char *f, va_list ap)
 {
-	char text[500], line[640];
+	char text[600], line[720];
 	const char *error = strerror(errno);
 	int n;
 
@@ -1001,7 +1001,7 @@ failure(const struct server *s, int error, int detail, int family,
 		return "refused";
 	else if (error == ENETUNREACH || error == EHOSTUNREACH)
 		return "unreachable";
-	else if (error == ECLOSED)
+	else if (error == ECLOSED || error == ECONNRESET)
 		return "closed the connection";
 	else if (error == EADDRNOTAVAIL)
 		return "the last connection to it has not ended yet";

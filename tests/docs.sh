@@ -183,7 +183,7 @@ times_agree() {
 ranges_agree() {
 	for letter in b k c f p T n; do
 		range=$("$natmap" -t host -p 1 "-$letter" 99999999999999 2>&1 |
-		    sed -n 's/.*out of range, \(.*\) are good$/\1/p')
+		    sed -n 's/.*out of range \(.*\)$/\1/p')
 		[ -n "$range" ] || echo "-$letter: no range told"
 		says "$letter" "$range"
 	done | none
