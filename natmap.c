@@ -24,7 +24,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <ifaddrs.h>
 #include <netdb.h>
 #include <signal.h>
 #include <stdio.h>
@@ -82,7 +81,7 @@ static const char *const public_stun[] = {
 static struct {
 	int level;		/* -1 quiet, 0, 1 verbose */
 	int fd;			/* stderr, or /dev/log's socket */
-	int syslog;
+	int syslog;		/* fd is that socket; -1: it should be */
 	unsigned lost;		/* lines that would have blocked */
 } out = { 0, STDERR_FILENO, 0, 0 };
 
@@ -103,7 +102,7 @@ log_connect(void)
 		close(fd);
 		return -1;
 	}
-	if (out.syslog)
+	if (out.syslog > 0)
 		close(out.fd);
 	out.fd = fd;
 	out.syslog = 1;
@@ -124,16 +123,16 @@ log_write(const char *line, size_t n)
 	if (out.lost > 1) {
 		len = fmt(lost, sizeof lost, "%snatmap: %u lines of "
 		    "the log were lost\n",
-		    out.syslog ? "<28>" : "", out.lost - 1);
+		    out.syslog > 0 ? "<28>" : "", out.lost - 1);
 		if (write(out.fd, lost, (size_t)len) == len)
 			out.lost = 1;
 	}
-	if (write(out.fd, line, n) == (ssize_t)n || (out.syslog &&
+	if (write(out.fd, line, n) == (ssize_t)n || (out.syslog > 0 &&
 	    log_connect() == 0 && write(out.fd, line, n) == (ssize_t)n))
 		out.lost--;
 }
 
-#define LOG_DAEMON	(3 << 3 | 3)	/* of syslog: error, warning, notice */
+#define LOG_DAEMON	(3 << 3 | 3)	/* of syslog, for an error */
 
 /* A format that ends in ':' gets the text of errno. */
 static void
@@ -145,10 +144,12 @@ vsay(enum say level, const char *f, va_list ap)
 
 	if ((int)level > out.level + 1)
 		return;
+	if (out.syslog < 0)		/* there was no /dev/log yet */
+		log_connect();
 	vfmt(text, sizeof text, f, ap);
 	if (f[strlen(f) - 1] != ':')
 		error = "";
-	n = out.syslog ? fmt(line, sizeof line, "<%d>natmap[%d]: %s%s%s\n",
+	n = out.syslog > 0 ? fmt(line, sizeof line, "<%d>natmap[%d]: %s%s%s\n",
 	    LOG_DAEMON + level, (int)getpid(), text, *error ? " " : "",
 	    error) : fmt(line, sizeof line, "natmap: %s%s%s\n", text,
 	    *error ? " " : "", error);
@@ -169,7 +170,7 @@ say(enum say level, const char *f, ...)
 #define note(...)	say(SAY_NOTE, __VA_ARGS__)	/* for -v */
 
 /* says why, and ends the program with that status */
-static void PRINTF(2, 3)
+static NORETURN void PRINTF(2, 3)
 quit(int status, const char *f, ...)
 {
 	va_list ap;
@@ -278,7 +279,7 @@ usage(int fd)
 }
 
 /* A mistake in an option's value, NULL: in the option; ends the program. */
-static void
+static NORETURN void
 bad(const struct option_row *o, const char *value, const char *why)
 {
 	char letter[4] = "";
@@ -527,7 +528,7 @@ check_options(struct config *c)
 }
 
 /* Fills c; a mistake of the user's is said and ends the program. */
-static void
+static NOINLINE void
 read_options(struct config *c, int argc, char **argv)
 {
 	struct option longs[ROWS + 1];
@@ -652,8 +653,10 @@ hook_news(struct hook *h, const struct mapping *m, int64_t now)
 	    addr_same(&m->local, &h->last.local);
 
 	h->next = *m;
-	if (!h->pending)
+	if (!h->pending) {
 		h->since = now;
+		h->kill_at = NEVER;
+	}
 	h->pending = !same;
 }
 
@@ -877,6 +880,7 @@ struct map {                    /* what is used most comes first: see size */
 	int64_t end;		/* ms: limit for ending the flows */
 	struct host target_host;
 	struct relay relay;
+	/* last: what is not named costs no page of memory */
 	struct server server[2 * MAX_SERVERS + 1];
 };
 
@@ -990,11 +994,13 @@ failure(const struct server *s, int error, int detail, int family,
 {
 	if (!error && detail == EAI_NONAME)
 		return "name not found";
+	if (!error && detail == EAI_AGAIN)
+		return "the name servers do not answer";
 	if (!error && (detail == EAI_NODATA || detail == EAI_ADDRFAMILY))
 		return family == AF_INET6 ? "no IPv6 address" :
 		    "no IPv4 address";
 	if (!error)
-		fmt(buf, 80, "look-up failed: %s", gai_strerror(detail));
+		fmt(buf, 80, "look-up failed (%d)", detail);
 	else if (error == ETIMEDOUT)
 		return "no answer (timed out)";
 	else if (error == ECONNREFUSED)
@@ -1047,10 +1053,10 @@ server_say(struct map *m, struct server *s, const union addr *peer,
 		addr_host(peer, host);
 	if (!strcmp(host, s->host->name))
 		host[0] = '\0';
-	warn("%s%s%s%s: %s over %s, %s", server_name(s, name),
+	warn("%s%s%s%s: %s%s%s, %s", server_name(s, name),
 	    host[0] ? " (" : "", host, host[0] ? ")" : "",
 	    failure(s, s->error, s->detail, m->cfg->family, why),
-	    proto(m), then);
+	    s->error ? " over " : "", s->error ? proto(m) : "", then);
 }
 
 /* An attempt failed: the server's next address is tried, then it is left
@@ -1190,7 +1196,51 @@ check_fake(struct map *m, const union addr *a, const char *of)
 	    addr_host(a, host));
 }
 
+static void
+place_find(const struct map *m, struct place *p)
+{
+	const char *any = m->cfg->family == AF_INET ? "192.0.2.1" :
+	    "2001:db8::1";
+	union addr to;
+
+	memset(p, 0, sizeof *p);
+	addr_parse(&to, any, m->cfg->family);
+	addr_set_port(&to, STUN_PORT);
+	if (m->first && m->first->addrs.n)
+		to = m->first->addrs.a[0];
+	if (local_source(&m->local, &to, &p->source) < 0) {
+		p->source.sa.sa_family = 0;
+		return;
+	}
+	p->index = link_of(&p->source, &p->flags);
+	if (!p->index) {	/* cannot be told now */
+		p->index = m->place.index;
+		p->flags = m->place.flags;
+	}
+}
+
 /* announcing */
+
+/* Ends the flow; a holder stays one, with the wish for another at due. */
+static void
+ask_end(struct ask *a)
+{
+	binding_stop(&a->b);
+	a->s = NULL;
+	a->overtaken = 0;
+	if (a->role != R_HOLD)
+		a->role = R_FREE;
+}
+
+/* No longer needed: a late answer still counts, an open flow is left for the
+ * server to close. */
+static void
+retire(struct ask *a)
+{
+	a->role = R_RETIRED;
+	if (!a->s || a->b.state == B_CLOSED)
+		ask_end(a);
+}
 
 /* where the relay's new sessions go */
 static void
@@ -1208,8 +1258,6 @@ target_set(struct map *m)
 	relay_target(&m->relay, &to);
 }
 
-static void retire(struct ask *);
-
 /* A holder that still has an old mapping holds nothing: it is replaced. */
 static void
 renew(struct map *m, int64_t now)
@@ -1222,7 +1270,7 @@ renew(struct map *m, int64_t now)
 		    !addr_same(&a->seen, &m->said.public))
 			retire(a);
 	for (kp = m->keep; kp < m->keep + KEEPERS; kp++)
-		if (kp->k.state == K_OPEN) {
+		if (kp->answered) {
 			kp->ending = 1;
 			kp->due = m->keep_due = now;
 		}
@@ -1252,6 +1300,7 @@ announce(struct map *m, const struct mapping *map, int64_t now)
 	if (m->relay.fd >= 0 && !m->cfg->target_port)
 		target_set(m);
 	if (first) {
+		place_find(m, &m->place);
 		m->check = pick_stun(m, now, NULL) ? now : next_check(m, now);
 		m->listen_check = now + LISTEN_CHECK;
 	} else if (moved && !m->depends)
@@ -1303,7 +1352,7 @@ ask_open(struct map *m, struct ask *a, int64_t now)
 		peer = &a->s->addrs.a[a->s->turn % a->s->addrs.n];
 	fd = shared ? m->relay.fd : port_socket(m, LOCAL_FLOW, now);
 	if (fd < 0) {
-		a->s = NULL;
+		ask_end(a);
 		a->due = m->serve_at;
 		return;
 	}
@@ -1326,20 +1375,10 @@ server_look(struct map *m, struct server *s, int family, int64_t age,
 		s->started = now;
 	if (lookup_start(&s->lookup, s->host->name, s->host->port, family,
 	    now + (holds(m, now) ? LOOKUP_LIMIT : HARD_LIMIT)) < 0) {
-		warn("%s: cannot look it up:", s->host->name);
+		if (!s->repeats++)
+			warn("%s: cannot look it up:", s->host->name);
 		s->retry = now + BACKOFF_HARD;
 	}
-}
-
-/* Ends the flow; a holder stays one, with the wish for another at due. */
-static void
-ask_end(struct ask *a)
-{
-	binding_stop(&a->b);
-	a->s = NULL;
-	a->overtaken = 0;
-	if (a->role != R_HOLD)
-		a->role = R_FREE;
 }
 
 static void
@@ -1421,16 +1460,6 @@ holders(const struct map *m)
 	return n;
 }
 
-/* No longer needed: a late answer still counts, an open flow is left for the
- * server to close. */
-static void
-retire(struct ask *a)
-{
-	a->role = R_RETIRED;
-	if (!a->s || a->b.state == B_CLOSED)
-		ask_end(a);
-}
-
 /* a free place, at worst that of a flow which is not needed */
 static struct ask *
 place_for(struct map *m)
@@ -1463,6 +1492,7 @@ make_room(struct map *m)
 		}
 	a = worst(m);
 	if (is_udp(m) || !a || !a->s ||
+	    !a->seen.sa.sa_family ||
 	    open_flows(m) - (a->b.state == B_OPEN) < 1)
 		return 0;
 	ask_end(a);
@@ -1528,11 +1558,12 @@ judge(struct map *m, struct ask *a, int64_t now)
 	map.public = a->b.mapped;
 	map.local = a->b.local;
 	map.by = a->s;
-	if (!m->said.public.sa.sa_family) {
-		m->first = a->s;
-		announce(m, &map, now);
-	} else if (m->depends && a->s != m->first) {
+	if (m->depends && a->s != m->first && !m->first->fails)
 		return;
+	if (!m->said.public.sa.sa_family || m->depends)
+		m->first = a->s;	/* or another, while that one fails */
+	if (!m->said.public.sa.sa_family) {
+		announce(m, &map, now);
 	} else if (m->doubt.peer.sa.sa_family) {
 		compare(m, &map, &a->b.peer, now);
 	} else if (addr_same(&map.public, &m->said.public)) {
@@ -1565,12 +1596,12 @@ ask_answered(struct map *m, struct ask *a, int64_t now)
 		if (old && holders(m) > wanted(m))
 			retire(old);
 	}
-	if (news)
-		judge(m, a, now);
-	if (is_udp(m)) {        /* the port's socket is open for a moment */
+	if (is_udp(m))
 		a->s->turn++;
-		ask_end(a);
-	}
+	if (news)
+		judge(m, a, now);	/* may give the place to a probe */
+	if (is_udp(m) && a->b.state == B_OPEN)
+		ask_end(a);	/* the port's socket is open for a moment */
 }
 
 /* A request waits long: others are asked, the late answer still counts. */
@@ -1863,7 +1894,7 @@ keeps_step(struct map *m, int64_t now)
 	for (i = 0; i < KEEPERS; i++)
 		keep_step(m, &m->keep[i], now);
 	if (m->cfg->nhttp && !keep_active(m) && now >= m->keep_due &&
-	    now >= m->serve_at && !m->quit)
+	    now >= m->serve_at)
 		keep_start(m, now);
 }
 
@@ -1873,15 +1904,12 @@ keeps_step(struct map *m, int64_t now)
 static void
 server_looked(struct map *m, struct server *s, int found, int64_t now)
 {
-	int error = errno;
-
 	if (found) {
 		s->addrs = s->lookup.got;
 		s->looked = now;
 		check_fake(m, &s->addrs.a[0], s->host->name);
 	} else if (!s->addrs.n)
-		server_failed(m, s, NULL, s->lookup.gai ? 0 : error,
-		    s->lookup.gai, now);
+		server_failed(m, s, NULL, 0, s->lookup.gai, now);
 }
 
 static void
@@ -1889,7 +1917,6 @@ target_looked(struct map *m, int found, int64_t now)
 {
 	struct server *s = m->target;
 	char why[80];
-	int error = errno;
 
 	if (found) {
 		if (s->fails)
@@ -1903,8 +1930,7 @@ target_looked(struct map *m, int found, int64_t now)
 	s->retry = now + backoff(m, ++s->fails, now);
 	if (s->fails == 1)
 		warn("target %s: %s, %s", s->host->name,
-		    failure(s, s->lookup.gai ? 0 : error, s->lookup.gai,
-		    AF_UNSPEC, why), s->addrs.n ?
+		    failure(s, 0, s->lookup.gai, AF_UNSPEC, why), s->addrs.n ?
 		    "the last good address serves on" : "trying again");
 }
 
@@ -1963,7 +1989,8 @@ used(void *arg, int64_t now)
 {
 	struct map *m = arg;
 
-	server_look(m, m->target, AF_UNSPEC, TARGET_AGE, now);
+	if (now >= m->target->retry)
+		server_look(m, m->target, AF_UNSPEC, TARGET_AGE, now);
 }
 
 /* Opens the relay's port as soon as it can be had. */
@@ -1989,38 +2016,6 @@ serve(struct map *m, int64_t now)
 
 /* the network's news */
 
-static void
-place_find(const struct map *m, struct place *p)
-{
-	const char *any = m->cfg->family == AF_INET ? "192.0.2.1" :
-	    "2001:db8::1";
-	struct ifaddrs *list, *i;
-	union addr to, a;
-
-	memset(p, 0, sizeof *p);
-	addr_parse(&to, any, m->cfg->family);
-	addr_set_port(&to, STUN_PORT);
-	if (m->first && m->first->addrs.n)
-		to = m->first->addrs.a[0];
-	if (local_source(&m->local, &to, &p->source) < 0) {
-		p->source.sa.sa_family = 0;
-		return;
-	}
-	if (getifaddrs(&list) < 0)
-		return;
-	for (i = list; i; i = i->ifa_next) {
-		if (!i->ifa_addr ||
-		    i->ifa_addr->sa_family != p->source.sa.sa_family)
-			continue;
-		memcpy(&a, i->ifa_addr, addr_len(&p->source));
-		if (!addr_same_host(&a, &p->source))
-			continue;
-		p->index = if_nametoindex(i->ifa_name);
-		p->flags = i->ifa_flags & (IFF_UP | IFF_RUNNING);
-	}
-	freeifaddrs(list);
-}
-
 static int
 place_same(const struct place *a, const struct place *b)
 {
@@ -2040,7 +2035,7 @@ forgive(struct map *m, int64_t now)
 	for (i = 0; i < ASKS; i++)
 		if (m->ask[i].role == R_HOLD)
 			m->ask[i].due = now;
-	m->serve_at = now;
+	m->serve_at = m->quit ? NEVER : now;
 	if (!keep_active(m))
 		m->keep_due = now;
 }
@@ -2067,6 +2062,8 @@ restart(struct map *m, int64_t now)
 	for (i = 0; i < KEEPERS; i++)
 		keep_end(&m->keep[i], 1);
 	m->held = 0;
+	m->depends = 0;
+	m->doubt.peer.sa.sa_family = 0;
 	m->keep_due = now;
 	if (m->relay.fd >= 0 && local_rebind(&m->local, m->relay.fd) < 0)
 		warn("interface \"%s\": the port cannot be bound to it again:",
@@ -2121,13 +2118,13 @@ news_step(struct map *m, int64_t now)
 
 /* the mapping as a whole */
 
-static void
+static NOINLINE void
 map_init(struct map *m, const struct config *c, struct wake *w)
 {
 	struct server *s;
 	int i;
 
-	memset(m, 0, sizeof *m);
+	memset(m, 0, offsetof(struct map, server));
 	m->cfg = m->hook.cfg = c;
 	m->w = w;
 	m->k = c->keepalive * (int64_t)1000;
@@ -2136,6 +2133,7 @@ map_init(struct map *m, const struct config *c, struct wake *w)
 	m->target = m->http + c->nhttp;
 	m->target_host.name = c->target;
 	for (i = 0, s = m->server; s <= m->target; i++, s++) {
+		memset(s, 0, sizeof *s);
 		s->host = i < c->nstun ? &c->stun[i] : &c->http[i - c->nstun];
 		s->what = i < c->nstun ? "a STUN" : "an HTTP";
 		lookup_init(&s->lookup);
@@ -2176,7 +2174,7 @@ check_listener(struct map *m)
 	    "it on", proto(m), m->local.port);
 }
 
-static void
+static NOINLINE void
 map_want(struct map *m)
 {
 	lookups_want(m);
@@ -2219,7 +2217,7 @@ map_end(struct map *m, int sig, int64_t now)
 	held = open_flows(m) > 1;
 	m->quit = sig;
 	m->end = now + END_LIMIT;
-	m->check = NEVER;
+	m->check = m->serve_at = NEVER;
 	for (i = 0; i < ASKS; i++) {
 		m->ask[i].role = R_FREE;
 		ask_end(&m->ask[i]);
@@ -2290,7 +2288,7 @@ finished(struct map *m, int64_t now)
 }
 
 /* Runs until a signal, or --once, ends it; 0 or the exit status. */
-static int
+static NOINLINE int
 run(struct map *m, int sigfd)
 {
 	int64_t now = now_ms(), limit_at = now + ONCE_LIMIT;
@@ -2322,15 +2320,17 @@ run(struct map *m, int sigfd)
 static void
 inherited(void)
 {
-	long fd, most = sysconf(_SC_OPEN_MAX);
-	int null;
+	int fd, null, most = files_now();
 
-	while ((null = open("/dev/null", O_RDWR)) >= 0 && null < 3)
-		;
+	do {
+		null = open("/dev/null", O_RDWR);
+		if (null < 0)
+			null = open("/", O_RDONLY);
+	} while (null >= 0 && null < 3);
 	if (null >= 3)
 		close(null);
-	for (fd = 3; fd < (most < 65536 ? most : 65536); fd++)
-		fcntl((int)fd, F_SETFD, FD_CLOEXEC);
+	for (fd = 3; fd < most && fd < 65536; fd++)
+		fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
 /* what -d and --once refuse to start without */
@@ -2350,7 +2350,8 @@ check_start(struct map *m)
 	if (out.level < 0)	/* this is fatal, and so is said */
 		out.level = 0;
 	fd = port_socket(m, c->target ? LOCAL_SERVER : LOCAL_FLOW, 0);
-	if (fd < 0 && errno != ENODEV && errno != EADDRNOTAVAIL)
+	if (fd < 0 && m->port_error != ENODEV &&
+	    m->port_error != EADDRNOTAVAIL)
 		exit(1);
 	if (c->target)
 		m->spare = fd;
@@ -2420,7 +2421,7 @@ settle_down(const struct config *c)
 		die("%s: cannot be written:", c->pid_file);
 	if (report < 0)
 		return;
-	log_connect();
+	out.syslog = -1;
 	if (write(report, "", 1) != 1)
 		warn("the starting process is gone");
 	close(report);

@@ -94,8 +94,13 @@ struct config {
 
 #if defined __GNUC__
 #define PRINTF(a, b)	__attribute__((format(printf, a, b)))
+#define NORETURN	__attribute__((noreturn))
+/* what would be inlined into a function with a big frame, and grow by that */
+#define NOINLINE	__attribute__((noinline))
 #else
 #define PRINTF(a, b)
+#define NORETURN
+#define NOINLINE
 #endif
 
 /* timer.c: text and addresses */
@@ -171,8 +176,10 @@ int signals_next(void);
 /* puts the defaults back and closes the pipe */
 void signals_close(void);
 /* raises RLIMIT_NOFILE to its hard limit and remembers the old one for the
- * children; returns how many descriptors we may have */
-int files_raise(void);
+ * children */
+void files_raise(void);
+/* how many descriptors we may have now */
+int files_now(void);
 /* sets O_NONBLOCK and FD_CLOEXEC; -1 with errno */
 int fd_setup(int fd);
 /* forks; in the child dispositions and mask are the defaults, RLIMIT_NOFILE
@@ -205,6 +212,9 @@ void lookup_stop(struct lookup *l);
  * readable, -1 where there is none; news_read drains it */
 int news_open(void);
 void news_read(int fd);
+/* the index of the interface that has the address a, 0 unknown; its flags,
+ * IFF_UP and IFF_RUNNING, go to *flags */
+unsigned link_of(const union addr *a, unsigned *flags);
 
 /* stun.c: the mapped port's sockets */
 

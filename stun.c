@@ -119,6 +119,20 @@ get_local(int fd, union addr *a)
 	return getsockname(fd, &a->sa, &len);
 }
 
+/* seteuid(2) of this thread, and so of this program: libc's would go round all
+ * threads, for a kilobyte of code. */
+static int
+set_euid(uid_t uid)
+{
+#if defined SYS_setresuid32
+	return (int)syscall(SYS_setresuid32, -1, uid, -1);
+#elif defined SYS_setresuid
+	return (int)syscall(SYS_setresuid, -1, uid, -1);
+#else
+	return seteuid(uid);
+#endif
+}
+
 /* A socket as the uid that Linux compares when listeners share a port. */
 static int
 socket_as(uid_t uid, int family, int type)
@@ -126,10 +140,10 @@ socket_as(uid_t uid, int family, int type)
 	uid_t me = geteuid();
 	int fd, err, changed;
 
-	changed = uid != 0 && uid != me && seteuid(uid) == 0;
+	changed = uid != 0 && uid != me && set_euid(uid) == 0;
 	fd = socket(family, type, 0);
 	err = errno;
-	if (changed && seteuid(me) == -1)
+	if (changed && set_euid(me) == -1)
 		abort();
 	errno = err;
 	return fd;

@@ -6,6 +6,7 @@
  */
 #include "natmap.h"
 
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <arpa/inet.h>
@@ -287,13 +288,10 @@ random_poor(unsigned char *p, size_t n)
 	static uint64_t x;
 	struct timespec ts;
 
-	while (n-- > 0) {
-		clock_gettime(CLOCK_REALTIME, &ts);
-		x ^= (uint64_t)ts.tv_nsec << 20 ^ (uint64_t)ts.tv_sec ^
-		    (uint64_t)getpid() << 40;
+	clock_gettime(CLOCK_REALTIME, &ts);
+	x ^= (uint64_t)ts.tv_nsec << 32 ^ (uint64_t)getpid();
+	for (; n > 0; n--, *p++ = (unsigned char)(x >> 56))
 		x = x * 6364136223846793005 + 1442695040888963407;
-		*p++ = (unsigned char)(x >> 56);
-	}
 }
 
 void
@@ -508,17 +506,25 @@ signals_close(void)
 }
 
 int
+files_now(void)
+{
+	struct rlimit now;
+
+	if (getrlimit(RLIMIT_NOFILE, &now) < 0)
+		return 256;
+	return now.rlim_cur < INT_MAX ? (int)now.rlim_cur : INT_MAX;
+}
+
+void
 files_raise(void)
 {
 	struct rlimit most;
 
 	if (getrlimit(RLIMIT_NOFILE, &files) < 0)
-		return 0;
+		return;
 	most = files;
 	most.rlim_cur = most.rlim_max;
-	if (setrlimit(RLIMIT_NOFILE, &most) < 0)
-		most = files;
-	return most.rlim_cur < INT_MAX ? (int)most.rlim_cur : INT_MAX;
+	setrlimit(RLIMIT_NOFILE, &most);
 }
 
 /* What a child must not inherit: a signal that came now would end us. */
@@ -567,7 +573,7 @@ close_from_4(void)
 	if (syscall(SYS_close_range, 4U, ~0U, 0U) == 0)
 		return;
 #endif
-	most = (int)sysconf(_SC_OPEN_MAX);
+	most = files.rlim_max < 65536 ? (int)files.rlim_max : 65536;
 	for (fd = 4; fd < most; fd++)
 		close(fd);
 }
@@ -586,6 +592,8 @@ lookup_child(int fd, const char *host, int port, int family)
 	if (fd != 3 && dup2(fd, 3) < 0)
 		_exit(1);
 	close_from_4();
+	/* glibc would spend all of our time on a dead first name server. */
+	setenv("RES_OPTIONS", "timeout:1", 0);
 	memset(&hints, 0, sizeof hints);
 	hints.ai_family = family;
 	hints.ai_socktype = SOCK_STREAM;
@@ -683,8 +691,7 @@ lookup_step(struct lookup *l, const struct wake *w, int64_t now)
 	}
 	if (l->busy && now >= l->deadline) {
 		lookup_stop(l);
-		l->gai = 0;
-		errno = ETIMEDOUT;
+		l->gai = EAI_AGAIN;
 		return -1;
 	}
 	return 0;
@@ -750,3 +757,73 @@ news_read(int fd)
 	while (recv(fd, buf, sizeof buf, 0) >= 0 || errno == ENOBUFS)
 		;
 }
+
+#if defined SIOCGIFCONF && !defined NATMAP_PORTABLE
+/* finds the name of the interface with the IPv4 address a; -1 */
+static int
+link_name4(int fd, const union addr *a, char name[IF_NAMESIZE])
+{
+	struct ifreq list[64];
+	struct ifconf conf;
+	struct sockaddr_in in;
+	int i;
+
+	conf.ifc_len = sizeof list;
+	conf.ifc_req = list;
+	if (ioctl(fd, SIOCGIFCONF, &conf) < 0)
+		return -1;
+	for (i = 0; i < conf.ifc_len / (int)sizeof *list; i++) {
+		memcpy(&in, &list[i].ifr_addr, sizeof in);
+		if (in.sin_addr.s_addr != a->in.sin_addr.s_addr)
+			continue;
+		memcpy(name, list[i].ifr_name, IF_NAMESIZE);
+		name[strcspn(name, ":")] = '\0';	/* of an alias */
+		return 0;
+	}
+	return -1;
+}
+
+/* The same for IPv6; the kernel tells it in /proc only. */
+static int
+link_name6(const union addr *a, char name[IF_NAMESIZE])
+{
+	char hex[33], buf[8192], *p;
+	int fd = open("/proc/net/if_inet6", O_RDONLY | O_CLOEXEC), i;
+	ssize_t n;
+
+	if (fd < 0)
+		return -1;
+	n = read(fd, buf, sizeof buf - 1);
+	close(fd);
+	buf[n > 0 ? n : 0] = '\0';
+	for (i = 0; i < 16; i++)
+		fmt(hex + 2 * i, 3, "%02x", a->in6.sin6_addr.s6_addr[i]);
+	p = strstr(buf, hex);
+	return p && if_indextoname((unsigned)strtoul(p + 32, NULL, 16),
+	    name) ? 0 : -1;
+}
+
+unsigned
+link_of(const union addr *a, unsigned *flags)
+{
+	struct ifreq ifr;
+	int fd = socket(AF_INET, SOCK_DGRAM, 0), r;
+
+	*flags = 0;
+	if (fd < 0)
+		return 0;
+	r = a->sa.sa_family == AF_INET ? link_name4(fd, a, ifr.ifr_name) :
+	    link_name6(a, ifr.ifr_name);
+	if (r == 0 && ioctl(fd, SIOCGIFFLAGS, &ifr) == 0)
+		*flags = (unsigned)ifr.ifr_flags & (IFF_UP | IFF_RUNNING);
+	close(fd);
+	return r == 0 ? if_nametoindex(ifr.ifr_name) : 0;
+}
+#else
+unsigned
+link_of(const union addr *a, unsigned *flags)
+{
+	(void)a;
+	return *flags = 0;
+}
+#endif
