@@ -857,6 +857,7 @@ struct map {                    /* what is used most comes first: see size */
 	int64_t settle;         /* ms: act on the news; NEVER: none came */
 	struct server *stun;	/* in server[]; then http and target */
 	struct server *http, *target;
+	int udp;		/* else TCP */
 	int depends;		/* the mapping depends on the destination */
 	int quit;		/* the signal that ends us, 0: run on */
 	int stun_turn, http_turn;	/* which server comes next */
@@ -887,7 +888,7 @@ struct map {                    /* what is used most comes first: see size */
 static int
 is_udp(const struct map *m)
 {
-	return m->cfg->type == SOCK_DGRAM;
+	return m->udp;
 }
 
 static const char *
@@ -989,28 +990,32 @@ pick_http(struct map *m, int64_t now, int64_t *soonest)
 
 /* what went wrong, in words */
 static const char *
-failure(const struct server *s, int error, int detail, int family,
-    char buf[80])
+failure(const struct server *s, int error, int detail, char buf[80])
 {
-	if (!error && detail == EAI_NONAME)
-		return "name not found";
-	if (!error && detail == EAI_AGAIN)
-		return "the name servers do not answer";
-	if (!error && (detail == EAI_NODATA || detail == EAI_ADDRFAMILY))
-		return family == AF_INET6 ? "no IPv6 address" :
-		    "no IPv4 address";
+	static const struct {
+		int error, detail;
+		const char *text;
+	} known[] = {
+		{ 0, EAI_NONAME, "name not found" },
+		{ 0, EAI_AGAIN, "the name servers do not answer" },
+		{ 0, EAI_NODATA, "no address of the family" },
+		{ 0, EAI_ADDRFAMILY, "no address of the family" },
+		{ ETIMEDOUT, 0, "no answer (timed out)" },
+		{ ECONNREFUSED, 0, "refused" },
+		{ ENETUNREACH, 0, "unreachable" },
+		{ EHOSTUNREACH, 0, "unreachable" },
+		{ ECLOSED, 0, "closed the connection" },
+		{ ECONNRESET, 0, "closed the connection" },
+		{ EADDRNOTAVAIL, 0, "the last connection has not ended yet" }
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof known / sizeof *known; i++)
+		if (error == known[i].error &&
+		    (error || detail == known[i].detail))
+			return known[i].text;
 	if (!error)
 		fmt(buf, 80, "look-up failed (%d)", detail);
-	else if (error == ETIMEDOUT)
-		return "no answer (timed out)";
-	else if (error == ECONNREFUSED)
-		return "refused";
-	else if (error == ENETUNREACH || error == EHOSTUNREACH)
-		return "unreachable";
-	else if (error == ECLOSED || error == ECONNRESET)
-		return "closed the connection";
-	else if (error == EADDRNOTAVAIL)
-		return "the last connection to it has not ended yet";
 	else if (error == ENOTANSWER)
 		fmt(buf, 80, "not %s answer", s->what);
 	else if (error == EREFUSED)
@@ -1055,7 +1060,7 @@ server_say(struct map *m, struct server *s, const union addr *peer,
 		host[0] = '\0';
 	warn("%s%s%s%s: %s%s%s, %s", server_name(s, name),
 	    host[0] ? " (" : "", host, host[0] ? ")" : "",
-	    failure(s, s->error, s->detail, m->cfg->family, why),
+	    failure(s, s->error, s->detail, why),
 	    s->error ? " over " : "", s->error ? proto(m) : "", then);
 }
 
@@ -1212,7 +1217,7 @@ place_find(const struct map *m, struct place *p)
 		p->source.sa.sa_family = 0;
 		return;
 	}
-	p->index = link_of(&p->source, &p->flags);
+	p->index = link_of(m->local.dev, &p->source, &p->flags);
 	if (!p->index) {	/* cannot be told now */
 		p->index = m->place.index;
 		p->flags = m->place.flags;
@@ -1930,7 +1935,7 @@ target_looked(struct map *m, int found, int64_t now)
 	s->retry = now + backoff(m, ++s->fails, now);
 	if (s->fails == 1)
 		warn("target %s: %s, %s", s->host->name,
-		    failure(s, 0, s->lookup.gai, AF_UNSPEC, why), s->addrs.n ?
+		    failure(s, 0, s->lookup.gai, why), s->addrs.n ?
 		    "the last good address serves on" : "trying again");
 }
 
@@ -2128,6 +2133,7 @@ map_init(struct map *m, const struct config *c, struct wake *w)
 	m->cfg = m->hook.cfg = c;
 	m->w = w;
 	m->k = c->keepalive * (int64_t)1000;
+	m->udp = c->type == SOCK_DGRAM;
 	m->stun = m->server;
 	m->http = m->stun + c->nstun;
 	m->target = m->http + c->nhttp;

@@ -212,9 +212,9 @@ void lookup_stop(struct lookup *l);
  * readable, -1 where there is none; news_read drains it */
 int news_open(void);
 void news_read(int fd);
-/* the index of the interface that has the address a, 0 unknown; its flags,
- * IFF_UP and IFF_RUNNING, go to *flags */
-unsigned link_of(const union addr *a, unsigned *flags);
+/* the index of the interface dev, or of the one with the IPv4 address a when
+ * dev is NULL; 0 unknown.  Its IFF_UP and IFF_RUNNING go to *flags */
+unsigned link_of(const char *dev, const union addr *a, unsigned *flags);
 
 /* stun.c: the mapped port's sockets */
 
@@ -358,7 +358,7 @@ struct keepalive {
 	int64_t born;		/* ms: when the flow was opened */
 	int64_t asked;		/* ms: when the last HEAD was sent */
 	int64_t deadline;	/* ms: of the connect, or of the answer */
-	union addr peer, local;
+	union addr peer;
 	struct http_reader http;
 };
 

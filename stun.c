@@ -1348,7 +1348,6 @@ ask_head(struct keepalive *k, int64_t now)
 	k->state = K_ASKING;
 	k->asked = now;
 	http_reset(&k->http);
-	get_local(k->fd, &k->local);
 	return send_head(k, 0);
 }
 

@@ -759,9 +759,9 @@ news_read(int fd)
 }
 
 #if defined SIOCGIFCONF && !defined NATMAP_PORTABLE
-/* finds the name of the interface with the IPv4 address a; -1 */
+/* Finds the name of the interface with the IPv4 address a; -1. */
 static int
-link_name4(int fd, const union addr *a, char name[IF_NAMESIZE])
+link_name(int fd, const union addr *a, char name[IF_NAMESIZE])
 {
 	struct ifreq list[64];
 	struct ifconf conf;
@@ -774,7 +774,8 @@ link_name4(int fd, const union addr *a, char name[IF_NAMESIZE])
 		return -1;
 	for (i = 0; i < conf.ifc_len / (int)sizeof *list; i++) {
 		memcpy(&in, &list[i].ifr_addr, sizeof in);
-		if (in.sin_addr.s_addr != a->in.sin_addr.s_addr)
+		if (a->sa.sa_family != AF_INET ||
+		    in.sin_addr.s_addr != a->in.sin_addr.s_addr)
 			continue;
 		memcpy(name, list[i].ifr_name, IF_NAMESIZE);
 		name[strcspn(name, ":")] = '\0';	/* of an alias */
@@ -783,37 +784,19 @@ link_name4(int fd, const union addr *a, char name[IF_NAMESIZE])
 	return -1;
 }
 
-/* The same for IPv6; the kernel tells it in /proc only. */
-static int
-link_name6(const union addr *a, char name[IF_NAMESIZE])
-{
-	char hex[33], buf[8192], *p;
-	int fd = open("/proc/net/if_inet6", O_RDONLY | O_CLOEXEC), i;
-	ssize_t n;
-
-	if (fd < 0)
-		return -1;
-	n = read(fd, buf, sizeof buf - 1);
-	close(fd);
-	buf[n > 0 ? n : 0] = '\0';
-	for (i = 0; i < 16; i++)
-		fmt(hex + 2 * i, 3, "%02x", a->in6.sin6_addr.s6_addr[i]);
-	p = strstr(buf, hex);
-	return p && if_indextoname((unsigned)strtoul(p + 32, NULL, 16),
-	    name) ? 0 : -1;
-}
-
 unsigned
-link_of(const union addr *a, unsigned *flags)
+link_of(const char *dev, const union addr *a, unsigned *flags)
 {
 	struct ifreq ifr;
-	int fd = socket(AF_INET, SOCK_DGRAM, 0), r;
+	int fd = socket(AF_INET, SOCK_DGRAM, 0), r = 0;
 
 	*flags = 0;
 	if (fd < 0)
 		return 0;
-	r = a->sa.sa_family == AF_INET ? link_name4(fd, a, ifr.ifr_name) :
-	    link_name6(a, ifr.ifr_name);
+	if (dev)
+		fmt(ifr.ifr_name, sizeof ifr.ifr_name, "%s", dev);
+	else
+		r = link_name(fd, a, ifr.ifr_name);
 	if (r == 0 && ioctl(fd, SIOCGIFFLAGS, &ifr) == 0)
 		*flags = (unsigned)ifr.ifr_flags & (IFF_UP | IFF_RUNNING);
 	close(fd);
@@ -821,9 +804,10 @@ link_of(const union addr *a, unsigned *flags)
 }
 #else
 unsigned
-link_of(const union addr *a, unsigned *flags)
+link_of(const char *dev, const union addr *a, unsigned *flags)
 {
 	(void)a;
-	return *flags = 0;
+	*flags = 0;
+	return dev ? if_nametoindex(dev) : 0;
 }
 #endif

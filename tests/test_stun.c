@@ -1107,7 +1107,7 @@ keepalive_heads(void)
 	    "Host: www.example.org:%d\r\nUser-Agent: natmap/" VERSION "\r\n"
 	    "Connection: keep-alive\r\n\r\n", addr_port(&peer));
 	CHECK(strcmp(head, want) == 0);
-	CHECK(k.born == 1000 && addr_port(&k.local) == flow.port);
+	CHECK(k.born == 1000);
 	CHECK(kreply(&k, fd, http_cases[0].text) == 1 && k.state == K_OPEN);
 	kturn(&k, 1030, 0);
 	CHECK(w.deadline == NEVER);
