@@ -583,6 +583,7 @@ struct server {
 	int error, detail;	/* the last failure, with its code */
 	uint32_t said;		/* a bit for each failure that was said */
 	int repeats;		/* failures since it answered */
+	union addr mapped;	/* what it said last; family 0: nothing */
 	struct addrs addrs;	/* the last good ones */
 	struct lookup lookup;
 };
@@ -836,6 +837,7 @@ struct keeper {
 struct doubt {                  /* a new mapping that waits for a second say */
 	struct mapping map;
 	union addr peer;	/* who said it; family 0: no doubt */
+	union addr other;	/* who said the old one since */
 	int64_t until;
 	int differ;             /* pairs of servers that disagreed in a row */
 };
@@ -858,6 +860,7 @@ struct map {                    /* what is used most comes first: see size */
 	struct server *stun;	/* in server[]; then http and target */
 	struct server *http, *target;
 	int udp;		/* else TCP */
+	int cone;		/* two servers have said the same */
 	int depends;		/* the mapping depends on the destination */
 	int quit;		/* the signal that ends us, 0: run on */
 	int stun_turn, http_turn;	/* which server comes next */
@@ -1300,7 +1303,6 @@ announce(struct map *m, const struct mapping *map, int64_t now)
 	check_fake(m, &map->local, "this machine");
 	m->said = *map;
 	m->doubt.peer.sa.sa_family = 0;
-	m->doubt.differ = 0;
 	hook_news(&m->hook, map, now);
 	if (m->relay.fd >= 0 && !m->cfg->target_port)
 		target_set(m);
@@ -1525,40 +1527,49 @@ probe(struct map *m, int64_t now)
 
 /* judging what was answered */
 
-/* A second server has spoken while a new mapping was in doubt. */
+/* Another server speaks while a new mapping is in doubt.  Where servers once
+ * agreed the NAT is a cone: one that still says the old may be remembered by
+ * the NAT, and only two of them outvote the doubt. */
 static void
 compare(struct map *m, const struct mapping *map, const union addr *peer,
     int64_t now)
 {
+	struct doubt *d = &m->doubt;
 	char name[300];
 
-	if (addr_same(peer, &m->doubt.peer))
+	if (addr_same(peer, &d->peer) || addr_same(peer, &d->other))
 		return;
-	if (addr_same(&map->public, &m->doubt.map.public)) {
+	if (addr_same(&map->public, &d->map.public)) {
+		m->cone = 1;
+		d->peer.sa.sa_family = 0;
 		if (!addr_same(&map->public, &m->said.public))
 			announce(m, map, now);
-		m->doubt.peer.sa.sa_family = 0;
-		return;
+	} else if (++d->differ < 2) {
+		d->other = m->cone ? *peer : d->other;
+		if (!m->cone) {
+			d->map = *map;
+			d->peer = *peer;
+			d->until = now + PAIR_LIMIT;
+		}
+		probe(m, now);
+	} else {
+		d->peer.sa.sa_family = 0;
+		m->depends = !m->cone;
+		if (m->depends)
+			warn("the mapping depends on the destination: this "
+			    "NAT is not a cone, the port will not be "
+			    "reachable; announcing what %s says",
+			    server_name(m->first, name));
 	}
-	if (++m->doubt.differ >= 2) {
-		m->depends = 1;
-		m->doubt.peer.sa.sa_family = 0;
-		warn("the mapping depends on the destination: this NAT is not "
-		    "a cone, the port will not be reachable; announcing what "
-		    "%s says", server_name(m->first, name));
-		return;
-	}
-	m->doubt.map = *map;
-	m->doubt.peer = *peer;
-	m->doubt.until = now + PAIR_LIMIT;
-	probe(m, now);
 }
 
-/* A flow's first answer, or one that differs from its last. */
+/* A flow's first answer, or one that differs from its last; it is news when
+ * the server said something else before. */
 static void
-judge(struct map *m, struct ask *a, int64_t now)
+judge(struct map *m, struct ask *a, int news, int64_t now)
 {
 	struct mapping map;
+	struct doubt *d = &m->doubt;
 
 	map.public = a->b.mapped;
 	map.local = a->b.local;
@@ -1569,16 +1580,17 @@ judge(struct map *m, struct ask *a, int64_t now)
 		m->first = a->s;	/* or another, while that one fails */
 	if (!m->said.public.sa.sa_family) {
 		announce(m, &map, now);
-	} else if (m->doubt.peer.sa.sa_family) {
+	} else if (d->peer.sa.sa_family) {
 		compare(m, &map, &a->b.peer, now);
 	} else if (addr_same(&map.public, &m->said.public)) {
+		m->cone |= map.by != m->said.by;
 		if (!addr_same(&map.local, &m->said.local))
 			announce(m, &map, now);
-	} else {
-		m->doubt.map = map;
-		m->doubt.peer = a->b.peer;
-		m->doubt.until = now + PAIR_LIMIT;
-		m->doubt.differ = 0;
+	} else if (news || !m->cone) {
+		memset(d, 0, sizeof *d);
+		d->map = map;
+		d->peer = a->b.peer;
+		d->until = now + PAIR_LIMIT;
 		if (m->depends || !probe(m, now))
 			announce(m, &map, now);
 	}
@@ -1587,12 +1599,14 @@ judge(struct map *m, struct ask *a, int64_t now)
 static void
 ask_answered(struct map *m, struct ask *a, int64_t now)
 {
-	int news = !a->seen.sa.sa_family || !addr_same(&a->seen, &a->b.mapped);
+	int fresh = !a->seen.sa.sa_family ||
+	    !addr_same(&a->seen, &a->b.mapped);
+	int news = !addr_same(&a->s->mapped, &a->b.mapped);
 	struct ask *old;
 
 	server_good(a->s);
 	m->held = now;
-	a->seen = a->b.mapped;
+	a->seen = a->s->mapped = a->b.mapped;
 	a->overtaken = 0;
 	if (a->role == R_PROBE) {
 		old = worst(m);
@@ -1603,8 +1617,8 @@ ask_answered(struct map *m, struct ask *a, int64_t now)
 	}
 	if (is_udp(m))
 		a->s->turn++;
-	if (news)
-		judge(m, a, now);	/* may give the place to a probe */
+	if (fresh)		/* it may give the place to a probe */
+		judge(m, a, news, now);
 	if (is_udp(m) && a->b.state == B_OPEN)
 		ask_end(a);	/* the port's socket is open for a moment */
 }
@@ -2067,7 +2081,7 @@ restart(struct map *m, int64_t now)
 	for (i = 0; i < KEEPERS; i++)
 		keep_end(&m->keep[i], 1);
 	m->held = 0;
-	m->depends = 0;
+	m->depends = m->cone = 0;
 	m->doubt.peer.sa.sa_family = 0;
 	m->keep_due = now;
 	if (m->relay.fd >= 0 && local_rebind(&m->local, m->relay.fd) < 0)
