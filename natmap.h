@@ -417,34 +417,36 @@ enum relay_why {		/* why a session ended */
 	WHYS
 };
 
-struct relay {
+struct relay {			/* what is used most comes first */
 	const struct config *cfg;	/* NULL: not started */
-	struct relay_calls calls;
 	int fd;			/* the listener, or the UDP port; -1 */
 	/* the rest is relay.c's */
 	int udp;
-	union addr local;	/* what fd is bound to */
-	int slot;		/* of fd */
-	int sigfd, sigslot;	/* signals of cold sessions; -1: none */
-	int first, polled;	/* slots of sessions: the first, how many */
-	int hot;		/* a session is in the hot tail of its list */
 	int64_t now;		/* ms: of the last step */
-	int64_t looked;		/* ms: the last look at all */
-	int64_t room_at;	/* ms: the listener is not polled before it */
-	struct idle list[LISTS];
 	int n, max;		/* sessions now, and at most */
 	struct session **by_fd;	/* whose leg this descriptor is */
 	int nfds;
-	struct session *spare;	/* TCP: ready for the next client */
-	struct session **hash;	/* UDP: by client */
-	uint32_t seed;
+	int sigfd, sigslot;	/* signals of cold sessions; -1: none */
+	int slot;		/* of fd */
 	unsigned char *buf;     /* what passes through, while anything is hot */
-	size_t segment;         /* UDP: longest datagram of a segmented send */
-	struct hold pipe[MAX_PIPES];
+	struct session *spare;	/* TCP: ready for the next client */
 	size_t held;		/* bytes behind struct holds */
-	uint64_t bytes[2], ever, ended[WHYS];	/* totals */
+	int64_t touched;	/* ms: a session was active */
+	int64_t look_at;	/* ms: the next look at all; NEVER: none is
+				   hot, and all were looked at since */
+	int64_t room_at;	/* ms: the listener is not polled before it */
+	int first, polled;	/* slots of sessions: the first, how many */
+	struct idle list[LISTS];
+	int64_t limit[LISTS];	/* ms: a session's stay without a move */
 	unsigned no_room;	/* failures to make a session */
 	int said_self;
+	uint32_t seed;
+	struct session **hash;	/* UDP: by client */
+	size_t segment;         /* UDP: longest datagram of a segmented send */
+	union addr local;	/* what fd is bound to */
+	struct relay_calls calls;
+	uint64_t bytes[2], ever, ended[WHYS];	/* totals */
+	struct hold pipe[MAX_PIPES];
 	struct addrs target;	/* n 0: not known yet, the listener waits */
 };
 

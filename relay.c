@@ -20,7 +20,6 @@
 
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/uio.h>
 #include <netinet/tcp.h>
 #include <netinet/udp.h>
@@ -75,7 +74,8 @@ struct mmsghdr {
 #define PIPE_SIZE	262144	/* bytes */
 #define BULK_LEAST	8192	/* bytes: smaller moves need no pipe */
 #define TURN            (4 * PIPE_SIZE) /* bytes before others' turn */
-#define HELD_MOST	(4 << 20)	/* bytes copied out of pipes */
+#define HELD_MOST	(4 << 20)	/* bytes held in memory by all */
+#define SCARCE		2048	/* bytes copied at a time then */
 #define BATCH		32	/* datagrams at a time */
 #define DGRAM           65600   /* bytes for one; odd lines spare the cache */
 #define SEGMENTED	65000	/* bytes in one segmented send */
@@ -120,6 +120,7 @@ struct batch {			/* of datagrams; lies in r->buf */
 	struct iovec iov[BATCH];
 	union addr from[BATCH], to[BATCH];
 	union control in_control[BATCH], out_control[BATCH];
+	size_t segment;		/* longest in a segmented send */
 	unsigned char data[BATCH][DGRAM];
 };
 
@@ -240,7 +241,7 @@ cold(struct relay *r, struct session *s, struct wake *w)
 	int i;
 
 	if (r->sigfd == -1)
-		return r->hot;
+		return r->look_at != NEVER;
 	if (has(s, ARMED))
 		return 1;
 	set(s, ARMED);
@@ -257,13 +258,14 @@ cold(struct relay *r, struct session *s, struct wake *w)
 
 /* Something moved: the session is hot, and the last to become idle. */
 static void
-touch(struct relay *r, struct session *s, int64_t now)
+touch(struct relay *r, struct session *s)
 {
 	if (has(s, DYING))
 		return;
 	disarm(s);
+	r->touched = r->now;
 	idle_touch(&r->list[has(s, WAITING) ? L_WAITING : L_OPEN], &s->idle,
-	    now);
+	    r->now);
 }
 
 /* Notes whose leg fd is; -1 without memory for it. */
@@ -306,6 +308,14 @@ linger_none(int fd)
 		setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof l);
 }
 
+static void
+pipe_close(struct hold *h)
+{
+	close(h->fd[0]);
+	close(h->fd[1]);
+	h->fd[0] = -1;
+}
+
 /* Frees what direction i of s holds; a pipe goes back to the pool. */
 static void
 release(struct relay *r, struct session *s, int i)
@@ -320,11 +330,8 @@ release(struct relay *r, struct session *s, int i)
 		free(h);
 		return;
 	}
-	if (h->n) {
-		close(h->fd[0]);
-		close(h->fd[1]);
-		h->fd[0] = -1;
-	}
+	if (h->n)
+		pipe_close(h);
 	h->s = NULL;
 }
 
@@ -445,10 +452,10 @@ fd_accept(int listener, union addr *from)
 #endif
 }
 
-static void
+static int
 option(int fd, int level, int name, int value)
 {
-	setsockopt(fd, level, name, &value, sizeof value);
+	return setsockopt(fd, level, name, &value, sizeof value);
 }
 
 /* Small writes go at once, and a vanished peer is found in two and a half
@@ -498,6 +505,17 @@ tell_addresses(const struct relay *r)
 #endif
 }
 
+/* The error that is pending on fd, 0 when there is none. */
+static uint8_t
+fd_error(int fd)
+{
+	int e = 0;
+	socklen_t n = sizeof e;
+
+	getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &n);
+	return (uint8_t)e;
+}
+
 /* Bytes that the peer has not acknowledged; unknown is some. */
 static int
 unsent(int fd)
@@ -515,11 +533,9 @@ unsent(int fd)
 static int
 is_any(const union addr *a)
 {
-	static const union addr zero;
-	union addr any = zero;
-
-	any.sa.sa_family = a->sa.sa_family;
-	return addr_same_host(a, &any);
+	if (a->sa.sa_family == AF_INET6)
+		return IN6_IS_ADDR_UNSPECIFIED(&a->in6.sin6_addr);
+	return a->in.sin_addr.s_addr == INADDR_ANY;
 }
 
 /* Would a connection to to come back to the mapped port?  It does when to is
@@ -527,8 +543,8 @@ is_any(const union addr *a)
 static int
 is_self(struct relay *r, const union addr *to)
 {
-	union addr own_addr, loop;
-	socklen_t len = sizeof own_addr;
+	union addr from;
+	socklen_t len = sizeof from;
 	int fd, self;
 
 	if (addr_port(to) != addr_port(&r->local) ||
@@ -538,17 +554,18 @@ is_self(struct relay *r, const union addr *to)
 	fd = fd_socket(to->sa.sa_family, SOCK_DGRAM);
 	if (fd == -1)
 		return 0;
-	addr_parse(&loop, "127.0.0.1", AF_INET);
 	self = connect(fd, &to->sa, addr_len(to)) == 0 &&
-	    getsockname(fd, &own_addr.sa, &len) == 0 &&
-	    (addr_same_host(&own_addr, to) || addr_same_host(&own_addr, &loop));
+	    getsockname(fd, &from.sa, &len) == 0 &&
+	    (addr_same_host(&from, to) || (from.sa.sa_family == AF_INET &&
+	    from.in.sin_addr.s_addr == htonl(INADDR_LOOPBACK)));
 	close(fd);
-	if (self && !r->said_self++)
+	if (!self)
+		return 0;
+	if (!r->said_self++)
 		r->calls.say(SAY_WARN, "relay: the target is the mapped port "
 		    "itself, refused");
-	if (self)
-		errno = EADDRINUSE;
-	return self;
+	errno = EADDRINUSE;
+	return 1;
 }
 
 /* what is held */
@@ -614,11 +631,8 @@ pipes_close(struct relay *r)
 	struct hold *h;
 
 	for (h = r->pipe; h < r->pipe + MAX_PIPES; h++)
-		if (h->fd[0] != -1) {
-			close(h->fd[0]);
-			close(h->fd[1]);
-			h->fd[0] = -1;
-		}
+		if (h->fd[0] != -1)
+			pipe_close(h);
 }
 
 /* Leg i does not work any more. */
@@ -655,7 +669,7 @@ hold_data(struct hold *h)
 
 /* A receiver that is slow shall not keep a pipe of the pool. */
 static void
-copy_out(struct relay *r, struct hold *p, int64_t now)
+copy_out(struct relay *r, struct hold *p)
 {
 	struct hold *h = NULL;
 	ssize_t n;
@@ -663,7 +677,7 @@ copy_out(struct relay *r, struct hold *p, int64_t now)
 
 	if (r->held + p->n <= HELD_MOST)
 		h = hold_new(r, p->s, p->dir, p->n);
-	p->since = now;
+	p->since = r->now;
 	if (!h)
 		return;
 	while (got < h->n) {
@@ -681,7 +695,7 @@ copy_out(struct relay *r, struct hold *p, int64_t now)
 
 /* Gives leg !i what direction i holds; 1 when nothing is left. */
 static int
-flush(struct relay *r, struct session *s, int i, int64_t now)
+flush(struct relay *r, struct session *s, int i)
 {
 	struct hold *h;
 	ssize_t n;
@@ -698,7 +712,7 @@ flush(struct relay *r, struct session *s, int i, int64_t now)
 		}
 		h->off += (size_t)n;
 		h->n -= (size_t)n;
-		touch(r, s, now);
+		touch(r, s);
 		if (h->n == 0)
 			release(r, s, i);
 	}
@@ -709,16 +723,17 @@ flush(struct relay *r, struct session *s, int i, int64_t now)
 static ssize_t
 take_chunk(struct relay *r, struct session *s, int i)
 {
+	size_t most = r->held < HELD_MOST ? CHUNK : SCARCE;
 	unsigned char *buf = buffer(r);
 	struct hold *h;
 	ssize_t n, sent;
 
 	if (!buf)
 		return -1;
-	n = recv(s->fd[i], buf, CHUNK, 0);
+	n = recv(s->fd[i], buf, most, 0);
 	if (n <= 0)
 		return n;
-	if (n == CHUNK)
+	if (n == (ssize_t)most)
 		set(s, BULK << i);
 	sent = send(s->fd[!i], buf, (size_t)n, 0);
 	if (sent == -1 && !not_yet(errno)) {
@@ -739,7 +754,7 @@ take_chunk(struct relay *r, struct session *s, int i)
 
 /* Takes what leg i has: into a pipe when it sends in bulk. */
 static ssize_t
-take(struct relay *r, struct session *s, int i, int64_t now)
+take(struct relay *r, struct session *s, int i)
 {
 	struct hold *h = has(s, BULK << i) ? pipe_free(r) : NULL;
 	ssize_t n;
@@ -756,7 +771,7 @@ take(struct relay *r, struct session *s, int i, int64_t now)
 		h->dir = i;
 		h->off = 0;
 		h->n = (size_t)n;
-		h->since = now;
+		h->since = r->now;
 		s->u.hold[i] = h;
 	}
 	return n;
@@ -764,14 +779,14 @@ take(struct relay *r, struct session *s, int i, int64_t now)
 
 /* Moves bytes of direction i until a leg blocks or others have their turn. */
 static void
-carry(struct relay *r, struct session *s, int i, int64_t now)
+carry(struct relay *r, struct session *s, int i)
 {
 	ssize_t n = CHUNK;
 	size_t total = 0;
 
-	while (flush(r, s, i, now) && n >= BULK_LEAST && total < TURN &&
+	while (flush(r, s, i) && n >= BULK_LEAST && total < TURN &&
 	    !has(s, GOT_EOF << i) && !has(s, BROKEN << !i)) {
-		n = take(r, s, i, now);
+		n = take(r, s, i);
 		if (n == -1 && not_yet(errno))
 			return;
 		if (n == -1)
@@ -780,7 +795,7 @@ carry(struct relay *r, struct session *s, int i, int64_t now)
 			set(s, GOT_EOF << i);
 			return;
 		}
-		touch(r, s, now);
+		touch(r, s);
 		total += (size_t)n;
 		s->bytes[i] += (uint64_t)n;
 		r->bytes[i] += (uint64_t)n;
@@ -789,30 +804,30 @@ carry(struct relay *r, struct session *s, int i, int64_t now)
 
 /* A leg is broken: brings the other what came before, then resets it. */
 static void
-wind_up(struct relay *r, struct session *s, int64_t now)
+wind_up(struct relay *r, struct session *s)
 {
 	int j = has(s, BROKEN << 1);	/* the broken leg */
 
 	release(r, s, !j);
-	carry(r, s, j, now);
+	carry(r, s, j);
 	if (has(s, BROKEN << !j) || s->fd[!j] == -1 ||
 	    (has(s, GOT_EOF << j) && !s->u.hold[j] && !unsent(s->fd[!j]))) {
 		end(r, s, WHY_ERROR);
 	} else if (!has(s, DYING)) {
 		disarm(s);
 		set(s, DYING);
-		idle_touch(&r->list[L_ENDING], &s->idle, now);
+		idle_touch(&r->list[L_ENDING], &s->idle, r->now);
 	}
 }
 
 /* What follows from the state of both directions; may end s. */
 static void
-settle(struct relay *r, struct session *s, int64_t now)
+settle(struct relay *r, struct session *s)
 {
 	int i;
 
 	if (has(s, BROKEN | BROKEN << 1)) {
-		wind_up(r, s, now);
+		wind_up(r, s);
 		return;
 	}
 	if (has(s, GOT_EOF) && has(s, GOT_EOF << 1) && !s->u.hold[0] &&
@@ -833,26 +848,25 @@ settle(struct relay *r, struct session *s, int64_t now)
 
 /* connecting */
 
-/* 1 connected, 0 not yet, -1 with errno. */
+/* 1 connected, 0 not yet, -1 failed. */
 static int
-connected(int fd)
+connected(struct session *s)
 {
 	union addr a;
 	socklen_t len = sizeof a;
-	int e = 0;
-	socklen_t n = sizeof e;
 
-	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &n) == -1 || e) {
-		errno = e ? e : errno;
+	s->err = fd_error(s->fd[1]);
+	if (s->err)
 		return -1;
-	}
-	return getpeername(fd, &a.sa, &len) == 0;
+	return getpeername(s->fd[1], &a.sa, &len) == 0;
 }
 
-/* Opens leg 1, unless it is open, and connects it; -1 with errno. */
+/* Opens leg 1, unless it is open, and connects it to s->peer; -1 with errno. */
 static int
-dial(struct relay *r, struct session *s, const union addr *to)
+dial(struct relay *r, struct session *s)
 {
+	const union addr *to = &s->peer;
+
 	if (s->fd[1] == -1)
 		s->fd[1] = fd_socket(to->sa.sa_family, r->cfg->type);
 	if (s->fd[1] == -1 || own(r, s->fd[1], s) == -1 || is_self(r, to))
@@ -865,18 +879,30 @@ dial(struct relay *r, struct session *s, const union addr *to)
 	return -1;
 }
 
-/* Tries the target's next address; -1 when there is none and s is ended. */
+/* Tries the target's next addresses; -1 with errno when none is left. */
 static int
-dial_next(struct relay *r, struct session *s, int64_t now)
+dial_any(struct relay *r, struct session *s)
 {
 	while (s->to < r->target.n) {
 		s->peer = r->target.a[s->to++];
-		if (dial(r, s, &s->peer) == 0) {
-			touch(r, s, now);
+		if (dial(r, s) == 0) {
+			s->err = 0;
 			return 0;
 		}
 		s->err = (uint8_t)errno;
 		leg_close(r, s, 1);
+	}
+	errno = s->err;
+	return -1;
+}
+
+/* The same for a session in its list, which is ended when none is left. */
+static int
+dial_next(struct relay *r, struct session *s)
+{
+	if (dial_any(r, s) == 0) {
+		touch(r, s);
+		return 0;
 	}
 	end(r, s, WHY_REFUSED);
 	return -1;
@@ -884,46 +910,23 @@ dial_next(struct relay *r, struct session *s, int64_t now)
 
 /* Has leg 1 connected? */
 static void
-step_waiting(struct relay *r, struct session *s, int64_t now)
+step_waiting(struct relay *r, struct session *s)
 {
-	int c = connected(s->fd[1]);
+	int c = connected(s);
 
 	if (c == -1) {
-		s->err = (uint8_t)errno;
 		leg_close(r, s, 1);
-		dial_next(r, s, now);
+		dial_next(r, s);
 	}
 	if (c != 1)
 		return;
-	s->err = 0;
 	unset(s, WAITING);
-	touch(r, s, now);
-	carry(r, s, 0, now);
-	settle(r, s, now);
+	touch(r, s);
+	carry(r, s, 0);
+	settle(r, s);
 }
 
 /* making room */
-
-/* Ends sessions that never carried a byte from the client. */
-static int
-evict_silent(struct relay *r, int64_t now)
-{
-	struct idle *e, *next;
-	struct session *s;
-	uint32_t t = (uint32_t)(now / 1000);
-	int n = 0;
-
-	for (e = r->list[L_OPEN].next; e != &r->list[L_OPEN] &&
-	    n < ROOM_BATCH; e = next) {
-		next = e->next;
-		s = (struct session *)e;
-		if (!s->bytes[0] && t - s->born > ROOM_AGE / 1000) {
-			end(r, s, WHY_LIMIT);
-			n++;
-		}
-	}
-	return n;
-}
 
 /* Sessions of the source of s. */
 static int
@@ -940,9 +943,9 @@ share(const struct relay *r, const struct session *s)
 
 /* The session idle for long whose source holds the most; NULL when none
  * holds too many.  The counts by hash tell which sources are worth counting
- * exactly. */
+ * exactly; one that hides behind another does so only until the next call. */
 static struct session *
-crowd(struct relay *r, int64_t now, int *most)
+crowd(struct relay *r, int *most)
 {
 	struct idle *e, *head = &r->list[L_OPEN];
 	struct session *s, *best = NULL;
@@ -950,10 +953,11 @@ crowd(struct relay *r, int64_t now, int *most)
 	uint32_t k;
 	int n;
 
+	r->seed++;
 	for (e = head->next; e != head; e = e->next)
 		count[hash_of(r, &((struct session *)e)->client, 0)]++;
 	*most = ROOM_SHARE;
-	for (e = head->next; e != head && now - e->last > ROOM_AGE;
+	for (e = head->next; e != head && r->now - e->last > ROOM_AGE;
 	    e = e->next) {
 		s = (struct session *)e;
 		k = hash_of(r, &s->client, 0);
@@ -969,27 +973,22 @@ crowd(struct relay *r, int64_t now, int *most)
 	return best;
 }
 
-/* Ends sessions of the source that holds the most, while it holds too many. */
+/* Ends at most that many sessions: of source those that are idle for long; or,
+ * when it is NULL, old ones that never carried a byte from the client. */
 static int
-evict_crowd(struct relay *r, int64_t now)
+evict(struct relay *r, const union addr *source, int most)
 {
-	struct idle *e, *next;
+	struct idle *e, *next, *head = &r->list[L_OPEN];
 	struct session *s;
-	union addr source;
-	int n, most;
+	uint32_t t = (uint32_t)(r->now / 1000);
+	int n = 0;
 
-	s = crowd(r, now, &most);
-	if (!s)
-		return 0;
-	source = s->client;
-	most -= ROOM_SHARE;
-	if (most > ROOM_BATCH)
-		most = ROOM_BATCH;
-	for (e = &s->idle, n = 0; n < most && e != &r->list[L_OPEN] &&
-	    now - e->last > ROOM_AGE; e = next) {
+	for (e = head->next; e != head && n < most; e = next) {
 		next = e->next;
 		s = (struct session *)e;
-		if (addr_same_host(&s->client, &source)) {
+		if (source ? r->now - e->last > ROOM_AGE &&
+		    addr_same_host(&s->client, source) :
+		    !s->bytes[0] && t - s->born > ROOM_AGE / 1000) {
 			end(r, s, WHY_LIMIT);
 			n++;
 		}
@@ -997,14 +996,32 @@ evict_crowd(struct relay *r, int64_t now)
 	return n;
 }
 
+/* 1 when there is room for another session. */
+static int
+make_room(struct relay *r)
+{
+	struct session *s;
+	union addr source;
+	int most;
+
+	if (r->n < r->max || evict(r, NULL, ROOM_BATCH))
+		return 1;
+	s = crowd(r, &most);
+	if (!s)
+		return 0;
+	source = s->client;
+	most -= ROOM_SHARE;
+	return evict(r, &source, most < ROOM_BATCH ? most : ROOM_BATCH);
+}
+
 /* accepting */
 
 /* The listener rests until a session ends, or for a while. */
 static void
-rest(struct relay *r, const char *why, int64_t now)
+rest(struct relay *r, const char *why)
 {
 	complain(r, "clients must wait", why);
-	r->room_at = now + PAUSE;
+	r->room_at = r->now + PAUSE;
 }
 
 /* A session with a socket for the target is made before its client is
@@ -1040,9 +1057,9 @@ spare_drop(struct relay *r)
 
 /* Counts a session that has its descriptors. */
 static void
-enrol(struct relay *r, struct session *s, int64_t now)
+enrol(struct relay *r, struct session *s)
 {
-	s->born = (uint32_t)(now / 1000);
+	s->born = (uint32_t)(r->now / 1000);
 	set(s, WAITING);
 	r->n++;
 	r->ever++;
@@ -1050,28 +1067,28 @@ enrol(struct relay *r, struct session *s, int64_t now)
 
 /* Starts the session of a client and takes it as far as it goes at once. */
 static void
-welcome(struct relay *r, int fd, const union addr *client, int64_t now)
+welcome(struct relay *r, int fd, const union addr *client)
 {
 	struct session *s = r->spare;
 
 	r->spare = NULL;
 	s->client = *client;
 	s->fd[0] = fd;
-	enrol(r, s, now);
-	if (dial_next(r, s, now) == 0)
-		step_waiting(r, s, now);
+	enrol(r, s);
+	if (dial_next(r, s) == 0)
+		step_waiting(r, s);
 	if (r->calls.used)
-		r->calls.used(r->calls.arg, now);
+		r->calls.used(r->calls.arg, r->now);
 }
 
 static void
-accept_some(struct relay *r, int64_t now)
+accept_some(struct relay *r)
 {
 	union addr client;
 	int fd, k;
 
-	if (r->n >= r->max && !evict_silent(r, now) && !evict_crowd(r, now)) {
-		rest(r, "session limit", now);
+	if (!make_room(r)) {
+		rest(r, "session limit");
 		return;
 	}
 	for (k = 0; k < ACCEPTS && r->n < r->max; k++) {
@@ -1088,10 +1105,10 @@ accept_some(struct relay *r, int64_t now)
 			close(fd);
 			break;
 		}
-		welcome(r, fd, &client, now);
+		welcome(r, fd, &client);
 	}
 	if (k < ACCEPTS && r->n < r->max)
-		rest(r, strerror(errno), now);
+		rest(r, strerror(errno));
 }
 
 /* UDP */
@@ -1221,13 +1238,13 @@ came_to(const struct relay *r, struct msghdr *h, union addr *a)
 
 /* How many datagrams from iov on, n at most, make one segmented send: equal
  * ones, the last may be shorter. */
-static uint16_t
-run_length(const struct relay *r, const struct iovec *iov, int n)
+static int
+run_length(size_t segment, const struct iovec *iov, int n)
 {
 	size_t size = iov->iov_len, total = size;
-	uint16_t k;
+	int k;
 
-	if (size == 0 || size > r->segment)
+	if (size == 0 || size > segment)
 		return 1;
 	for (k = 1; k < n && iov[k - 1].iov_len == size &&
 	    iov[k].iov_len && iov[k].iov_len <= size; k++) {
@@ -1240,24 +1257,25 @@ run_length(const struct relay *r, const struct iovec *iov, int n)
 
 /* Writes what sends datagrams first to last - 1 to b->out; how many sends. */
 static int
-compose(struct relay *r, struct batch *b, int first, int last,
-    const union addr *to, const union addr *from)
+compose(struct batch *b, int first, int last, const union addr *to,
+    const union addr *from)
 {
 	struct msghdr *h;
 	uint16_t size;
-	int n = 0;
+	int k, n = 0;
 
-	for (; first < last; first += (int)h->msg_iovlen) {
+	for (; first < last; first += k) {
 		h = &b->out[n].msg_hdr;
 		memset(h, 0, sizeof *h);
 		h->msg_name = (void *)(uintptr_t)to;
 		h->msg_namelen = to ? addr_len(to) : 0;
 		h->msg_iov = &b->iov[first];
-		h->msg_iovlen = run_length(r, h->msg_iov, last - first);
+		k = run_length(b->segment, h->msg_iov, last - first);
+		h->msg_iovlen = (uint16_t)k;
 		h->msg_control = b->out_control[n++].buf;
 		if (from)
 			leave_from(h, from);
-		if (h->msg_iovlen > 1) {
+		if (k > 1) {
 			size = (uint16_t)h->msg_iov->iov_len;
 			attach(h, IPPROTO_UDP, UDP_SEGMENT, &size, sizeof size);
 		}
@@ -1274,8 +1292,9 @@ send_batch(struct relay *r, int fd, struct batch *b, int first, int last,
 	struct msghdr *h = &b->out[0].msg_hdr;
 	int k, n;
 
+	b->segment = r->segment;
 	while (first < last) {
-		n = compose(r, b, first, last, to, from);
+		n = compose(b, first, last, to, from);
 		n = send_many(fd, b->out, n);
 		for (k = 0; k < n; k++)
 			first += (int)b->out[k].msg_hdr.msg_iovlen;
@@ -1283,27 +1302,25 @@ send_batch(struct relay *r, int fd, struct batch *b, int first, int last,
 			continue;
 		if (not_yet(errno))
 			return;
-		if (h->msg_iovlen == 1)
-			first++;
-		else if (errno == EINVAL)       /* longer than the path's MTU */
-			r->segment = h->msg_iov->iov_len - 1;
-		else if (errno == EIO || errno == EOPNOTSUPP)
+		if (errno == EIO || errno == EOPNOTSUPP)
 			r->segment = 0;
+		if (h->msg_iovlen > 1)  /* or longer than the path's MTU */
+			b->segment = 0;
 		else
-			first += (int)h->msg_iovlen;
+			first++;
 	}
 }
 
 /* Counts and touches for datagrams first to last - 1 from leg i. */
 static void
 count_batch(struct relay *r, struct session *s, struct batch *b, int i,
-    int first, int last, int64_t now)
+    int first, int last)
 {
 	for (; first < last; first++) {
 		s->bytes[i] += b->iov[first].iov_len;
 		r->bytes[i] += b->iov[first].iov_len;
 	}
-	touch(r, s, now);
+	touch(r, s);
 }
 
 /* Does s serve this client, who sends to our address to? */
@@ -1313,24 +1330,11 @@ serves(const struct session *s, const union addr *from, const union addr *to)
 	return addr_same(&s->client, from) && addr_same_host(&s->peer, to);
 }
 
-/* Connects s to the first address of the target that works. */
-static int
-dial_any(struct relay *r, struct session *s)
-{
-	for (; s->to < r->target.n; s->to++) {
-		if (dial(r, s, &r->target.a[s->to]) == 0)
-			return 0;
-		leg_close(r, s, 1);
-	}
-	return -1;
-}
-
 /* A session for a client that comes for the first time; NULL if none can be
  * had.  The table has room: who got no answer yet, or was idle for longest,
  * goes. */
 static struct session *
-client_new(struct relay *r, const union addr *from, const union addr *to,
-    int64_t now)
+client_new(struct relay *r, const union addr *from, const union addr *to)
 {
 	struct idle *e = idle_oldest(&r->list[L_WAITING]);
 	struct session *s;
@@ -1351,45 +1355,44 @@ client_new(struct relay *r, const union addr *from, const union addr *to,
 	s->peer = *to;
 	s->u.next = *bucket(r, from);
 	*bucket(r, from) = s;
-	enrol(r, s, now);
+	enrol(r, s);
 	if (r->calls.used)
-		r->calls.used(r->calls.arg, now);
+		r->calls.used(r->calls.arg, r->now);
 	return s;
 }
 
 /* The session of a client, an old or a new one; NULL: none can be had. */
 static struct session *
-client(struct relay *r, const union addr *from, const union addr *to,
-    int64_t now)
+client(struct relay *r, const union addr *from, const union addr *to)
 {
 	struct session *s = *bucket(r, from);
 
 	while (s && !serves(s, from, to))
 		s = s->u.next;
-	return s || !r->target.n ? s : client_new(r, from, to, now);
+	return s || !r->target.n ? s : client_new(r, from, to);
 }
 
 static int
-claimed(struct relay *r, struct batch *b, int k, int64_t now)
+claimed(struct relay *r, struct batch *b, int k)
 {
 	return r->calls.claim && r->calls.claim(r->calls.arg, &b->from[k],
-	    &b->to[k], b->data[k], b->iov[k].iov_len, now) == 1;
+	    &b->to[k], b->data[k], b->iov[k].iov_len, r->now) == 1;
 }
 
 /* Sends datagrams first to last - 1 of client s, if any, to the target. */
 static void
 pass_on(struct relay *r, struct session *s, struct batch *b, int first,
-    int last, int64_t now)
+    int last)
 {
 	if (!s)
 		return;
-	count_batch(r, s, b, 0, first, last, now);
+	count_batch(r, s, b, 0, first, last);
 	send_batch(r, s->fd[1], b, first, last, NULL, NULL);
 }
 
 /* Reads a batch from the mapped port; 1 when there may be more. */
 static int
-receive(struct relay *r, int64_t now)
+receive(struct relay *r)
 {
 	struct batch *b = (void *)buffer(r);
 	struct session *s = NULL;
@@ -1400,20 +1403,20 @@ receive(struct relay *r, int64_t now)
 	n = read_batch(b, r->fd);
 	for (k = 0; k < n; k++) {
 		came_to(r, &b->in[k].msg_hdr, &b->to[k]);
-		taken = claimed(r, b, k, now);
+		taken = claimed(r, b, k);
 		if (!taken && s && serves(s, &b->from[k], &b->to[k]))
 			continue;
-		pass_on(r, s, b, first, k, now);
+		pass_on(r, s, b, first, k);
 		first = k;
-		s = taken ? NULL : client(r, &b->from[k], &b->to[k], now);
+		s = taken ? NULL : client(r, &b->from[k], &b->to[k]);
 	}
-	pass_on(r, s, b, first, k, now);
+	pass_on(r, s, b, first, k);
 	return n == BATCH;
 }
 
 /* Sends what the target answers to the client. */
 static void
-answer(struct relay *r, struct session *s, int64_t now)
+answer(struct relay *r, struct session *s)
 {
 	struct batch *b = (void *)buffer(r);
 	int n, tries = 0;
@@ -1426,7 +1429,7 @@ answer(struct relay *r, struct session *s, int64_t now)
 	if (n <= 0)
 		return;
 	unset(s, WAITING);
-	count_batch(r, s, b, 1, 0, n, now);
+	count_batch(r, s, b, 1, 0, n);
 	send_batch(r, r->fd, b, 0, n, &s->client, &s->peer);
 }
 
@@ -1436,10 +1439,8 @@ answer(struct relay *r, struct session *s, int64_t now)
 static void
 hung(struct session *s, int i)
 {
-	int e = 0;
-	socklen_t n = sizeof e;
+	int e = fd_error(s->fd[i]);
 
-	getsockopt(s->fd[i], SOL_SOCKET, SO_ERROR, &e, &n);
 	if (e)
 		fail(s, i, e);
 	else
@@ -1447,22 +1448,21 @@ hung(struct session *s, int i)
 }
 
 static void
-step_open(struct relay *r, struct session *s, int i, const struct pollfd *p,
-    int64_t now)
+step_open(struct relay *r, struct session *s, int i, const struct pollfd *p)
 {
 	if (!p->events)
 		hung(s, i);
 	if (p->revents & ~POLLOUT)
-		carry(r, s, i, now);
+		carry(r, s, i);
 	if (p->revents & ~POLLIN)
-		carry(r, s, !i, now);
-	settle(r, s, now);
+		carry(r, s, !i);
+	settle(r, s);
 }
 
 /* Steps the sessions whose descriptors are ready.  A session that ends takes
  * its descriptors out of by_fd, so that none is stepped after its end. */
 static void
-ready(struct relay *r, const struct pollfd *p, int n, int64_t now)
+ready(struct relay *r, const struct pollfd *p, int n)
 {
 	const struct pollfd *last = p + n;
 	struct session *s;
@@ -1474,11 +1474,11 @@ ready(struct relay *r, const struct pollfd *p, int n, int64_t now)
 			continue;
 		i = s->fd[1] == p->fd;
 		if (r->udp)
-			answer(r, s, now);
+			answer(r, s);
 		else if (!has(s, WAITING))
-			step_open(r, s, i, p, now);
+			step_open(r, s, i, p);
 		else if (i == 1)
-			step_waiting(r, s, now);
+			step_waiting(r, s);
 		else
 			end(r, s, WHY_ERROR);	/* the client went away */
 	}
@@ -1505,7 +1505,7 @@ events(const struct relay *r, const struct session *s, int i)
 
 /* Looks, without waiting, at the sessions of fd[n], and steps them. */
 static void
-look(struct relay *r, const int *fd, int n, int64_t now)
+look(struct relay *r, const int *fd, int n)
 {
 	struct pollfd p[LOOKS];
 	struct session *s;
@@ -1520,29 +1520,26 @@ look(struct relay *r, const int *fd, int n, int64_t now)
 		p[used++].events = (short)ev;
 	}
 	if (poll(p, (nfds_t)used, 0) > 0)
-		ready(r, p, used, now);
+		ready(r, p, used);
 }
 
 static void
-look_all(struct relay *r, int64_t now)
+look_all(struct relay *r)
 {
-	int fd[LOOKS], k, n = 0;
+	int fd[LOOKS], k, n;
 
-	r->looked = now;
-	for (k = 0; k < r->nfds; k++) {
-		if (r->by_fd[k])
-			fd[n++] = k;
-		if (n == LOOKS || k == r->nfds - 1) {
-			look(r, fd, n, now);
-			n = 0;
-		}
+	r->look_at = NEVER;
+	for (k = 0; k < r->nfds; k += LOOKS) {
+		for (n = 0; n < LOOKS; n++)
+			fd[n] = k + n;
+		look(r, fd, LOOKS);
 	}
 }
 
 /* Reads the signals of cold sessions: a look at each that one names, or at
  * all when the kernel had no room to queue one (SIGIO). */
 static void
-signalled(struct relay *r, int64_t now)
+signalled(struct relay *r)
 {
 #ifdef F_SETSIG
 	struct signalfd_siginfo si[32];
@@ -1557,74 +1554,58 @@ signalled(struct relay *r, int64_t now)
 				all = 1;
 			else
 				fd[n++] = si[k].ssi_fd;
-		look(r, fd, n, now);
+		look(r, fd, n);
 	} while (got == sizeof si);
 	if (all)
-		look_all(r, now);
+		look_all(r);
 #else
 	(void)r;
-	(void)now;
 #endif
-}
-
-static int64_t
-look_next(const struct relay *r)
-{
-	return r->looked + (r->sigfd != -1 ? LOOK : LOOK_PLAIN + r->n / 64);
-}
-
-/* How long a session may stay in a list without moving to its tail. */
-static int64_t
-limit(const struct relay *r, int list)
-{
-	if (list == L_ENDING)
-		return ENDING;
-	return list == L_WAITING && !r->udp ? CONNECT : r->cfg->idle;
 }
 
 /* The time is up for s, the head of its list. */
 static void
-expire(struct relay *r, struct session *s, int list, int64_t now)
+expire(struct relay *r, struct session *s, int list)
 {
 	if (list == L_WAITING && !r->udp) {
 		s->err = ETIMEDOUT;
 		leg_close(r, s, 1);
-		dial_next(r, s, now);
+		dial_next(r, s);
 	} else
 		end(r, s, list == L_ENDING ? WHY_ERROR : WHY_IDLE);
 }
 
 static void
-expire_all(struct relay *r, int64_t now)
+expire_all(struct relay *r)
 {
 	struct idle *e;
 	int k;
 
 	for (k = 0; k < LISTS; k++)
 		while ((e = idle_oldest(&r->list[k])) &&
-		    now - e->last >= limit(r, k))
-			expire(r, (struct session *)e, k, now);
+		    r->now - e->last >= r->limit[k])
+			expire(r, (struct session *)e, k);
 }
 
 static void
-step_ending(struct relay *r, int64_t now)
+step_ending(struct relay *r)
 {
 	struct idle *e, *next;
 
 	for (e = r->list[L_ENDING].next; e != &r->list[L_ENDING]; e = next) {
 		next = e->next;
-		settle(r, (struct session *)e, now);
+		settle(r, (struct session *)e);
 	}
 }
 
 static void
-step_pipes(struct relay *r, int64_t now)
+step_pipes(struct relay *r)
 {
 	struct hold *h;
 
 	for (h = r->pipe; h < r->pipe + MAX_PIPES; h++)
-		if (h->s && now - h->since >= PIPE_LATE)
-			copy_out(r, h, now);
+		if (h->s && r->now - h->since >= PIPE_LATE)
+			copy_out(r, h);
 }
 
 void
@@ -1636,42 +1617,23 @@ relay_step(struct relay *r, struct wake *w, int64_t now)
 		return;
 	r->now = now;
 	if (r->polled)
-		ready(r, w->fds + r->first, r->polled, now);
+		ready(r, w->fds + r->first, r->polled);
 	if (woke(w, r->sigslot))
-		signalled(r, now);
-	if (r->hot && now >= look_next(r))
-		look_all(r, now);
-	step_pipes(r, now);
-	step_ending(r, now);
-	expire_all(r, now);
+		signalled(r);
+	if (now >= r->look_at)
+		look_all(r);
+	step_pipes(r);
+	step_ending(r);
+	expire_all(r);
 	if (!woke(w, r->slot))
 		return;
 	if (!r->udp)
-		accept_some(r, now);
-	for (k = 0; r->udp && k < 4 && receive(r, now); k++)
+		accept_some(r);
+	for (k = 0; r->udp && k < 4 && receive(r); k++)
 		;
 }
 
 /* wanting */
-
-static int
-is_hot(const struct relay *r, const struct idle *e)
-{
-	return r->now - e->last < HOT;
-}
-
-/* Is the tail of any list hot? */
-static int
-any_hot(const struct relay *r)
-{
-	int k;
-
-	for (k = 0; k < L_ENDING; k++)
-		if (r->list[k].prev != &r->list[k] &&
-		    is_hot(r, r->list[k].prev))
-			return 1;
-	return 0;
-}
 
 static void
 want_legs(struct relay *r, struct session *s, struct wake *w)
@@ -1695,7 +1657,7 @@ want_sessions(struct relay *r, struct wake *w)
 	for (k = 0; k < L_ENDING; k++) {
 		head = &r->list[k];
 		for (e = head->prev, n = 0; e != head; e = e->prev, n++) {
-			if ((!is_hot(r, e) || (n >= HOT_MOST &&
+			if ((r->now - e->last >= HOT || (n >= HOT_MOST &&
 			    r->sigfd != -1)) && cold(r, (struct session *)e, w))
 				break;
 			want_legs(r, (struct session *)e, w);
@@ -1712,31 +1674,40 @@ want_times(struct relay *r, struct wake *w)
 
 	for (k = 0; k < LISTS; k++) {
 		e = idle_oldest(&r->list[k]);
-		if (e && limit(r, k) != NEVER)
-			wake_at(w, e->last + limit(r, k));
+		if (e && r->limit[k] != NEVER)
+			wake_at(w, e->last + r->limit[k]);
 	}
 	if (idle_oldest(&r->list[L_ENDING]))
 		wake_at(w, r->now + TICK);
 	for (k = 0; k < MAX_PIPES; k++)
 		if (r->pipe[k].s)
 			wake_at(w, r->pipe[k].since + PIPE_LATE);
-	if (r->hot)
-		wake_at(w, look_next(r));
+	wake_at(w, r->look_at);
+}
+
+/* Nothing is hot: gives back what serves sessions in motion. */
+static void
+relax(struct relay *r)
+{
+	buffer_drop(r);
+	spare_drop(r);
+	if (r->n)
+		return;
+	free(r->by_fd);
+	r->by_fd = NULL;
+	r->nfds = 0;
 }
 
 void
 relay_want(struct relay *r, struct wake *w)
 {
-	int hot;
-
 	if (!r->cfg)
 		return;
-	hot = any_hot(r);
-	if (hot && !r->hot)
-		r->looked = r->now;
-	if (!hot)
-		buffer_drop(r);
-	r->hot = hot;
+	if (r->look_at == NEVER && r->now - r->touched < HOT)
+		r->look_at = r->now + (r->sigfd != -1 ? LOOK :
+		    LOOK_PLAIN + r->n / 64);
+	if (r->look_at == NEVER)
+		relax(r);
 	r->slot = -1;
 	if (r->udp || (r->target.n && r->now >= r->room_at))
 		r->slot = wake_on(w, r->fd, POLLIN);
@@ -1753,14 +1724,10 @@ relay_want(struct relay *r, struct wake *w)
 static int
 most_sessions(const struct config *cfg)
 {
-	struct rlimit files;
-	int64_t most = MOST;
+	int64_t most = min64(MOST, (files_now() - RESERVED) / 2);
 
 	if (cfg->max_sessions)
 		return cfg->max_sessions;
-	if (getrlimit(RLIMIT_NOFILE, &files) == 0 &&
-	    files.rlim_cur != RLIM_INFINITY)
-		most = min64(most, ((int64_t)files.rlim_cur - RESERVED) / 2);
 #ifdef _SC_PHYS_PAGES
 	most = min64(most, (int64_t)sysconf(_SC_PHYS_PAGES) *
 	    sysconf(_SC_PAGESIZE) / 8 / SESSION_RAM);
@@ -1782,26 +1749,31 @@ relay_start(struct relay *r, const struct config *cfg,
 	r->udp = cfg->type == SOCK_DGRAM;
 	r->max = most_sessions(cfg);
 	r->slot = r->sigslot = -1;
-	r->segment = UDP_SEGMENT ? SEGMENTED : 0;
+	r->limit[L_OPEN] = cfg->idle;
+	r->limit[L_WAITING] = r->udp ? cfg->idle : CONNECT;
+	r->limit[L_ENDING] = ENDING;
+	r->touched = now - HOT;
+	r->look_at = NEVER;
 	random_bytes(&r->seed, sizeof r->seed);
 	pipes_init(r);
 	for (k = 0; k < LISTS; k++)
 		idle_init(&r->list[k]);
-	if (r->udp)
-		r->hash = calloc(BUCKETS, sizeof *r->hash);
-	if ((r->udp && !r->hash) ||
-	    getsockname(fd, &r->local.sa, &len) == -1) {
+	if (getsockname(fd, &r->local.sa, &len) == -1 || (r->udp &&
+	    !(r->hash = calloc(BUCKETS, sizeof *r->hash)))) {
 		e = errno;
-		free(r->hash);
 		close(fd);
 		errno = e;
 		return -1;
 	}
 	r->cfg = cfg;
 	r->sigfd = signals_fd();
-	if (r->udp)
+	if (r->udp) {
 		tell_addresses(r);
-	else {
+		/* A kernel that does not know it would send one datagram. */
+		if (UDP_SEGMENT &&
+		    option(fd, IPPROTO_UDP, UDP_SEGMENT, 0) == 0)
+			r->segment = SEGMENTED;
+	} else {
 		tune(r, fd);
 		set_congestion(r);
 	}
@@ -1840,10 +1812,8 @@ relay_stop(struct relay *r)
 	for (k = 0; k < LISTS; k++)
 		while ((e = idle_oldest(&r->list[k])))
 			end(r, (struct session *)e, WHY_STOP);
-	spare_drop(r);
+	relax(r);
 	pipes_close(r);
-	buffer_drop(r);
-	free(r->by_fd);
 	free(r->hash);
 	close(r->fd);
 	if (r->sigfd != -1)

@@ -6,6 +6,8 @@
  */
 #include "../relay.c"
 
+#include <sys/resource.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -152,6 +154,18 @@ calm(void)
 	for (k = 0; k < 10000 && turn(1) > 0; k++)
 		;
 	CHECK(k < 10000);
+}
+
+/* Lets all sessions become cold. */
+static void
+cool(void)
+{
+	int k;
+
+	calm();
+	now += LOOK;
+	for (k = 0; k < 3; k++)
+		turn_all();
 }
 
 static unsigned char
@@ -357,13 +371,59 @@ two_descriptors_and_no_buffer_at_rest(void)
 	CHECK(drain(e, all_got));
 	CHECK(r.held == 0 && pipes_used() == 0);
 	CHECK(r.buf != NULL);
-	now += HOT;
-	turn_all();
-	turn_all();
+	cool();
 	CHECK(r.buf == NULL);
 	after = dup(0);
 	close(after);
 	CHECK(after <= before);
+	shut_pair(e);
+	teardown();
+}
+
+/* After many sessions nothing is left of them, nor anything that would keep
+ * the heap from being given back. */
+static void
+nothing_at_rest_without_sessions(void)
+{
+	struct end e[NSRC][2];
+	int k;
+
+	setup(SOCK_STREAM, "127.0.0.1");
+	for (k = 0; k < NSRC; k++)
+		open_pair(e[k], NULL);
+	for (k = 0; k < NSRC; k++)
+		shut_pair(e[k]);
+	cool();
+	CHECK(r.n == 0);
+	CHECK(r.spare == NULL && r.by_fd == NULL && r.nfds == 0);
+	open_pair(e[0], NULL);
+	put(&e[0][0], 0, 5000);
+	CHECK(drain(e[0], all_got));
+	shut_pair(e[0]);
+	teardown();
+}
+
+/* What stalled sessions hold is bounded: then less is taken at a time. */
+static void
+little_is_taken_when_much_is_held(void)
+{
+	struct end e[2];
+	int k;
+
+	setup(SOCK_STREAM, "127.0.0.1");
+	open_pair(e, NULL);
+	r.held = HELD_MOST;
+	for (k = 0; k < MAX_PIPES; k++) {
+		r.pipe[k].s = the_session();
+		r.pipe[k].since = now;
+	}
+	put(&e[0], 0, 100000);
+	turn(1);
+	CHECK(r.bytes[0] == SCARCE);
+	CHECK(drain(e, all_got));
+	CHECK(r.held == HELD_MOST);
+	for (k = 0; k < MAX_PIPES; k++)
+		r.pipe[k].s = NULL;
 	shut_pair(e);
 	teardown();
 }
@@ -800,20 +860,17 @@ static void
 idle_limits_never_and_the_longest(void)
 {
 	struct end e[2];
-	int k;
 
 	cfg.idle = NEVER;
 	setup(SOCK_STREAM, "127.0.0.1");
 	open_pair(e, NULL);
-	now += HOT + 1;
-	for (k = 0; k < 4; k++)
-		turn_all();
+	cool();
 	want();
 	CHECK(w.deadline == NEVER);
 	now += (int64_t)400 * 86400 * 1000;
 	turn_all();
 	CHECK(r.n == 1);
-	cfg.idle = (int64_t)2678400 * 1000;
+	r.limit[L_OPEN] = cfg.idle = (int64_t)2678400 * 1000;
 	put(&e[0], 0, 1);
 	CHECK(drain(e, all_got));
 	now += cfg.idle - 1;
@@ -827,18 +884,6 @@ idle_limits_never_and_the_longest(void)
 }
 
 /* hot and cold */
-
-/* Lets all sessions become cold. */
-static void
-cool(void)
-{
-	int k;
-
-	calm();
-	now += HOT;
-	for (k = 0; k < 3; k++)
-		turn_all();
-}
 
 static void
 all_idle_wakes_nothing(void)
@@ -1222,6 +1267,43 @@ room_is_made_in_order(void)
 	teardown();
 }
 
+/* A source whose hash is that of a lonely one cannot hide behind it. */
+static void
+a_crowd_behind_one_is_found(void)
+{
+	struct end e[11][2];
+	union addr one = local("127.0.0.5"), many = one;
+	char host[ADDR_TEXT];
+	uint32_t k;
+
+	cfg.max_sessions = 10;
+	cfg.idle = NEVER;
+	setup(SOCK_STREAM, "127.0.0.1");
+	r.seed = 2;		/* that of the first look for a crowd */
+	for (k = 0; k < 1 << 16; k++) {
+		many.in.sin_addr.s_addr = htonl(0x7f010000 + k);
+		if (hash_of(&r, &one, 0) == hash_of(&r, &many, 0))
+			break;
+	}
+	r.seed = 1;
+	addr_host(&many, host);
+	fill(e, 0, 1, "127.0.0.5", 1);
+	fill(e, 1, 9, host, 1);
+	cool();
+	now += ROOM_AGE + 1;
+	memset(e[10], 0, sizeof e[10]);
+	e[10][0].fd = dial_relay(SOCK_STREAM, NULL);
+	calm();
+	CHECK(r.ended[WHY_LIMIT] == 0);
+	now += PAUSE;
+	e[10][1].fd = target_accept();
+	CHECK(e[10][1].fd != -1 && r.ended[WHY_LIMIT] == 1);
+	CHECK(alive(e[0]) && !alive(e[1]));
+	for (k = 0; k < 11; k++)
+		shut_pair(e[k]);
+	teardown();
+}
+
 static void
 full_waits_for_an_end(void)
 {
@@ -1456,17 +1538,65 @@ udp_runs_are_equal_but_for_the_last(void)
 	struct iovec iov[5];
 	size_t k, i;
 
-	memset(&r, 0, sizeof r);
-	r.segment = SEGMENTED;
 	for (k = 0; k < sizeof t / sizeof *t; k++) {
 		for (i = 0; i < 5; i++)
 			iov[i].iov_len = t[k].len[i];
-		CHECK(run_length(&r, iov, 5) == t[k].run);
-		CHECK(run_length(&r, iov, 1) == 1);
+		CHECK(run_length(SEGMENTED, iov, 5) == t[k].run);
+		CHECK(run_length(SEGMENTED, iov, 1) == 1);
 	}
-	r.segment = 4;
 	iov[0].iov_len = iov[1].iov_len = 5;
-	CHECK(run_length(&r, iov, 2) == 1);
+	CHECK(run_length(4, iov, 2) == 1);
+}
+
+/* Enters a network of its own, whose loopback has that MTU; returns the old
+ * one, -1 where that is not allowed. */
+static int
+narrow_network(int mtu)
+{
+	struct ifreq lo;
+	int fd, old = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+
+	if (old == -1 || unshare(CLONE_NEWNET) == -1) {
+		close(old);
+		return -1;
+	}
+	fd = fd_socket(AF_INET, SOCK_DGRAM);
+	memset(&lo, 0, sizeof lo);
+	strcpy(lo.ifr_name, "lo");
+	lo.ifr_mtu = mtu;
+	CHECK(ioctl(fd, SIOCSIFMTU, &lo) == 0);
+	lo.ifr_flags = IFF_UP;
+	CHECK(ioctl(fd, SIOCSIFFLAGS, &lo) == 0);
+	close(fd);
+	return old;
+}
+
+/* Segments must fit the path's MTU; datagrams that do not are sent as they
+ * are, and others are still sent in segments. */
+static void
+udp_runs_wider_than_the_path(void)
+{
+	union addr from;
+	int fd, k, old = narrow_network(1500);
+
+	if (old == -1)
+		return;
+	setup(SOCK_DGRAM, "127.0.0.1");
+	fd = dial_relay(SOCK_DGRAM, NULL);
+	for (k = 0; k < 20; k++) {
+		memset(dgram, k, 2000);
+		CHECK(send(fd, dgram, 2000, 0) == 2000);
+	}
+	for (k = 0; k < 20; k++)
+		CHECK(udp_get(target_fd, back, sizeof back, &from) == 2000 &&
+		    back[0] == k && back[1999] == k);
+#ifdef MSG_WAITFORONE
+	CHECK(r.segment == SEGMENTED);
+#endif
+	close(fd);
+	teardown();
+	CHECK(setns(old, CLONE_NEWNET) == 0);
+	close(old);
 }
 
 /* The answer comes from the address that was asked. */
@@ -1681,6 +1811,7 @@ main(void)
 		RUN(udp_without_descriptors_drops);
 	}
 	RUN(two_descriptors_and_no_buffer_at_rest);
+	RUN(nothing_at_rest_without_sessions);
 	RUN(both_legs_are_tuned);
 	RUN(every_order_of_three_events);
 	RUN(half_close_is_carried_through);
@@ -1688,6 +1819,7 @@ main(void)
 	RUN(reset_waits_ten_seconds_at_most);
 	RUN(bulk_both_ways);
 	RUN(a_late_pipe_is_copied_out);
+	RUN(little_is_taken_when_much_is_held);
 	RUN(a_paused_leg_that_hung_up_is_read_later);
 	RUN(a_dead_leg_of_a_half_closed_session_is_seen);
 	RUN(idle_expires_to_the_millisecond);
@@ -1707,6 +1839,7 @@ main(void)
 	RUN(the_mapped_port_as_target_is_refused);
 	RUN(the_same_port_elsewhere_is_no_self);
 	RUN(room_is_made_in_order);
+	RUN(a_crowd_behind_one_is_found);
 	RUN(full_waits_for_an_end);
 	RUN(the_limit_follows_the_machine);
 	RUN(totals_are_told);
@@ -1714,6 +1847,7 @@ main(void)
 	RUN(udp_over_ipv6);
 	RUN(udp_batches_keep_order_and_size);
 	RUN(udp_runs_are_equal_but_for_the_last);
+	RUN(udp_runs_wider_than_the_path);
 	RUN(udp_answers_from_the_address_asked);
 	RUN(udp_refusal_keeps_the_session);
 	RUN(udp_room_is_made_in_order);
