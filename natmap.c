@@ -52,6 +52,8 @@
 #define BACKOFF_MAX	30000
 #define BACKOFF_HARD    4000    /* the cap while nothing holds the mapping */
 #define PAIR_LIMIT      1000    /* two answers this close are comparable */
+#define STALE           180000  /* an address that none confirms so long */
+#define REMEMBERED      10000   /* by a NAT: a flow that its server reset */
 #define HOLD_GRACE	5000	/* k and this long an answer holds */
 #define SETTLE          500     /* the network's news settle this long */
 #define NEWS_GAP        2000    /* and are acted on no more often than this */
@@ -411,7 +413,7 @@ read_port(const struct option_row *o, const struct config *c,
 	return addr_port(&a);
 }
 
-static void
+static NOINLINE void
 read_option(const struct option_row *o, struct config *c, const char *value)
 {
 	void *at = (char *)c + o->at;
@@ -753,8 +755,8 @@ hook_end_run(struct hook *h, int64_t now)
 
 	if (now < (force ? h->kill_at : h->since + RUN_LIMIT))
 		return;
-	warn("%s: runs for too long while newer values wait, %s it",
-	    h->cfg->script, force ? "killing" : "ending");
+	warn("%s: runs for too long while newer values wait, ending it",
+	    h->cfg->script);
 	kill(-h->pid, force ? SIGKILL : SIGTERM);
 	h->kill_at = now + RUN_KILL;
 }
@@ -853,6 +855,9 @@ struct map {                    /* what is used most comes first: see size */
 	struct wake *w;
 	int64_t k;		/* ms between keep-alives */
 	int64_t held;		/* ms: when a flow last answered */
+	int64_t probing;	/* ms: now, while a flow to check is chosen */
+	int64_t reset_at;	/* ms: when a server reset its flow */
+	int64_t confirmed;      /* ms: when one last said what was announced */
 	int64_t serve_at;	/* ms: when the port may be tried again */
 	int64_t keep_due;	/* ms: when a keeper is to start */
 	int64_t check;		/* ms: TCP, the next check; NEVER */
@@ -864,6 +869,7 @@ struct map {                    /* what is used most comes first: see size */
 	int depends;		/* the mapping depends on the destination */
 	int quit;		/* the signal that ends us, 0: run on */
 	int stun_turn, http_turn;	/* which server comes next */
+	union addr reset;	/* that server's address */
 	struct mapping said;	/* what was announced; family 0: nothing */
 	struct ask ask[ASKS];
 	struct keeper keep[KEEPERS];
@@ -894,7 +900,7 @@ is_udp(const struct map *m)
 	return m->udp;
 }
 
-static const char *
+static NOINLINE const char *
 proto(const struct map *m)
 {
 	return is_udp(m) ? "UDP" : "TCP";
@@ -909,12 +915,16 @@ holds(const struct map *m, int64_t now)
 	return m->held && now < m->held + age + HOLD_GRACE;
 }
 
-/* 1 when a flow of ours goes to that address */
+/* 1 when a flow of ours goes to that address, or when a new one could not
+ * check the mapping: the NAT keeps for ten seconds what the server reset */
 static int
 in_use(const struct map *m, const union addr *a)
 {
 	int i;
 
+	if (m->probing && m->probing < m->reset_at + REMEMBERED &&
+	    addr_same(&m->reset, a))
+		return 1;
 	for (i = 0; i < ASKS; i++)
 		if (m->ask[i].b.state != B_CLOSED &&
 		    addr_same(&m->ask[i].b.peer, a))
@@ -967,12 +977,14 @@ pick(struct map *m, struct server *list, int n, int turn, int64_t now,
 	for (i = 0; i < n; i++) {
 		s = &list[(turn + i) % n];
 		busy = server_busy(m, s);
-		if (!busy && s->retry <= now)
-			return s;
-		if (!busy && s->retry < when)
-			when = s->retry;
-		if (busy && !second && s->retry <= now && server_addr(m, s))
-			second = s;
+		if (s->retry > now) {
+			if (!busy && s->retry < when)
+				when = s->retry;
+		} else if (s->addrs.n ? server_addr(m, s) != NULL : !busy) {
+			if (!busy)
+				return s;
+			second = second ? second : s;
+		}
 	}
 	if (soonest)
 		*soonest = when;
@@ -1100,9 +1112,8 @@ server_good(struct server *s)
 	char name[300];
 
 	if (s->fails)
-		warn("%s: answers again, after %d failure%s",
-		    server_name(s, name), s->repeats,
-		    s->repeats == 1 ? "" : "s");
+		warn("%s: answers again (failures: %d)", server_name(s, name),
+		    s->repeats);
 	s->fails = s->tried = s->repeats = 0;
 	s->said = 0;
 	s->retry = 0;
@@ -1199,8 +1210,8 @@ check_fake(struct map *m, const union addr *a, const char *of)
 	    (ntohl(a->in.sin_addr.s_addr) & 0xfffe0000) != 0xc6120000)
 		return;
 	m->fake = 1;
-	warn("%s: the address %s is in 198.18.0.0/15: a transparent proxy "
-	    "answers here, the mapping may not be real", of,
+	warn("%s: %s is in 198.18.0.0/15: a transparent proxy answers, the "
+	    "mapping may not be real", of,
 	    addr_host(a, host));
 }
 
@@ -1302,6 +1313,7 @@ announce(struct map *m, const struct mapping *map, int64_t now)
 	    addr_text(&map->local, loc), addr_text(&map->public, pub));
 	check_fake(m, &map->local, "this machine");
 	m->said = *map;
+	m->confirmed = now;
 	m->doubt.peer.sa.sa_family = 0;
 	hook_news(&m->hook, map, now);
 	if (m->relay.fd >= 0 && !m->cfg->target_port)
@@ -1333,7 +1345,7 @@ open_flows(const struct map *m)
 
 /* when a flow that was born then is followed by another: one that lived long
  * is at once, or the server that closes early would be asked all the time */
-static int64_t
+static NOINLINE int64_t
 next_flow(const struct map *m, int64_t born, int64_t now)
 {
 	return now - born < m->k / 2 ? born + m->k : now;
@@ -1410,22 +1422,37 @@ ask_start(struct map *m, struct ask *a, struct server *s, int64_t now)
 	ask_go_on(m, a, now);
 }
 
+/* A flow ended by error.  After a reset the NAT forgets us within seconds:
+ * when nothing else is open, another server is asked soon. */
+static void
+flow_lost(struct map *m, int error, int64_t now)
+{
+	struct ask *a;
+
+	if (error != ECONNRESET || open_flows(m) || m->target - m->stun < 2)
+		return;
+	for (a = m->ask; a < m->ask + ASKS; a++)
+		if (a->role == R_HOLD && !a->s && a->due > now + BACKOFF_MIN)
+			a->due = now + BACKOFF_MIN;
+}
+
 static void
 ask_failed(struct map *m, struct ask *a, int error, int64_t now)
 {
-	struct server *s = a->s, *other = pick_stun(m, now, NULL);
+	struct server *s = a->s;
 	int lived = a->seen.sa.sa_family != 0;
-	int64_t due = lived ? next_flow(m, a->b.born, now) : now;
 
 	if (lived && error != ETIMEDOUT)
 		note("%s: closed the connection", s->host->name);
 	else if (lived || !a->overtaken)	/* else it was said */
 		server_failed(m, s, &a->b.peer, error, a->b.code, now);
+	if (lived && error == ECONNRESET) {
+		m->reset = a->b.peer;
+		m->reset_at = now;
+	}
 	ask_end(a);
-	/* After a reset the NAT forgets us within ten seconds. */
-	if (due > now && other && error == ECONNRESET && !open_flows(m))
-		due = now + BACKOFF_MIN;
-	a->due = due;
+	a->due = lived ? next_flow(m, a->b.born, now) : now;
+	flow_lost(m, error, now);
 }
 
 /* how many flows to STUN servers are to hold the mapping */
@@ -1457,7 +1484,7 @@ worst(struct map *m)
 	return bad;
 }
 
-static int
+static NOINLINE int
 holders(const struct map *m)
 {
 	int i, n = 0;
@@ -1512,20 +1539,32 @@ make_room(struct map *m)
 static int
 probe(struct map *m, int64_t now)
 {
-	struct server *s = pick_stun(m, now, NULL);
+	struct server *s;
 	struct ask *a;
 
+	m->probing = now;
+	s = pick_stun(m, now, NULL);
 	if (!s && make_room(m))
 		s = pick_stun(m, now, NULL);
 	a = s ? place_for(m) : NULL;
-	if (!a)
-		return 0;
-	a->role = R_PROBE;
-	ask_start(m, a, s, now);
-	return a->s != NULL;
+	if (a) {
+		a->role = R_PROBE;
+		ask_start(m, a, s, now);
+	}
+	m->probing = 0;
+	return a && a->s;
 }
 
 /* judging what was answered */
+
+static NOINLINE void
+doubt(struct map *m, const struct mapping *map, const union addr *peer,
+    int64_t now)
+{
+	m->doubt.map = *map;
+	m->doubt.peer = *peer;
+	m->doubt.until = now + PAIR_LIMIT;
+}
 
 /* Another server speaks while a new mapping is in doubt.  Where servers once
  * agreed the NAT is a cone: one that still says the old may be remembered by
@@ -1535,7 +1574,6 @@ compare(struct map *m, const struct mapping *map, const union addr *peer,
     int64_t now)
 {
 	struct doubt *d = &m->doubt;
-	char name[300];
 
 	if (addr_same(peer, &d->peer) || addr_same(peer, &d->other))
 		return;
@@ -1545,12 +1583,10 @@ compare(struct map *m, const struct mapping *map, const union addr *peer,
 		if (!addr_same(&map->public, &m->said.public))
 			announce(m, map, now);
 	} else if (++d->differ < 2) {
-		d->other = m->cone ? *peer : d->other;
-		if (!m->cone) {
-			d->map = *map;
-			d->peer = *peer;
-			d->until = now + PAIR_LIMIT;
-		}
+		if (m->cone && addr_same(&map->public, &m->said.public))
+			d->other = *peer;
+		else
+			doubt(m, map, peer, now);
 		probe(m, now);
 	} else {
 		d->peer.sa.sa_family = 0;
@@ -1558,8 +1594,7 @@ compare(struct map *m, const struct mapping *map, const union addr *peer,
 		if (m->depends)
 			warn("the mapping depends on the destination: this "
 			    "NAT is not a cone, the port will not be "
-			    "reachable; announcing what %s says",
-			    server_name(m->first, name));
+			    "reachable");
 	}
 }
 
@@ -1583,14 +1618,13 @@ judge(struct map *m, struct ask *a, int news, int64_t now)
 	} else if (d->peer.sa.sa_family) {
 		compare(m, &map, &a->b.peer, now);
 	} else if (addr_same(&map.public, &m->said.public)) {
+		m->confirmed = now;
 		m->cone |= map.by != m->said.by;
 		if (!addr_same(&map.local, &m->said.local))
 			announce(m, &map, now);
-	} else if (news || !m->cone) {
+	} else if (news || !m->cone || now >= m->confirmed + STALE) {
 		memset(d, 0, sizeof *d);
-		d->map = map;
-		d->peer = a->b.peer;
-		d->until = now + PAIR_LIMIT;
+		doubt(m, &map, &a->b.peer, now);
 		if (m->depends || !probe(m, now))
 			announce(m, &map, now);
 	}
@@ -1639,7 +1673,7 @@ overtake(struct map *m, struct ask *a, int64_t now)
 }
 
 /* UDP between two checks: a packet that wants no answer. */
-static void
+static NOINLINE void
 ask_indicate(struct map *m, struct ask *a, int64_t now)
 {
 	int fd, shared = m->relay.fd >= 0;
@@ -1776,6 +1810,7 @@ keep_failed(struct map *m, struct keeper *kp, int error, int64_t now)
 	m->http_turn += !planned;
 	keep_end(kp, 0);
 	m->keep_due = planned ? next_flow(m, born, now) : now;
+	flow_lost(m, error, now);
 }
 
 static void
@@ -2085,8 +2120,7 @@ restart(struct map *m, int64_t now)
 	m->doubt.peer.sa.sa_family = 0;
 	m->keep_due = now;
 	if (m->relay.fd >= 0 && local_rebind(&m->local, m->relay.fd) < 0)
-		warn("interface \"%s\": the port cannot be bound to it again:",
-		    m->cfg->interface);
+		warn("interface \"%s\":", m->cfg->interface);
 	forgive(m, now);
 }
 

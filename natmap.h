@@ -95,7 +95,7 @@ struct config {
 #if defined __GNUC__
 #define PRINTF(a, b)	__attribute__((format(printf, a, b)))
 #define NORETURN	__attribute__((noreturn))
-/* what would be inlined into a function with a big frame, and grow by that */
+/* for what gets longer where it is inlined */
 #define NOINLINE	__attribute__((noinline))
 #else
 #define PRINTF(a, b)

@@ -506,7 +506,7 @@ tell_addresses(const struct relay *r)
 }
 
 /* The error that is pending on fd, 0 when there is none. */
-static uint8_t
+static NOINLINE uint8_t
 fd_error(int fd)
 {
 	int e = 0;
@@ -645,7 +645,7 @@ fail(struct session *s, int i, int e)
 }
 
 /* Room for n bytes of direction i; NULL without memory. */
-static struct hold *
+static NOINLINE struct hold *
 hold_new(struct relay *r, struct session *s, int i, size_t n)
 {
 	struct hold *h = malloc(sizeof *h + n);
@@ -1188,7 +1188,7 @@ attach(struct msghdr *h, int level, int type, const void *p, size_t n)
 }
 
 /* Lets h leave from our address a, as its client expects. */
-static void
+static NOINLINE void
 leave_from(struct msghdr *h, const union addr *a)
 {
 	struct in6_pktinfo v6;
@@ -1238,7 +1238,7 @@ came_to(const struct relay *r, struct msghdr *h, union addr *a)
 
 /* How many datagrams from iov on, n at most, make one segmented send: equal
  * ones, the last may be shorter. */
-static int
+static NOINLINE int
 run_length(size_t segment, const struct iovec *iov, int n)
 {
 	size_t size = iov->iov_len, total = size;

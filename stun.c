@@ -942,7 +942,7 @@ send_request(struct binding *b)
 	return send_datagram(b, buf);
 }
 
-static void
+static NOINLINE void
 begin(struct binding *b, int64_t now, int64_t deadline)
 {
 	random_bytes(b->id, sizeof b->id);
@@ -1016,7 +1016,7 @@ binding_want(struct binding *b, struct wake *w)
 	wake_at(w, b->deadline);
 }
 
-static int
+static NOINLINE int
 answered(struct binding *b)
 {
 	b->state = B_OPEN;

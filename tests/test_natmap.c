@@ -36,6 +36,8 @@ static void sim_lookup_want(struct lookup *, struct wake *);
 static int sim_lookup_step(struct lookup *, const struct wake *, int64_t);
 static int sim_news_open(void);
 static void sim_news_read(int);
+static unsigned sim_link_of(const char *, const union addr *, unsigned *);
+static int sim_kill(pid_t, int);
 int natmap_main(int, char **);
 
 #define main		natmap_main
@@ -47,6 +49,8 @@ int natmap_main(int, char **);
 #define lookup_step	sim_lookup_step
 #define news_open	sim_news_open
 #define news_read	sim_news_read
+#define link_of		sim_link_of
+#define kill		sim_kill
 #include "../natmap.c"
 #undef main
 
@@ -77,6 +81,7 @@ struct peer {
 	union addr mapped;	/* what it sees of new flows */
 	int close_after;	/* ms after an answer; -1 never */
 	int says_close;		/* HTTP: with Connection: close */
+	int keep_timeout, keep_max;	/* of Keep-Alive:, or -1 */
 };
 
 struct flow {			/* a binding's or a keepalive's */
@@ -113,12 +118,20 @@ static struct {
 	int own;		/* ... for which nothing came from outside */
 	int same;		/* turns at the same time, one after another */
 	int spun;
+	int unsound;		/* turns after which sound() did not hold */
 	uint32_t random;
-	int dns_dead;
+	int dns_dead;		/* no name server answers */
+	int dns_fails;		/* they say no, at once */
+	int no_fds;		/* for the look-up's child */
+	int lookups;		/* of the target */
 	int busy_lo, busy_hi;	/* ports that cannot be had */
 	int nobody;		/* nobody listens on the port */
+	int no_device;		/* that of -i does not exist */
 	union addr source;	/* ours; family 0: no route */
+	int no_default;		/* a route to the servers only */
+	unsigned index;		/* of the interface; 0 cannot be told */
 	int news;		/* the kernel has some */
+	int killed;		/* the last signal to the script */
 	FILE *log;
 	int fds;		/* that were open at the start */
 	int served;		/* relay_start() calls */
@@ -137,16 +150,25 @@ peer(int who)
 	return &sim.peer[who >= 'w' ? 16 + who - 'w' : who - 'a'];
 }
 
+/* NULL when it is no server's */
 static struct peer *
-peer_at(const union addr *a)
+find_peer(const union addr *a)
 {
 	size_t i;
 
 	for (i = 0; i < LEN(sim.peer); i++)
 		if (addr_same(&sim.peer[i].addr, a))
 			return &sim.peer[i];
-	CHECK(!"a server that the test knows");
-	return sim.peer;
+	return NULL;
+}
+
+static struct peer *
+peer_at(const union addr *a)
+{
+	struct peer *p = find_peer(a);
+
+	CHECK(p);
+	return p ? p : sim.peer;
 }
 
 static void
@@ -253,9 +275,9 @@ flow_want(const void *of, struct wake *w)
 	wake_at(w, flow_of(of)->end);
 }
 
-/* The server ends all flows to it now. */
+/* The server ends all flows to it now, as error tells. */
 static void
-cut(int who)
+cut_by(int who, int error)
 {
 	int i;
 
@@ -264,8 +286,14 @@ cut(int who)
 		    !sim.flow[i].shared) {
 			sim.flow[i].end = sim.now;
 			sim.flow[i].answer = NEVER;
-			sim.flow[i].error = ECLOSED;
+			sim.flow[i].error = error;
 		}
+}
+
+static void
+cut(int who)
+{
+	cut_by(who, ECLOSED);
 }
 
 /* 1 when something comes from outside at that time */
@@ -291,6 +319,10 @@ local_socket(struct local *l, enum local_role role, const char **why)
 	(void)role;
 	if (why)
 		*why = NULL;
+	if (sim.no_device) {
+		errno = ENODEV;
+		return -1;
+	}
 	if (l->port && l->port >= sim.busy_lo && l->port <= sim.busy_hi) {
 		errno = EADDRINUSE;
 		return -1;
@@ -326,9 +358,10 @@ int
 local_source(const struct local *l, const union addr *to, union addr *src)
 {
 	(void)l;
-	(void)to;
 	*src = sim.source;
 	errno = ENETUNREACH;
+	if (sim.no_default && !find_peer(to))
+		return -1;
 	return sim.source.sa.sa_family ? 0 : -1;
 }
 
@@ -538,7 +571,8 @@ keepalive_step(struct keepalive *k, const struct wake *w, int64_t now)
 	if (r > 0) {
 		k->state = K_OPEN;
 		k->deadline = NEVER;
-		k->http.timeout = k->http.max = -1;
+		k->http.timeout = flow_of(k)->p->keep_timeout;
+		k->http.max = flow_of(k)->p->keep_max;
 		k->http.close = k->last || flow_of(k)->p->says_close ? 2 : 0;
 	} else if (r < 0)
 		keepalive_close(k, ENDED);
@@ -634,6 +668,11 @@ sim_lookup_start(struct lookup *l, const char *host, int port, int family,
 {
 	const char *p;
 
+	sim.lookups += l == &sim.m.target->lookup;
+	if (sim.no_fds) {
+		errno = EMFILE;
+		return -1;
+	}
 	l->busy = 1;
 	l->deadline = deadline;
 	l->got.n = 0;
@@ -649,21 +688,27 @@ sim_lookup_start(struct lookup *l, const char *host, int port, int family,
 static int
 is_found(const struct lookup *l)
 {
-	return !sim.dns_dead && l->got.n > 0;
+	return !sim.dns_dead && !sim.dns_fails && l->got.n > 0;
+}
+
+static int
+is_done(const struct lookup *l)
+{
+	return is_found(l) || sim.dns_fails;
 }
 
 static void
 sim_lookup_want(struct lookup *l, struct wake *w)
 {
 	if (l->busy)
-		wake_at(w, is_found(l) ? 0 : l->deadline);
+		wake_at(w, is_done(l) ? 0 : l->deadline);
 }
 
 static int
 sim_lookup_step(struct lookup *l, const struct wake *w, int64_t now)
 {
 	(void)w;
-	if (!l->busy || (!is_found(l) && now < l->deadline))
+	if (!l->busy || (!is_done(l) && now < l->deadline))
 		return 0;
 	l->busy = 0;
 	l->gai = EAI_AGAIN;
@@ -682,6 +727,23 @@ sim_news_read(int fd)
 {
 	CHECK(fd == NEWS_FD);
 	sim.news = 0;
+}
+
+static unsigned
+sim_link_of(const char *dev, const union addr *a, unsigned *flags)
+{
+	(void)dev;
+	(void)a;
+	*flags = sim.index ? IFF_UP | IFF_RUNNING : 0;
+	return sim.index;
+}
+
+static int
+sim_kill(pid_t pid, int sig)
+{
+	CHECK(pid == -99);
+	sim.killed = sig;
+	return 0;
 }
 
 /* The time goes on to the deadline; stdout can always be written. */
@@ -797,27 +859,42 @@ peers_init(void)
 		set_mapped(&sim.peer[i], "203.0.113.7", 40000);
 		sim.peer[i].delay = ANSWER_TIME;
 		sim.peer[i].close_after = -1;
+		sim.peer[i].keep_timeout = sim.peer[i].keep_max = -1;
 	}
 }
 
-/* A world of good servers, and natmap that is about to start in it. */
+/* A world of good servers. */
 static void
-begin(const char *args)
+world(void)
 {
 	memset(&sim, 0, sizeof sim);
 	sim.now = START;
 	sim.random = 1;
 	sim.busy_lo = 1;	/* to 0: none */
+	sim.index = 2;
 	peers_init();
 	addr_parse(&sim.source, "192.168.1.10", AF_INET);
 	sim.log = tmpfile();
 	sim.fds = open_fds();
 	out.fd = fileno(sim.log);
 	out.lost = 0;
+}
+
+/* natmap is about to run in it. */
+static void
+start(const char *args)
+{
 	options(&sim.c, args);
 	out.level = sim.c.level;
 	wake_clear(&sim.w);
 	map_init(&sim.m, &sim.c, &sim.w);
+}
+
+static void
+begin(const char *args)
+{
+	world();
+	start(args);
 }
 
 static void
@@ -831,6 +908,7 @@ end(void)
 	wake_free(&sim.w);
 	options_free(&sim.c);
 	CHECK(!sim.spun);
+	CHECK(!sim.unsound);
 	for (f = sim.flow; f < sim.flow + FLOWS; f++)
 		CHECK(!f->of);
 	CHECK(open_fds() == sim.fds);
@@ -859,20 +937,62 @@ take_call(void)
 	sim.ncalls++;
 }
 
+/* What holds after every turn: who has a server has a flow to it or waits for
+ * its look-up, only a holder may be without, and somebody holds. */
+static int
+sound(void)
+{
+	const struct ask *a;
+	const struct keeper *kp;
+	int closed, busy = 0;
+
+	for (a = sim.m.ask; a < sim.m.ask + ASKS; a++) {
+		closed = a->b.state == B_CLOSED;
+		if (a->s ? closed && !a->s->lookup.busy : !closed)
+			return 0;
+		if (a->role == R_FREE ? a->s != NULL :
+		    a->role != R_HOLD && !a->s)
+			return 0;
+		busy += a->role == R_HOLD || a->role == R_PROBE;
+	}
+	for (kp = sim.m.keep; kp < sim.m.keep + KEEPERS; kp++) {
+		closed = kp->k.state == K_CLOSED;
+		if (kp->s ? closed && !kp->s->lookup.busy : !closed)
+			return 0;
+	}
+	return busy || sim.c.nhttp || sim.now < sim.m.serve_at;
+}
+
+/* One turn of the loop; 0 when nothing is to be done until then.  A turn that
+ * does not wait must change something, or it is the first of many. */
+static int
+turn(int64_t until)
+{
+	static struct map before;
+	int overdue;
+
+	take_call();
+	wake_clear(&sim.w);
+	map_want(&sim.m);
+	if (!sim.news && sim.w.deadline > until)
+		return 0;
+	overdue = !sim.news && sim.w.deadline <= sim.now;
+	memcpy(&before, &sim.m, overdue ? sizeof before : 0);
+	sim_wake_wait(&sim.w, sim.now);
+	map_step(&sim.m, sim.now);
+	if (overdue && memcmp(&before, &sim.m, sizeof before) == 0)
+		sim.spun = 1;
+	sim.unsound += !sound();
+	return !sim.spun;
+}
+
 static void
 go_on(int64_t ms)
 {
 	int64_t until = sim.now + ms;
 
-	while (!sim.spun) {
-		take_call();
-		wake_clear(&sim.w);
-		map_want(&sim.m);
-		if (!sim.news && sim.w.deadline > until)
-			break;
-		sim_wake_wait(&sim.w, sim.now);
-		map_step(&sim.m, sim.now);
-	}
+	while (turn(until))
+		;
 	sim.now = until;
 }
 
@@ -1318,7 +1438,7 @@ back_off_is_each_servers_own(void)
 	CHECK(logged("refused") == 1);
 	peer('a')->mode = GOOD;
 	go_on(2 MINUTES);
-	CHECK(logged("answers again, after") == 1);
+	CHECK(logged("answers again (failures: ") == 1);
 	end();
 }
 
@@ -1486,23 +1606,117 @@ old_flows_are_renewed(void)
 	end();
 }
 
+/* However the server tells that it will close. */
 static void
 make_before_break(void)
 {
+	static const struct {
+		int close, max, timeout;
+	} t[] = { { 1, -1, -1 }, { 0, 0, -1 }, { 0, 0, 60 }, { 0, -1, 5 } };
 	int64_t ended;
+	size_t i;
 
-	begin("-s a,b -h w,x");
-	go_on(5 MINUTES - 1 SECONDS);
-	peer('w')->says_close = 1;
-	peer('w')->close_after = 2 SECONDS;
-	go_on(1 MINUTES);
-	ended = first(ENDED, 'w', 0);
-	CHECK(first(OPENED, 'x', 0) < ended && ended < NEVER);
-	CHECK(first(ANSWERED, 'x', 0) < ended);
-	CHECK(ever(STOPPED, 'w') == 0);
-	CHECK(ever(OPENED, 0) > 0 && sim.ncalls == 1);
-	end();
+	for (i = 0; i < LEN(t); i++) {
+		begin("-s a,b -h w,x");
+		go_on(5 MINUTES - 1 SECONDS);
+		peer('w')->says_close = t[i].close;
+		peer('w')->keep_max = t[i].max;
+		peer('w')->keep_timeout = t[i].timeout;
+		peer('w')->close_after = 2 SECONDS;
+		go_on(1 MINUTES);
+		ended = first(ENDED, 'w', 0);
+		CHECK(first(OPENED, 'x', 0) < ended && ended < NEVER);
+		CHECK(first(ANSWERED, 'x', 0) < ended);
+		CHECK(ever(STOPPED, 'w') == 0);
+		CHECK(ever(OPENED, 0) > 0 && sim.ncalls == 1);
+		end();
+	}
 }
+
+/* A server that does not want to wait for k is left at k, after the next one
+ * was opened; it closes when it is asked to. */
+static void
+keep_alive_shorter_than_k(void)
+{
+	static const struct {
+		int timeout, max, stays;
+	} t[] = {
+		{ -1, -1, 1 }, { 31, -1, 1 }, { 31, 1, 1 }, { 3600, 100, 1 },
+		{ 30, -1, 0 }, { 20, -1, 0 }, { 20, 100, 0 }, { 0, -1, 0 },
+		{ -1, 0, 0 }, { 3600, 0, 0 }
+	};
+	size_t i;
+	int who, n;
+
+	for (i = 0; i < LEN(t); i++) {
+		begin("-s a,b -h w,x");
+		for (who = 'w'; who <= 'x'; who++) {
+			peer(who)->keep_timeout = t[i].timeout;
+			peer(who)->keep_max = t[i].max;
+		}
+		go_on(10 MINUTES - 1 SECONDS);
+		n = ever(OPENED, 'w') + ever(OPENED, 'x');
+		CHECK(t[i].stays ? n == 1 : n >= 20);
+		if (n > 1) {
+			CHECK(first(OPENED, 'x', 0) == 30 SECONDS);
+			CHECK(first(ENDED, 'w', 0) > 30 SECONDS);
+		}
+		CHECK(ever(STOPPED, 'w') + ever(STOPPED, 'x') == 0);
+		end();
+	}
+}
+
+/* After a reset the NAT forgets soon, after a FIN it does not. */
+static void
+reset_is_urgent(void)
+{
+	static const struct {
+		int error;
+		int64_t again;
+	} t[] = {
+		{ ECONNRESET, 6 SECONDS }, { ECLOSED, 30 SECONDS }
+	};
+	size_t i;
+
+	for (i = 0; i < LEN(t); i++) {
+		begin("-s a,b");
+		go_on(5 SECONDS);
+		cut_by('a', t[i].error);
+		cut_by('b', t[i].error);
+		go_on(1 MINUTES);
+		CHECK(first(OPENED, 0, 1 SECONDS) == t[i].again);
+		end();
+		begin("-s a,b -h w");	/* something else is open */
+		go_on(5 SECONDS);
+		cut_by('a', t[i].error);
+		cut_by('b', t[i].error);
+		go_on(1 MINUTES);
+		CHECK(first(OPENED, 0, 1 SECONDS) == 30 SECONDS +
+		    ANSWER_TIME);
+		end();
+	}
+}
+
+/* The only STUN server is slow, the keep-alive connection well: nothing is
+ * gained by asking anew, so the late answer is waited for. */
+static void
+late_answer_of_the_only_server(void)
+{
+	static const int delays[] = { 2600, 3500, 6000, 9500 };
+	size_t i;
+
+	for (i = 0; i < LEN(delays); i++) {
+		begin("-s a -h w");
+		peer('a')->delay = delays[i];
+		go_on(5 MINUTES);
+		CHECK(sim.ncalls == 1);
+		CHECK(sim.call[0].at == delays[i] + (delays[i] < HARD_LIMIT ?
+		    0 : HARD_LIMIT));
+		CHECK(count(STOPPED, 'a', 0, sim.call[0].at) == 0);
+		end();
+	}
+}
+
 
 static void
 long_outage(void)
@@ -1567,6 +1781,30 @@ dead_resolver(void)
 	CHECK(longest(ANSWERED, 0, 500, 61 MINUTES) <= 10 SECONDS +
 	    2 * ANSWER_TIME);
 	end();
+}
+
+/* No descriptors for the child that looks up: said once for each server. */
+static void
+no_look_up(void)
+{
+	static const struct {
+		const char *args;
+		int servers;
+	} t[] = { { "-u -s a,b", 2 }, { "-s a,b,c", 3 }, { "-s a -h w", 2 } };
+	size_t i;
+
+	for (i = 0; i < LEN(t); i++) {
+		begin(t[i].args);
+		sim.no_fds = 1;
+		go_on(10 MINUTES);
+		CHECK(logged("cannot look it up:") == t[i].servers);
+		CHECK(logged("natmap: ") == t[i].servers);
+		CHECK(sim.turns < 1000);
+		sim.no_fds = 0;
+		go_on(5 SECONDS);
+		CHECK(sim.ncalls == 1);
+		end();
+	}
 }
 
 static void
@@ -1709,6 +1947,73 @@ depends_on_the_destination(void)
 	}
 }
 
+static void
+begin_without_cone(const char *args)
+{
+	int i;
+
+	begin(args);
+	for (i = 'a'; i <= 'd'; i++)
+		set_mapped(peer(i), "203.0.113.7", 40000 + i - 'a');
+	go_on(3 MINUTES);
+	CHECK(sim.m.depends && sim.ncalls == 1);
+}
+
+/* That was said of a NAT which is no longer ours. */
+static void
+depends_no_longer(void)
+{
+	static const char *const args[] = { "-u -s a,b,c,d", "-s a,b,c,d",
+	    "-s a,b,c,d -h w" };
+	size_t i;
+
+	for (i = 0; i < LEN(args); i++) {
+		begin_without_cone(args[i]);
+		peer('a')->mode = MUTE;
+		moves_to("198.51.100.77", 42000);
+		addr_parse(&sim.source, "192.168.9.9", AF_INET);
+		sim.news = 1;
+		go_on(6 SECONDS);
+		CHECK(sim.ncalls == 2 && told(1, "198.51.100.77:42000"));
+		CHECK(!sim.m.depends);
+		moves_to("198.51.100.77", 42001);
+		go_on(65 SECONDS);
+		CHECK(sim.ncalls == 3 && told(2, "198.51.100.77:42001"));
+		CHECK(logged("depends on the destination") == 1);
+		end();
+	}
+}
+
+/* The first server's word counts, another's while that one fails. */
+static void
+depends_and_the_first_fails(void)
+{
+	static const char *const args[] = { "-u -s a,b,c,d", "-s a,b,c,d",
+	    "-s a,b,c,d -h w" };
+	size_t i;
+	int calls;
+
+	for (i = 0; i < LEN(args); i++) {
+		begin_without_cone(args[i]);
+		peer('b')->mode = MUTE;         /* another one says nothing */
+		cut('b');
+		go_on(10 MINUTES);
+		CHECK(sim.ncalls == 1);
+		peer('a')->mode = MUTE;
+		cut('a');
+		peer('b')->mode = GOOD;
+		moves_to("198.51.100.77", 42000);
+		go_on(5 MINUTES);
+		calls = sim.ncalls;
+		CHECK(calls >= 2 && told(calls - 1, "198.51.100.77:42000"));
+		peer('a')->mode = GOOD;
+		set_mapped(peer('a'), "203.0.113.9", 43000);
+		go_on(20 MINUTES);		/* and is the first now */
+		CHECK(sim.ncalls == calls);
+		end();
+	}
+}
+
 /* One odd answer is neither a move nor a NAT that is no cone. */
 static void
 single_difference(void)
@@ -1758,6 +2063,60 @@ stale_answer(void)
 	CHECK(sim.ncalls == 2 && told(1, "203.0.113.7:40001"));
 	CHECK(logged("depends") == 0);
 	end();
+}
+
+/* A NAT that remembers old flows: b still says what was true, which neither
+ * undoes the news nor makes the NAT one without a cone. */
+static void
+one_remembers(void)
+{
+	begin("-u -s a,b");
+	go_on(1 MINUTES);
+	set_mapped(peer('a'), "203.0.113.7", 40001);
+	go_on(10 MINUTES);
+	CHECK(sim.ncalls == 2 && told(1, "203.0.113.7:40001"));
+	set_mapped(peer('b'), "203.0.113.7", 40001);
+	go_on(1 MINUTES);
+	moves_to("203.0.113.7", 40002);
+	go_on(21 SECONDS);
+	CHECK(sim.ncalls == 3 && told(2, "203.0.113.7:40002"));
+	CHECK(logged("depends") == 0);
+	end();
+}
+
+/* how many flows were stopped in the moment when they were opened */
+static int
+stillborn(void)
+{
+	int i, n = 0;
+
+	for (i = 1; i < sim.nev; i++)
+		n += sim.ev[i].what == STOPPED &&
+		    sim.ev[i - 1].what == ASKED &&
+		    sim.ev[i].who == sim.ev[i - 1].who &&
+		    sim.ev[i].at == sim.ev[i - 1].at;
+	return n;
+}
+
+/* A retired flow's late answer is news, and the probe that it causes takes its
+ * place, since no other is free. */
+static void
+late_news(void)
+{
+	char args[32];
+	int k, delay;
+
+	for (k = 1; k <= 4; k++)
+		for (delay = 3010; delay < 9900; delay += 250) {
+			snprintf(args, sizeof args, "-u -s a,b -k %d", k);
+			begin(args);
+			go_on(20 SECONDS);
+			peer('a')->delay = delay;
+			set_mapped(peer('a'), "203.0.113.9", 45000);
+			go_on(40 SECONDS);
+			CHECK(stillborn() == 0);
+			end();
+		}
 }
 
 /* Another local address is news as well. */
@@ -1850,6 +2209,44 @@ link_down_and_up(void)
 	}
 }
 
+static void
+some_news(int64_t ms)
+{
+	sim.news = 1;
+	go_on(ms);
+}
+
+/* What leaves the machine is known for sure only once a server is: without a
+ * default route there is no other place to ask for. */
+static void
+place_is_toward_the_first(void)
+{
+	static const char *const args[] = { "-u -s a,b -k 60",
+	    "-s a,b -h w -k 60" };
+	size_t i;
+	int opened;
+
+	for (i = 0; i < LEN(args); i++) {
+		world();
+		sim.no_default = 1;
+		start(args[i]);
+		go_on(10 SECONDS);
+		opened = ever(OPENED, 0);
+		some_news(5 SECONDS);
+		sim.index = 0;		/* it cannot be told now */
+		some_news(5 SECONDS);
+		sim.index = 2;
+		some_news(5 SECONDS);
+		CHECK(logged("network changed") == 0);
+		CHECK(ever(OPENED, 0) == opened);
+		sim.index = 3;		/* the same address elsewhere */
+		some_news(5 SECONDS);
+		CHECK(logged("network changed") == 1);
+		CHECK(ever(OPENED, 0) > opened && sim.ncalls == 1);
+		end();
+	}
+}
+
 /*
  * The port and the relay.
  */
@@ -1868,6 +2265,34 @@ busy_port(void)
 	CHECK(sim.ncalls == 1 && logged("can be used now") == 1);
 	CHECK(strcmp(sim.call[0].local, "192.168.1.10:7000") == 0);
 	end();
+}
+
+/* The port is lost for a while: a check that could not be made then must not
+ * take a place from those to come. */
+static void
+port_is_lost_and_found(void)
+{
+	static const char *const args[] = { "-s a,b,c,d -b 7000",
+	    "-s a,b,c,d -h w -b 7000", "-u -s a,b,c,d -b 7000" };
+	struct ask *a;
+	size_t i;
+
+	for (i = 0; i < LEN(args); i++) {
+		begin(args[i]);
+		go_on(2 MINUTES);
+		sim.busy_lo = sim.busy_hi = 7000;
+		go_on(10 MINUTES);
+		CHECK(logged("in use by httpd") == 1);
+		sim.busy_hi = 0;
+		go_on(3 MINUTES);
+		CHECK(logged("can be used now") == 1);
+		for (a = sim.m.ask; a < sim.m.ask + ASKS; a++)
+			CHECK(a->role == R_FREE || a->s || is_udp(&sim.m));
+		moves_to("203.0.113.8", 41000);
+		go_on(63 SECONDS);
+		CHECK(sim.ncalls == 2 && told(1, "203.0.113.8:41000"));
+		end();
+	}
 }
 
 static void
@@ -1935,6 +2360,67 @@ relay_waits_for_port(void)
 	go_on(3 SECONDS);
 	CHECK(sim.served == 1 && logged("can be used now") == 1);
 	end();
+}
+
+/* Clients come all the time while the target's name cannot be found. */
+static void
+target_is_not_found(void)
+{
+	int i, lookups;
+
+	begin("-u -s b,c -t a -p 9");
+	go_on(70 SECONDS);
+	CHECK(sim.lookups == 1);
+	sim.dns_fails = 1;
+	for (i = 0; i < 3000; i++) {
+		used(&sim.m, sim.now);
+		go_on(5);
+	}
+	lookups = sim.lookups;
+	CHECK(lookups >= 4 && lookups <= 8);	/* 0, 1, 3, 7, 15 s */
+	CHECK(logged("target a: ") == 1);
+	CHECK(logged("the last good address serves on") == 1);
+	sim.dns_fails = 0;
+	go_on(30 SECONDS);
+	used(&sim.m, sim.now);
+	go_on(0);
+	CHECK(sim.lookups == lookups + 1 && logged("found again") == 1);
+	end();
+}
+
+/*
+ * The end.
+ */
+
+/* TERM: the keep-alive server has a moment to close; meanwhile no new flow is
+ * opened and nothing spins. */
+static void
+term(void)
+{
+	static const char *const args[] = { "-s a,b -h w", "-s a -h w",
+	    "-s a,b -h w -t 192.0.2.5 -p 22", "-s a,b", "-u -s a,b",
+	    "-u -s a,b -t 192.0.2.5 -p 22" };
+	int64_t at;
+	size_t i;
+	int turns, delay;
+
+	for (i = 0; i < LEN(args); i++)
+		for (delay = 100; delay < 1000; delay += 800) {
+			begin(args[i]);
+			go_on(45 SECONDS);
+			peer('w')->delay = delay;
+			at = since_start();
+			turns = sim.turns;
+			map_end(&sim.m, SIGTERM, sim.now);
+			CHECK(run(&sim.m, -1) == 0);
+			CHECK(sim.turns - turns <= 5);
+			CHECK(since_start() <= at + END_LIMIT);
+			CHECK(count(OPENED, 0, at - 1, NEVER) == 0);
+			CHECK(count(ENDED, 'w', at, NEVER) == (sim.c.nhttp >
+			    0));
+			CHECK(sim.m.relay.fd >= 0 || !sim.c.target);
+			end();
+		}
 }
 
 /*
@@ -2013,6 +2499,74 @@ chaos(void)
 		CHECK(first(ANSWERED, 0, back) <= back + sim.m.k +
 		    11 SECONDS);
 		CHECK(sim.ncalls == 1);
+		end();
+	}
+}
+
+/* One thing of the world of a storm changes, or another. */
+static void
+gust(void)
+{
+	struct peer *p = peer("abcw"[sim_random_below(4)]);
+	static const char *const home[] = { "192.168.1.10", "192.168.9.9" };
+
+	p->mode = sim_random_below(3) ? GOOD :
+	    (enum mode)sim_random_below(NO_ROUTE + 1);
+	p->delay = (int)(sim_random_below(2) ? 30 + sim_random_below(3000) :
+	    3000 + sim_random_below(6500));
+	p->close_after = sim_random_below(4) ? -1 :
+	    (int)sim_random_below(20000);
+	set_mapped(p, "203.0.113.9", 45000 + (int)sim_random_below(3));
+	sim.busy_hi = sim_random_below(8) ? 0 : 65535;
+	sim.dns_dead = !sim_random_below(8);
+	switch (sim_random_below(16)) {
+	case 0:
+		cut_by(p->who, ECONNRESET);
+		break;
+	case 1:
+		recheck(&sim.m, sim.now);
+		break;
+	case 2:
+		addr_parse(&sim.source, home[sim_random_below(2)], AF_INET);
+		sim.news = 1;
+		break;
+	case 3:
+		sim.news = 1;
+	}
+}
+
+/* Late answers under mappings that change, on a network that does: after each
+ * turn all is sound, see sound(), and in the end the truth is told. */
+static void
+storm(void)
+{
+	static const char *const args[] = { "-u -s a,b,c", "-s a,b,c",
+	    "-u -s a,b", "-s a,b -h w", "-u -s a,b,c -t 192.0.2.5 -p 9",
+	    "-s a -h w", "-s a,b,c -t 192.0.2.5 -p 9" };
+	char text[64];
+	uint32_t seed;
+	int i;
+
+	for (seed = 0; seed < 20 * LEN(args); seed++) {
+		snprintf(text, sizeof text, "%s -k %d -b 40000",
+		    args[seed % LEN(args)], 1 + (int)seed % 6);
+		begin(text);
+		sim.random = seed * 2654435761U + 12345;
+		go_on(10 SECONDS);
+		for (i = 0; i < 40; i++) {
+			gust();
+			go_on(200 + sim_random_below(6000));
+		}
+		peers_init();
+		all_peers(GOOD);
+		sim.busy_hi = sim.dns_dead = 0;
+		moves_to("203.0.113.8", 41000);
+		go_on(10 MINUTES);
+		CHECK(told(sim.ncalls - 1, "203.0.113.8:41000"));
+		for (i = 0; i < ASKS; i++)
+			CHECK(sim.m.ask[i].role != R_PROBE ||
+			    sim.m.ask[i].b.born > sim.now - ANSWER_LIMIT);
+		CHECK(holders(&sim.m) == wanted(&sim.m));
 		end();
 	}
 }
@@ -2572,6 +3126,34 @@ once_with_script(void)
 	CHECK(ran.status == 1);
 }
 
+/* -d beside a log that cannot be written: its errno is not the port's. */
+static void
+start_daemon(const char *args)
+{
+	int p[2];
+
+	begin(args);
+	if (pipe(p) == 0)
+		out.fd = p[1];
+	close(p[0]);
+	signal(SIGPIPE, SIG_IGN);
+	sim.no_device = sim.c.interface != NULL;
+	sim.busy_hi = 65535;
+	check_start(&sim.m);
+	_exit(0);
+}
+
+static void
+daemon_waits_for_interface(void)
+{
+	capture(start_daemon, "-d -u -s a -b 7000 -i nope0");
+	CHECK(ran.status == 0);
+	capture(start_daemon, "-d -s a -b 7000 -i nope0 -t b -p 9");
+	CHECK(ran.status == 0);
+	capture(start_daemon, "-d -u -s a -b 7000");
+	CHECK(ran.status == 1);
+}
+
 /*
  * Output.
  */
@@ -2635,6 +3217,26 @@ output_line(void)
 	CHECK(!ran.err[0]);
 }
 
+/* The script runs, with the first of three mappings. */
+static void
+hook_runs(struct hook *h, struct config *c, struct mapping m[3])
+{
+	int i;
+
+	memset(c, 0, sizeof *c);
+	memset(h, 0, sizeof *h);
+	memset(m, 0, 3 * sizeof *m);
+	c->script = "/bin/sh";
+	h->cfg = c;
+	for (i = 0; i < 3; i++) {
+		addr_parse(&m[i].public, "203.0.113.7", AF_INET);
+		addr_set_port(&m[i].public, 40000 + i);
+	}
+	h->last = m[0];
+	h->pid = 99;
+	h->kill_at = NEVER;
+}
+
 /* News during a run wait behind it, only the newest, and what has become
  * what it was is no news. */
 static void
@@ -2643,19 +3245,8 @@ hook_coalesces(void)
 	struct mapping m[3];
 	struct config c;
 	struct hook h;
-	int i;
 
-	memset(&c, 0, sizeof c);
-	memset(&h, 0, sizeof h);
-	memset(m, 0, sizeof m);
-	c.script = "/bin/sh";
-	h.cfg = &c;
-	for (i = 0; i < 3; i++) {
-		addr_parse(&m[i].public, "203.0.113.7", AF_INET);
-		addr_set_port(&m[i].public, 40000 + i);
-	}
-	h.last = m[0];
-	h.pid = 99;
+	hook_runs(&h, &c, m);
 	hook_news(&h, &m[1], 1000);
 	hook_news(&h, &m[2], 2000);
 	CHECK(h.pending && h.since == 1000 && !hook_delivered(&h));
@@ -2664,6 +3255,49 @@ hook_coalesces(void)
 	CHECK(!h.pending);
 	hook_news(&h, &m[1], 4000);
 	CHECK(h.pending && h.since == 4000);
+}
+
+/* The signal that a step at that time sends to the run; 0 none. */
+static int
+hook_kills(struct hook *h, int64_t now)
+{
+	struct wake w = { NULL, 0, 0, NEVER };
+
+	sim.killed = 0;
+	hook_want(h, &w);
+	hook_step(h, &w, now);
+	CHECK((sim.killed != 0) == (now >= w.deadline));
+	return sim.killed;
+}
+
+/* A run is ended when newer values have waited for long, and no sooner by an
+ * earlier wait that came to nothing. */
+static void
+hook_limit(void)
+{
+	const int64_t later = RUN_LIMIT + 60000;
+	struct mapping m[3];
+	struct config c;
+	struct hook h;
+
+	out.level = -1;
+	hook_runs(&h, &c, m);
+	CHECK(hook_kills(&h, RUN_LIMIT) == 0);		/* none wait */
+	hook_news(&h, &m[1], 0);
+	CHECK(hook_kills(&h, RUN_LIMIT - 1) == 0);
+	CHECK(hook_kills(&h, RUN_LIMIT) == SIGTERM);
+	CHECK(hook_kills(&h, RUN_LIMIT + RUN_KILL - 1) == 0);
+	CHECK(hook_kills(&h, RUN_LIMIT + RUN_KILL) == SIGKILL);
+	hook_runs(&h, &c, m);
+	hook_news(&h, &m[1], 0);
+	CHECK(hook_kills(&h, RUN_LIMIT) == SIGTERM);
+	hook_news(&h, &m[0], RUN_LIMIT + 1000);
+	CHECK(hook_kills(&h, RUN_LIMIT + RUN_KILL) == 0);
+	hook_news(&h, &m[2], later);
+	CHECK(hook_kills(&h, later) == 0);
+	CHECK(hook_kills(&h, later + RUN_LIMIT - 1) == 0);
+	CHECK(hook_kills(&h, later + RUN_LIMIT) == SIGTERM);
+	out.level = 0;
 }
 
 /*
@@ -2768,9 +3402,13 @@ run_schedules(void)
 	RUN(one_http_that_closes_once);
 	RUN(old_flows_are_renewed);
 	RUN(make_before_break);
+	RUN(keep_alive_shorter_than_k);
+	RUN(reset_is_urgent);
+	RUN(late_answer_of_the_only_server);
 	RUN(long_outage);
 	RUN(dead_from_the_start);
 	RUN(dead_resolver);
+	RUN(no_look_up);
 	RUN(second_address);
 }
 
@@ -2782,20 +3420,29 @@ run_announcing(void)
 	RUN(second_say);
 	RUN(second_say_is_silent);
 	RUN(depends_on_the_destination);
+	RUN(depends_no_longer);
+	RUN(depends_and_the_first_fails);
 	RUN(single_difference);
 	RUN(one_liar);
 	RUN(stale_answer);
+	RUN(one_remembers);
+	RUN(late_news);
 	RUN(local_address_changes);
 	RUN(fake_addresses);
 	RUN(nobody_listens);
 	RUN(address_changes);
 	RUN(link_down_and_up);
+	RUN(place_is_toward_the_first);
 	RUN(busy_port);
+	RUN(port_is_lost_and_found);
 	RUN(port_ranges);
 	RUN(relay_follows);
 	RUN(relay_waits_for_port);
+	RUN(target_is_not_found);
+	RUN(term);
 	RUN(wake_ups);
 	RUN(chaos);
+	RUN(storm);
 }
 
 static void
@@ -2811,9 +3458,11 @@ run_program(void)
 	RUN(once_maps);
 	RUN(once_tries_all);
 	RUN(once_with_script);
+	RUN(daemon_waits_for_interface);
 	RUN(ip4p_table);
 	RUN(output_line);
 	RUN(hook_coalesces);
+	RUN(hook_limit);
 	RUN(log_lines);
 	RUN(log_never_blocks);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Tests of timer.c.  poll() and getaddrinfo() are watched, and answer as the
- * test says where it says so; the clock is the test's wherever time counts.
+ * Tests of timer.c.  poll(), getaddrinfo() and syscall() are watched, and
+ * answer as the test says where it says so; the clock is the test's wherever
+ * time counts.
  */
 #include "../natmap.h"
 
@@ -13,17 +14,21 @@
 #include <limits.h>
 #include <netdb.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <unistd.h>
 
 static int watched_poll(struct pollfd *, nfds_t, int);
 static int watched_getaddrinfo(const char *, const char *,
     const struct addrinfo *, struct addrinfo **);
+static long watched_syscall(long, ...);
 
 #define poll		watched_poll
 #define getaddrinfo	watched_getaddrinfo
+#define syscall		watched_syscall
 #include "../timer.c"
 #undef poll
 #undef getaddrinfo
+#undef syscall
 
 #include "check.h"
 
@@ -190,6 +195,28 @@ addr_equality(void)
 	a.in6.sin6_flowinfo = 5;
 	a.in6.sin6_port = htons(0x1234);
 	CHECK(addr_port(&a) == 0x1234);
+}
+
+/* system calls that an old kernel does not have */
+
+static int old_kernel;
+
+static long
+watched_syscall(long which, ...)
+{
+	unsigned long arg[3];
+	va_list ap;
+	int i;
+
+	if (old_kernel) {
+		errno = ENOSYS;
+		return -1;
+	}
+	va_start(ap, which);
+	for (i = 0; i < 3; i++)
+		arg[i] = va_arg(ap, unsigned long);
+	va_end(ap);
+	return syscall(which, arg[0], arg[1], arg[2]);
 }
 
 /* random numbers */
@@ -636,8 +663,9 @@ fd_flags(void)
 /* look-ups */
 
 static struct {
-	enum { REAL, HANGS, FAILS, MANY, COUNTS_FDS, ODD } as;
+	enum { REAL, HANGS, FAILS, MANY, COUNTS_FDS, ODD, OPTIONS } as;
 	int code;
+	const char *options;	/* for OPTIONS: there must be these */
 } resolver;
 
 /* n answers 192.0.2.1 ..; ODD puts one of a strange length between. */
@@ -677,6 +705,9 @@ watched_getaddrinfo(const char *host, const char *service,
 		return answers(3, list);
 	case COUNTS_FDS:
 		return answers(1 + open_fds(4), list);
+	case OPTIONS:
+		return getenv("RES_OPTIONS") && !strcmp(resolver.options,
+		    getenv("RES_OPTIONS")) ? answers(1, list) : EAI_FAIL;
 	default:
 		return getaddrinfo(host, service, hints, list);
 	}
@@ -802,6 +833,56 @@ lookup_child_holds_nothing(void)
 	close(p[1]);
 }
 
+/* Nor on a kernel without close_range(), where the child's limit is lower than
+ * the descriptors that it got from us. */
+static void
+lookup_child_closes_high_fds(void)
+{
+	struct rlimit old, low;
+	struct lookup l;
+	int fd;
+
+	getrlimit(RLIMIT_NOFILE, &old);
+	low = old;
+	low.rlim_cur = 64;
+	CHECK(setrlimit(RLIMIT_NOFILE, &low) == 0);
+	files_raise();
+	fd = fcntl(STDOUT_FILENO, F_DUPFD, FDS_LOOKED_AT - 10);
+	CHECK(fd >= FDS_LOOKED_AT - 10 && fd < FDS_LOOKED_AT);
+	lookup_init(&l);
+	resolver.as = COUNTS_FDS;
+	for (old_kernel = 0; old_kernel < 2; old_kernel++) {
+		lookup_start(&l, "x.test", 7, AF_INET, NEVER);
+		CHECK(looked_up(&l) == 1 && l.got.n == 1);
+	}
+	old_kernel = 0;
+	resolver.as = REAL;
+	close(fd);
+	memset(&files, 0, sizeof files);
+	setrlimit(RLIMIT_NOFILE, &old);
+}
+
+/* A dead first name server must leave time for the second; what the user says
+ * counts more. */
+static void
+lookup_child_is_in_a_hurry(void)
+{
+	struct lookup l;
+
+	lookup_init(&l);
+	resolver.as = OPTIONS;
+	resolver.options = "timeout:1";
+	lookup_start(&l, "x.test", 7, AF_INET, NEVER);
+	CHECK(looked_up(&l) == 1);
+	CHECK(!getenv("RES_OPTIONS"));
+	setenv("RES_OPTIONS", "timeout:9", 1);
+	resolver.options = "timeout:9";
+	lookup_start(&l, "x.test", 7, AF_INET, NEVER);
+	CHECK(looked_up(&l) == 1);
+	unsetenv("RES_OPTIONS");
+	resolver.as = REAL;
+}
+
 static void
 lookup_deadline(void)
 {
@@ -857,6 +938,26 @@ lookup_stops(void)
 /* the kernel's news */
 
 static void
+link_by_name_and_address(void)
+{
+	unsigned lo = if_nametoindex("lo"), flags = 1;
+	union addr a;
+
+	CHECK(link_of("lo", NULL, &flags) == lo && lo > 0);
+	addr_parse(&a, "192.0.2.1", AF_INET);	/* nobody's */
+	flags = 1;
+	CHECK(link_of(NULL, &a, &flags) == 0 && flags == 0);
+	flags = 1;
+	CHECK(link_of("nope0", NULL, &flags) == 0 && flags == 0);
+	addr_parse(&a, "::1", AF_INET6);	/* not told for IPv6 */
+	CHECK(link_of(NULL, &a, &flags) == 0 && flags == 0);
+#ifndef NATMAP_PORTABLE
+	addr_parse(&a, "127.0.0.1", AF_INET);
+	CHECK(link_of(NULL, &a, &flags) == lo && flags & IFF_UP);
+#endif
+}
+
+static void
 news_does_not_block(void)
 {
 	int fd = news_open();
@@ -903,8 +1004,11 @@ main(void)
 	RUN(lookup_no_such_name);
 	RUN(lookup_answers);
 	RUN(lookup_child_holds_nothing);
+	RUN(lookup_child_closes_high_fds);
+	RUN(lookup_child_is_in_a_hurry);
 	RUN(lookup_deadline);
 	RUN(lookup_stops);
+	RUN(link_by_name_and_address);
 	RUN(news_does_not_block);
 	failed = check_done();
 	if (open_fds(0) != before) {
