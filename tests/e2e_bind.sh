@@ -1,0 +1,204 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Bind mode beside a service that runs already, and -i, -f, -b.
+. "$(dirname "$0")/lab.sh"
+
+lab() {
+	lab_up
+	nat r2 cone 5000:40000
+	coturn turn $S1 $S2
+	www www
+}
+
+# shares TCP|UDP ARGS: a service of another user that set no SO_REUSEPORT
+shares() {
+	mapped n 1
+	eq "$(echo "$LINE" | cut -d ' ' -f 1,2)" "$PUBLIC 40000" mapped
+	probe "$1" $PUBLIC 40000 8 0.4
+	alive svc
+}
+
+t_tcp_of_another_user() {
+	lab
+	py h1 svc echo tcp 0.0.0.0 5000 uid=65534
+	nm n -s $S1 -h $WWW -b 5000 -k 1
+	shares tcp
+}
+
+t_udp_of_another_user() {
+	lab
+	py h1 svc echo udp 0.0.0.0 5000 uid=65534
+	nm n -u -s $S1 -b 5000 -k 1
+	shares udp
+}
+
+t_tcp_on_both_families() {
+	lab
+	cat > "$D/dual.py" <<-EOF
+	import socket
+	s = socket.create_server(('::', 5000), family=socket.AF_INET6,
+	    dualstack_ipv6=True)
+	print('ready', flush=True)
+	while True:
+	    c = s.accept()[0]
+	    c.sendall(c.recv(100))
+	    c.close()
+	EOF
+	bg h1 svc "$PY" "$D/dual.py"
+	soon 5 service grep -q ready "$D/svc.log"
+	nm n -s $S1 -h $WWW -b 5000 -k 1
+	shares tcp
+}
+
+t_tcp_with_live_sessions() {
+	lab
+	py h1 svc echo tcp 0.0.0.0 5000 uid=65534
+	bg out session "$PY" "$NET" hold $PUBLIC 40000 9 0.5
+	soon 5 session grep -q up "$D/session.log"
+	nm n -s $S1 -h $WWW -b 5000 -k 1
+	shares tcp
+	soon 12 "the session was cut" grep -q alive "$D/session.log"
+}
+
+# a server that starts again under another pid, as another user
+t_service_restarts() {
+	lab
+	py h1 svc echo tcp 0.0.0.0 5000 uid=65534
+	nm n -s $S1 -h $WWW -b 5000 -k 1
+	shares tcp
+	stop svc
+	sleep 1.5
+	py h1 svc echo tcp 0.0.0.0 5000 reuseport
+	reached tcp $PUBLIC 40000 6
+	sleep 3
+	reached tcp $PUBLIC 40000
+	eq "$(lines "$D/n.out")" 1 lines
+}
+
+# in UDP we never keep a service from its port
+t_udp_service_restarts_any_time() {
+	local _
+	lab
+	nm n -u -s $S1 -b 5000 -k 1
+	mapped n 1
+	for _ in 1 2 3 4 5 6; do
+		py h1 svc echo udp 0.0.0.0 5000 uid=65534
+		sleep 0.7
+		reached udp $PUBLIC 40000 2
+		stop svc
+	done
+}
+
+t_nobody_listens_is_said_once() {
+	lab
+	nm n -s $S1 -h $WWW -b 5000 -k 1
+	nm u -u -s $S1 -b 5001 -k 1
+	said n '5000.*nobody listens' 8
+	said u '5001.*nobody listens' 8
+	sleep 4
+	eq "$(count "$D/n.err" 'nobody listens')" 1 "tcp warnings"
+	eq "$(count "$D/u.err" 'nobody listens')" 1 "udp warnings"
+}
+
+t_listener_is_not_warned_of() {
+	lab
+	py h1 svc echo tcp 0.0.0.0 5000
+	py h1 svcu echo udp 0.0.0.0 5000
+	nm n -s $S1 -h $WWW -b 5000 -k 1
+	nm u -u -s $S1 -b 5000 -k 1
+	mapped n 1
+	mapped u 1
+	sleep 5
+	hasnt "$D/n.err" 'nobody listens'
+	hasnt "$D/u.err" 'nobody listens'
+}
+
+# without root the port of another user cannot be shared: said, and retried
+t_not_root() {
+	lab
+	py h1 svc echo tcp 0.0.0.0 5000
+	NATMAP_WRAP="setpriv --reuid 65534 --clear-groups $NATMAP_WRAP" \
+	    nm n -s $S1 -h $WWW -b 5000 -k 1
+	said n 'TCP port 5000.*in use by.*uid 0'
+	sleep 1
+	eq "$(count "$D/n.err" 'in use by')" 1 "said once"
+	alive n
+	stop svc
+	mapped n 1 10
+	said n '5000.*can be used'
+}
+
+t_range_moves_on_only_when_it_must() {
+	lab
+	nat r2 cone 5000:40000 5001:40001 5002:40002
+	py h1 busy echo udp 0.0.0.0 5000
+	NM_NS=h1 nm n -u -s $S1 -b 5000-5002 -k 1 -t 127.0.0.1 -p 9
+	mapped n 1
+	eq "$(echo "$LINE" | cut -d ' ' -f 2,4)" "40001 5001" "next in order"
+	stop busy
+	nm_stop n
+	nm n -u -s $S1 -b 5000~5002 -k 1
+	mapped n 1
+	between 5000 "$(echo "$LINE" | cut -d ' ' -f 4)" 5002 "random port"
+}
+
+t_interface_and_source() {
+	lab
+	at h1 ip link add lan2 type veth peer name other
+	at h1 ip link set lan2 up
+	addr h1 eth0 192.168.1.11/24
+	nat r2 cone host=192.168.1.11 5000:41000
+	nm n -u -s $S1 -b 5000 -i 192.168.1.11
+	mapped n 1
+	eq "$(echo "$LINE" | cut -d ' ' -f 2,6)" "41000 192.168.1.11" source
+	nm_stop n
+	nat r2 cone 5000:40000
+	nm n -s $S1 -h $WWW -b 5000 -i eth0
+	mapped n 1
+	eq "$(echo "$LINE" | cut -d ' ' -f 2,6)" "40000 $HOST" interface
+	nm_stop n
+	nm n -u -s $S1 -b 5000 -i lan2 -k 1
+	sleep 3
+	eq "$(lines "$D/n.out")" 0 "nothing through the wrong interface"
+}
+
+t_interface_that_comes_later() {
+	lab
+	nm n -u -s $S1 -b 5000 -i late0 -k 2
+	said n 'late0.*not exist'
+	sleep 1
+	at h1 ip link set eth0 down
+	at h1 ip link set eth0 name late0
+	at h1 ip link set late0 up
+	route h1 default via 192.168.1.1
+	mapped n 1 8
+	eq "$(count "$D/n.err" 'late0.*not exist')" 1 "said once"
+}
+
+t_mark() {
+	lab
+	at h1 ip rule add fwmark 0x77 table 77
+	at h1 ip route add default via 192.168.1.1 table 77
+	at h1 ip route del default
+	nm plain -u -s $S1 -b 5000 -k 1
+	nm n -u -s $S1 -b 5000 -k 1 -f 0x77
+	nm t -s $S1 -h $WWW -b 5000 -k 1 -f 119
+	mapped n 1
+	mapped t 1
+	eq "$(lines "$D/plain.out")" 0 "lines without the mark"
+}
+
+quick tcp_of_another_user 40
+quick udp_of_another_user 40
+quick tcp_on_both_families 40
+quick tcp_with_live_sessions 50
+quick service_restarts 50
+quick udp_service_restarts_any_time 50
+quick nobody_listens_is_said_once 40
+quick listener_is_not_warned_of 40
+quick not_root 50
+quick range_moves_on_only_when_it_must 40
+quick interface_and_source 50
+quick interface_that_comes_later 50
+quick mark 40
+lab_main "$@"
