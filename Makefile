@@ -56,6 +56,7 @@ test: natmap variant
 	bash tests/run $(UNITS) $(E2E)
 
 test-long: natmap
+	sh tests/install-tools.sh long
 	bash tests/long.sh
 
 test-cross:

@@ -1,0 +1,70 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# What `make test-long` runs: everything again as other builds, and the cases
+# that take minutes.  Its last line is the sum of all parts.
+
+cd "$(dirname "$0")/.." || exit 2
+log=$(mktemp "${TMPDIR:-/tmp}/natmap-long.XXXXXX") || exit 2
+trap 'rm -f "$log"' EXIT
+bad=0
+
+# part NAME [VAR=VALUE ...] FILE ...: one run of tests/run
+part() {
+	local name=$1 vars=()
+	shift
+	while [[ $1 == *=* ]]; do
+		vars+=("$1")
+		shift
+	done
+	echo "# ==== $name"
+	env "${vars[@]}" bash tests/run "$@" 2>&1 |
+	    sed -E 's/^[0-9]+ passed, /# &/' | tee -a "$log"
+	[ "${PIPESTATUS[0]}" = 0 ] || bad=1
+}
+
+# build NAME VAR=VALUE ...: a variant of the program and of the unit tests
+build() {
+	local name=$1
+	shift
+	make -s variant V="$name" "$@" && return
+	echo "not ok build of the variant $name" | tee -a "$log"
+	bad=1
+}
+
+san='-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined'
+san="$san -fno-sanitize-recover=all"
+build asan CC=clang CFLAGS="$san"
+build debug CFLAGS='-g -O1'
+build portable CFLAGS='-g -Os -Wall -Wextra -DNATMAP_PORTABLE'
+
+units() {
+	echo build/"$1"/test_{timer,stun,relay,natmap}
+}
+e2e=(tests/e2e_*.sh)
+grind='valgrind -q --leak-check=full --errors-for-leak-kinds=definite'
+grind="$grind --error-exitcode=99 --child-silent-after-fork=yes"
+
+# shellcheck disable=SC2046
+part 'sanitizers: unit and step tests' $(units asan)
+part 'sanitizers: end to end' NATMAP=build/asan/natmap NATMAP_SLOW=2 \
+    "${e2e[@]}"
+# shellcheck disable=SC2046
+part 'no Linux extras: unit and step tests' $(units portable)
+part 'no Linux extras: relay' NATMAP=build/portable/natmap \
+    tests/e2e_relay*.sh
+part 'valgrind: unit and step tests' tests/valgrind.sh
+part 'valgrind: end to end' NATMAP=build/debug/natmap \
+    NATMAP_WRAP="$grind" NATMAP_SLOW=4 tests/e2e_udp.sh tests/e2e_once.sh
+part 'what takes minutes' NATMAP_LONG=only "${e2e[@]}"
+part 'a session idle beyond 300 s, past a firewall' IDLE=310 tests/hooks.sh
+part 'fuzzing' tests/fuzz.sh
+part 'other processors' tests/cross.sh
+part 'builds' tests/build.sh tests/firmware.sh
+
+count() {
+	grep -c "^$1 " "$log"
+}
+failed=$(count 'not ok')
+echo "$(count ok) passed, $failed failed, $(count skip) skipped"
+[ "$failed" = 0 ] && [ $bad = 0 ]
