@@ -997,7 +997,7 @@ pick_stun(struct map *m, int64_t now, int64_t *soonest)
 	return pick(m, m->stun, m->cfg->nstun, m->stun_turn, now, soonest);
 }
 
-static struct server *
+static NOINLINE struct server *
 pick_http(struct map *m, int64_t now, int64_t *soonest)
 {
 	return pick(m, m->http, m->cfg->nhttp, m->http_turn, now, soonest);
@@ -1059,24 +1059,22 @@ static void
 server_say(struct map *m, struct server *s, const union addr *peer,
     const struct server *next, int64_t now)
 {
-	char name[300], why[80], host[ADDR_TEXT] = "", then[340];
+	char name[300], other[300], why[80], host[ADDR_TEXT] = "", in[24] = "";
 
-	if (next && next != s)
-		fmt(then, sizeof then, "trying %s",
-		    server_name(next, name));
-	else if (s->retry > now)
-		fmt(then, sizeof then, "trying again in %d s",
+	if (next == s)
+		next = NULL;
+	if (!next && s->retry > now)
+		fmt(in, sizeof in, " in %d s",
 		    (int)((s->retry - now + 999) / 1000));
-	else
-		strcpy(then, "trying again");
 	if (peer)
 		addr_host(peer, host);
 	if (!strcmp(host, s->host->name))
 		host[0] = '\0';
-	warn("%s%s%s%s: %s%s%s, %s", server_name(s, name),
+	warn("%s%s%s%s: %s%s%s, trying %s%s", server_name(s, name),
 	    host[0] ? " (" : "", host, host[0] ? ")" : "",
-	    failure(s, s->error, s->detail, why),
-	    s->error ? " over " : "", s->error ? proto(m) : "", then);
+	    failure(s, s->error, s->detail, why), s->error ? " over " : "",
+	    s->error ? proto(m) : "", next ? server_name(next, other) : "again",
+	    in);
 }
 
 /* An attempt failed: the server's next address is tried, then it is left
@@ -1797,6 +1795,7 @@ keep_end(struct keeper *kp, int abort)
 static void
 keep_failed(struct map *m, struct keeper *kp, int error, int64_t now)
 {
+	const struct keeper *other = &m->keep[kp == m->keep];
 	int64_t born = kp->k.born;
 	int planned = kp->ending || (kp->answered && error != ETIMEDOUT);
 
@@ -1809,7 +1808,8 @@ keep_failed(struct map *m, struct keeper *kp, int error, int64_t now)
 		m->http_down = 1;
 	m->http_turn += !planned;
 	keep_end(kp, 0);
-	m->keep_due = planned ? next_flow(m, born, now) : now;
+	if (!other->ending || other->k.born < born)
+		m->keep_due = planned ? next_flow(m, born, now) : now;
 	flow_lost(m, error, now);
 }
 
@@ -2099,11 +2099,11 @@ static void
 recheck(struct map *m, int64_t now)
 {
 	forgive(m, now);
-	m->check = now;
+	m->check = m->quit ? NEVER : now;
 }
 
 /* Our address or interface is another: all flows are dead. */
-static void
+static NOINLINE void
 restart(struct map *m, int64_t now)
 {
 	char host[ADDR_TEXT];
@@ -2137,7 +2137,8 @@ news_settled(struct map *m, int64_t now)
 		return;
 	}
 	m->place = p;
-	if (old.index != p.index || !addr_same_host(&old.source, &p.source))
+	if ((old.index && old.index != p.index) ||
+	    !addr_same_host(&old.source, &p.source))
 		restart(m, now);
 	else if (m->moved || old.flags != p.flags || !holds(m, now))
 		recheck(m, now);
@@ -2249,8 +2250,8 @@ map_step(struct map *m, int64_t now)
 	news_step(m, now);
 	serve(m, now);
 	lookups_step(m, now);
+	keeps_step(m, now);	/* it may take the last holder's place */
 	asks_step(m, now);
-	keeps_step(m, now);
 	if (now >= m->listen_check)
 		check_listener(m);
 	if (m->relay.fd >= 0)

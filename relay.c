@@ -636,7 +636,7 @@ pipes_close(struct relay *r)
 }
 
 /* Leg i does not work any more. */
-static void
+static NOINLINE void
 fail(struct session *s, int i, int e)
 {
 	set(s, BROKEN << i);
