@@ -14,19 +14,7 @@ top=$PWD
 openwrt=$top/contrib/openwrt
 dir=$(mktemp -d)
 root=$dir/root
-failed=0
-
-# NAME COMMAND...: the command tells whether the test passed
-check() {
-	name=$1
-	shift
-	if "$@"; then
-		echo "ok $name"
-	else
-		echo "not ok $name"
-		failed=1
-	fi
-}
+. tests/check.sh
 
 # EXPECTED GOT
 same() {

@@ -13,19 +13,7 @@ cd "$(dirname "$0")/.." || exit
 natmap=${NATMAP:-./natmap}
 dir=$(mktemp -d) || exit
 trap 'rm -rf "$dir"' EXIT
-failed=0
-
-# NAME COMMAND...: the command tells whether the test passed
-check() {
-	name=$1
-	shift
-	if "$@"; then
-		echo "ok $name"
-	else
-		echo "not ok $name"
-		failed=1
-	fi
-}
+. tests/check.sh
 
 # What is wrong comes on stdin, a line for each; fails when there is any.
 none() {

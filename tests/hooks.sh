@@ -21,7 +21,7 @@ p=nmh$$			# of all names
 c=$p-c r=$p-r t=$p-t
 dir=$(mktemp -d)
 pids=
-failed=0
+. tests/check.sh
 
 cleanup() {
 	for ns in "$c" "$r" "$t"; do
@@ -31,18 +31,6 @@ cleanup() {
 		ip netns del "$ns" 2>/dev/null
 	done
 	rm -rf "$dir"
-}
-
-# NAME COMMAND...: the command tells whether the test passed
-check() {
-	name=$1
-	shift
-	if "$@"; then
-		echo "ok $name"
-	else
-		echo "not ok $name"
-		failed=1
-	fi
 }
 
 not() {
