@@ -47,14 +47,14 @@ grind="$grind --error-exitcode=99 --child-silent-after-fork=yes"
 
 # shellcheck disable=SC2046
 part 'sanitizers: unit and step tests' $(units asan)
-part 'sanitizers: end to end' NATMAP=build/asan/natmap NATMAP_SLOW=2 \
+part 'sanitizers: end to end' NATMAP=$PWD/build/asan/natmap NATMAP_SLOW=2 \
     "${e2e[@]}"
 # shellcheck disable=SC2046
 part 'no Linux extras: unit and step tests' $(units portable)
-part 'no Linux extras: relay' NATMAP=build/portable/natmap \
+part 'no Linux extras: relay' NATMAP=$PWD/build/portable/natmap \
     tests/e2e_relay*.sh
 part 'valgrind: unit and step tests' tests/valgrind.sh
-part 'valgrind: end to end' NATMAP=build/debug/natmap \
+part 'valgrind: end to end' NATMAP=$PWD/build/debug/natmap \
     NATMAP_WRAP="$grind" NATMAP_SLOW=4 tests/e2e_udp.sh tests/e2e_once.sh
 part 'what takes minutes' NATMAP_LONG=only "${e2e[@]}"
 part 'a session idle beyond 300 s, past a firewall' IDLE=310 tests/hooks.sh
