@@ -1607,6 +1607,8 @@ judge(struct map *m, struct ask *a, int news, int64_t now)
 	map.public = a->b.mapped;
 	map.local = a->b.local;
 	map.by = a->s;
+	if (addr_any(&map.local))	/* IP_PKTINFO did not tell it */
+		local_source(&m->local, &a->b.peer, &map.local);
 	if (m->depends && a->s != m->first && !m->first->fails)
 		return;
 	if (!m->said.public.sa.sa_family || m->depends)
@@ -1800,8 +1802,7 @@ keep_failed(struct map *m, struct keeper *kp, int error, int64_t now)
 	int planned = kp->ending || (kp->answered && error != ETIMEDOUT);
 
 	if (planned)
-		note("%s: closed the keep-alive connection",
-		    kp->s->host->name);
+		note("%s: closed the connection", kp->s->host->name);
 	else
 		server_failed(m, kp->s, &kp->k.peer, error, 0, now);
 	if (!kp->answered)
@@ -2095,7 +2096,7 @@ forgive(struct map *m, int64_t now)
 }
 
 /* asks at once whether the mapping is still what it was */
-static void
+static NOINLINE void
 recheck(struct map *m, int64_t now)
 {
 	forgive(m, now);
@@ -2416,7 +2417,7 @@ check_start(struct map *m)
 }
 
 /* Atomic, so that a reader never sees half of it; -1 with errno. */
-static int
+static NOINLINE int
 pid_write(const char *path)
 {
 	char temp[4096], text[24];

@@ -116,6 +116,8 @@ int addr_port(const union addr *a);
 void addr_set_port(union addr *a, int port);
 /* 1 when both hold the same host; the ports do not count */
 int addr_same_host(const union addr *a, const union addr *b);
+/* 1 when the host is 0.0.0.0 or :: */
+int addr_any(const union addr *a);
 /* 1 when both hold the same host and port */
 int addr_same(const union addr *a, const union addr *b);
 /* writes the numeric host, or host:port; returns buf */

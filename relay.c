@@ -59,7 +59,11 @@ struct mmsghdr {
 #define LOOK            1000    /* ms: between looks at all, with signals */
 #define LOOK_PLAIN	5	/* ms: without, and 1 more per 64 sessions */
 #define CONNECT         10000   /* ms: for each address of the target */
+#ifdef TIOCOUTQ
 #define ENDING          10000   /* ms: for the bytes before a reset */
+#else
+#define ENDING          1000    /* the same, where none can be told of */
+#endif
 #define TICK		20	/* ms: between looks at what is ending */
 #define PIPE_LATE	1000	/* ms: then a full pipe is copied out */
 #define PAUSE           500     /* ms: rest of a listener without room */
@@ -206,7 +210,7 @@ signals_fd(void)
 }
 
 /* Asks for a signal when fd becomes ready, or for none; -1 with errno. */
-static int
+static NOINLINE int
 fd_arm(int fd, int on)
 {
 #ifdef F_SETSIG
@@ -530,14 +534,6 @@ unsent(int fd)
 	return n;
 }
 
-static int
-is_any(const union addr *a)
-{
-	if (a->sa.sa_family == AF_INET6)
-		return IN6_IS_ADDR_UNSPECIFIED(&a->in6.sin6_addr);
-	return a->in.sin_addr.s_addr == INADDR_ANY;
-}
-
 /* Would a connection to to come back to the mapped port?  It does when to is
  * one of our own addresses: then it is its own source, or that is loopback. */
 static int
@@ -549,7 +545,7 @@ is_self(struct relay *r, const union addr *to)
 
 	if (addr_port(to) != addr_port(&r->local) ||
 	    to->sa.sa_family != r->local.sa.sa_family ||
-	    (!is_any(&r->local) && !addr_same_host(&r->local, to)))
+	    (!addr_any(&r->local) && !addr_same_host(&r->local, to)))
 		return 0;
 	fd = fd_socket(to->sa.sa_family, SOCK_DGRAM);
 	if (fd == -1)
@@ -1193,7 +1189,7 @@ leave_from(struct msghdr *h, const union addr *a)
 {
 	struct in6_pktinfo v6;
 
-	if (is_any(a))
+	if (addr_any(a))
 		return;
 	if (a->sa.sa_family == AF_INET6) {
 		v6.ipi6_addr = a->in6.sin6_addr;

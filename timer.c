@@ -181,6 +181,16 @@ addr_same_host(const union addr *a, const union addr *b)
 }
 
 int
+addr_any(const union addr *a)
+{
+	static const union addr zero;
+	union addr any = zero;
+
+	any.sa.sa_family = a->sa.sa_family;
+	return addr_same_host(a, &any);
+}
+
+int
 addr_same(const union addr *a, const union addr *b)
 {
 	return addr_same_host(a, b) && addr_port(a) == addr_port(b);

@@ -420,7 +420,8 @@ quick paused_reader_survives 90
 quick nagle_is_off 40
 quick sessions_500 60
 long sessions_5000 200
-quick full_is_not_dead 60
+# without TIOCOUTQ each of the 200 dead clients keeps its place for a second
+[ -n "${NATMAP_PORTABLE:-}" ] || quick full_is_not_dead 60
 quick max_sessions 40
 quick target_port_is_public_port 50
 quick target_by_name 70

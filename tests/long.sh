@@ -52,7 +52,7 @@ part 'sanitizers: end to end' NATMAP=$PWD/build/asan/natmap NATMAP_SLOW=2 \
 # shellcheck disable=SC2046
 part 'no Linux extras: unit and step tests' $(units portable)
 part 'no Linux extras: relay' NATMAP=$PWD/build/portable/natmap \
-    tests/e2e_relay*.sh
+    NATMAP_PORTABLE=1 tests/e2e_relay*.sh
 part 'valgrind: unit and step tests' tests/valgrind.sh
 part 'valgrind: end to end' NATMAP=$PWD/build/debug/natmap \
     NATMAP_WRAP="$grind" NATMAP_SLOW=4 tests/e2e_udp.sh tests/e2e_once.sh

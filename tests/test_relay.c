@@ -183,7 +183,7 @@ dial_relay(int type, const char *source)
 	union addr src;
 	int fd = fd_socket(a.sa.sa_family, type);
 
-	if (is_any(&a))
+	if (addr_any(&a))
 		a.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	if (source) {
 		src = local(source);

@@ -1,0 +1,22 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# The unit and step tests of build/debug under valgrind: no error, no leak.
+
+cd "$(dirname "$0")/.." || exit
+. tests/check.sh
+log=$(mktemp) || exit
+trap 'rm -f "$log"' EXIT
+
+# NAME: what it prints is shown when it fails
+grind() {
+	valgrind -q --leak-check=full --errors-for-leak-kinds=definite \
+	    --error-exitcode=99 --child-silent-after-fork=yes \
+	    "build/debug/test_$1" > "$log" 2>&1 && return
+	grep -v '^ok ' "$log" | sed 's/^/# /'
+	return 1
+}
+
+for unit in timer stun relay natmap; do
+	check "valgrind-$unit" grind $unit
+done
+exit "$failed"
