@@ -579,6 +579,7 @@ struct server {
 	int64_t looked;		/* ms: when addrs were found */
 	int64_t started;	/* ms: the last attempt */
 	int64_t retry;		/* ms: not before this */
+	int64_t reset_at;	/* ms: when it reset a flow; 0: it did not */
 	int turn;		/* which of addrs comes next */
 	int tried;		/* addresses that failed in a row */
 	int fails;		/* rounds through all of them that failed */
@@ -855,8 +856,6 @@ struct map {                    /* what is used most comes first: see size */
 	struct wake *w;
 	int64_t k;		/* ms between keep-alives */
 	int64_t held;		/* ms: when a flow last answered */
-	int64_t probing;	/* ms: now, while a flow to check is chosen */
-	int64_t reset_at;	/* ms: when a server reset its flow */
 	int64_t confirmed;      /* ms: when one last said what was announced */
 	int64_t serve_at;	/* ms: when the port may be tried again */
 	int64_t keep_due;	/* ms: when a keeper is to start */
@@ -865,11 +864,12 @@ struct map {                    /* what is used most comes first: see size */
 	struct server *stun;	/* in server[]; then http and target */
 	struct server *http, *target;
 	int udp;		/* else TCP */
+	int probing;		/* a flow to check is being chosen */
+	int again;		/* checks in a row that could not be */
 	int cone;		/* two servers have said the same */
 	int depends;		/* the mapping depends on the destination */
 	int quit;		/* the signal that ends us, 0: run on */
 	int stun_turn, http_turn;	/* which server comes next */
-	union addr reset;	/* that server's address */
 	struct mapping said;	/* what was announced; family 0: nothing */
 	struct ask ask[ASKS];
 	struct keeper keep[KEEPERS];
@@ -915,16 +915,12 @@ holds(const struct map *m, int64_t now)
 	return m->held && now < m->held + age + HOLD_GRACE;
 }
 
-/* 1 when a flow of ours goes to that address, or when a new one could not
- * check the mapping: the NAT keeps for ten seconds what the server reset */
+/* 1 when a flow of ours goes to that address */
 static int
 in_use(const struct map *m, const union addr *a)
 {
 	int i;
 
-	if (m->probing && m->probing < m->reset_at + REMEMBERED &&
-	    addr_same(&m->reset, a))
-		return 1;
 	for (i = 0; i < ASKS; i++)
 		if (m->ask[i].b.state != B_CLOSED &&
 		    addr_same(&m->ask[i].b.peer, a))
@@ -937,7 +933,7 @@ in_use(const struct map *m, const union addr *a)
 }
 
 /* 1 when a flow of ours goes to that server, or waits for its look-up */
-static int
+static NOINLINE int
 server_busy(const struct map *m, const struct server *s)
 {
 	int i;
@@ -977,6 +973,8 @@ pick(struct map *m, struct server *list, int n, int turn, int64_t now,
 	for (i = 0; i < n; i++) {
 		s = &list[(turn + i) % n];
 		busy = server_busy(m, s);
+		if (m->probing && s->reset_at && now < s->reset_at + REMEMBERED)
+			continue;	/* would show the old mapping */
 		if (s->retry > now) {
 			if (!busy && s->retry < when)
 				when = s->retry;
@@ -1208,8 +1206,7 @@ check_fake(struct map *m, const union addr *a, const char *of)
 	    (ntohl(a->in.sin_addr.s_addr) & 0xfffe0000) != 0xc6120000)
 		return;
 	m->fake = 1;
-	warn("%s: %s is in 198.18.0.0/15: a transparent proxy answers, the "
-	    "mapping may not be real", of,
+	warn("%s: %s is in 198.18.0.0/15: a transparent proxy answers", of,
 	    addr_host(a, host));
 }
 
@@ -1444,10 +1441,8 @@ ask_failed(struct map *m, struct ask *a, int error, int64_t now)
 		note("%s: closed the connection", s->host->name);
 	else if (lived || !a->overtaken)	/* else it was said */
 		server_failed(m, s, &a->b.peer, error, a->b.code, now);
-	if (lived && error == ECONNRESET) {
-		m->reset = a->b.peer;
-		m->reset_at = now;
-	}
+	if (lived && error == ECONNRESET)
+		s->reset_at = now;
 	ask_end(a);
 	a->due = lived ? next_flow(m, a->b.born, now) : now;
 	flow_lost(m, error, now);
@@ -1518,15 +1513,15 @@ make_room(struct map *m)
 	struct ask *a;
 
 	for (a = m->ask; a < m->ask + ASKS; a++)
-		if (a->role == R_RETIRED) {
-			ask_end(a);
-			return 1;
-		}
-	a = worst(m);
-	if (is_udp(m) || !a || !a->s ||
-	    !a->seen.sa.sa_family ||
-	    open_flows(m) - (a->b.state == B_OPEN) < 1)
-		return 0;
+		if (a->role == R_RETIRED)
+			break;
+	if (a == m->ask + ASKS) {
+		a = worst(m);
+		if (is_udp(m) || !a || !a->s || !a->seen.sa.sa_family ||
+		    open_flows(m) - (a->b.state == B_OPEN) < 1)
+			return 0;
+	}
+	a->s->reset_at = 0;	/* by our own reset the NAT forgets it */
 	ask_end(a);
 	a->role = R_FREE;
 	return 1;
@@ -1540,7 +1535,7 @@ probe(struct map *m, int64_t now)
 	struct server *s;
 	struct ask *a;
 
-	m->probing = now;
+	m->probing = 1;
 	s = pick_stun(m, now, NULL);
 	if (!s && make_room(m))
 		s = pick_stun(m, now, NULL);
@@ -1775,8 +1770,11 @@ asks_step(struct map *m, int64_t now)
 	}
 	if (now >= m->check) {
 		m->check = next_check(m, now);
-		if (!m->cfg->once)
-			probe(m, now);
+		m->again++;	/* one that cannot be now may be soon */
+		if (m->cfg->once || probe(m, now) || m->again > 3)
+			m->again = 0;
+		else if (m->check != NEVER)
+			m->check = now + BACKOFF_MIN;
 	}
 	if (now >= m->serve_at)
 		asks_balance(m, now);

@@ -53,11 +53,12 @@ part 'sanitizers: end to end' NATMAP=$PWD/build/asan/natmap NATMAP_SLOW=2 \
 part 'no Linux extras: unit and step tests' $(units portable)
 part 'no Linux extras: relay' NATMAP=$PWD/build/portable/natmap \
     NATMAP_PORTABLE=1 tests/e2e_relay*.sh
-part 'valgrind: unit and step tests' tests/valgrind.sh
+part 'valgrind: unit and step tests' -t 600 tests/valgrind.sh
 part 'valgrind: end to end' NATMAP=$PWD/build/debug/natmap \
     NATMAP_WRAP="$grind" NATMAP_SLOW=4 tests/e2e_udp.sh tests/e2e_once.sh
 part 'what takes minutes' NATMAP_LONG=only "${e2e[@]}"
-part 'a session idle beyond 300 s, past a firewall' IDLE=310 tests/hooks.sh
+part 'a session idle beyond 300 s, past a firewall' IDLE=310 -t 600 \
+    tests/hooks.sh
 part 'fuzzing' tests/fuzz.sh
 part 'other processors' tests/cross.sh
 part 'builds' tests/build.sh tests/firmware.sh
