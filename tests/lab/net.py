@@ -67,11 +67,12 @@ def echo(kind, host, port, *flags):
         os.setuid(int(given['uid']))
     s = bound(kind, host, port, *flags)
     if kind == 'udp':
+        deaf = given['deaf'].encode() if 'deaf' in given else None
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         say('ready')
         while True:
             data, peer = s.recvfrom(65535)
-            if data == given.get('deaf', '-').encode():
+            if data == deaf:
                 continue
             try:
                 s.sendto(data, peer)
