@@ -53,7 +53,7 @@ struct mmsghdr {
 };
 #endif
 
-#define HOT		200	/* ms: active since then, polled */
+#define HOT		50	/* ms: active since then, polled */
 #define HOT_MOST	128	/* sessions: so many, where signals serve */
 #define LOOKS		64	/* descriptors looked at in one poll */
 #define LOOK            1000    /* ms: between looks at all, with signals */

@@ -175,7 +175,6 @@ idle() {
 	rinetd | socat) levels="0 100 1000" ;;	# 5000 take minutes
 	esac
 	start "$1" tcp
-	load "$1" tcp nagle 1 30
 	# shellcheck disable=SC2086	# a list
 	load "$1" tcp idle 0.4 $levels
 	stop "$1" tcp
@@ -188,6 +187,7 @@ turn() {
 	each load tcp bulk 0.5 8
 	each load tcp conns 0.5 1
 	each load tcp conns 0.5 32
+	each load tcp nagle 1 300
 	each load udp udp 0.5 32
 	each load udp flood 0.5 1
 }
