@@ -140,22 +140,24 @@ log_write(const char *line, size_t n)
 static void
 vsay(enum say level, const char *f, va_list ap)
 {
-	char text[600], line[720];
+	char line[720];
 	const char *error = strerror(errno);
-	int n;
+	size_t n;
 
 	if ((int)level > out.level + 1)
 		return;
 	if (out.syslog < 0)		/* there was no /dev/log yet */
 		log_connect();
-	vfmt(text, sizeof text, f, ap);
-	if (f[strlen(f) - 1] != ':')
-		error = "";
-	n = out.syslog > 0 ? fmt(line, sizeof line, "<%d>natmap[%d]: %s%s%s\n",
-	    LOG_DAEMON + level, (int)getpid(), text, *error ? " " : "",
-	    error) : fmt(line, sizeof line, "natmap: %s%s%s\n", text,
-	    *error ? " " : "", error);
-	log_write(line, (size_t)n);
+	fmt(line, sizeof line, out.syslog > 0 ? "<%d>natmap[%d]: " :
+	    "natmap: ", LOG_DAEMON + level, (int)getpid());
+	n = strlen(line);
+	vfmt(line + n, 600, f, ap);
+	n = strlen(line);
+	if (f[strlen(f) - 1] == ':')
+		fmt(line + n, sizeof line - n - 1, " %s", error);
+	n = strlen(line);
+	line[n++] = '\n';
+	log_write(line, n);
 }
 
 static void PRINTF(2, 3)
@@ -478,21 +480,22 @@ check_family(const struct option_row *o, const struct config *c,
 static void
 check_target(struct config *c)
 {
+	const struct option_row *t = row('t'), *p = row('p');
 	struct host h = { NULL, 0 };
 
 	if (!c->target && c->port_text)
-		bad(row('p'), c->port_text, "there is no target (-t)");
+		bad(p, c->port_text, "there is no target (-t)");
 	if (!c->target)
 		return;
 	if (!c->port_text)
-		bad(row('t'), c->target, "its port (-p) is missing");
+		bad(t, c->target, "its port (-p) is missing");
 	if (c->once)
-		bad(row('t'), c->target, "--once relays nothing");
-	read_host(row('t'), c->target, &h);
+		bad(t, c->target, "--once relays nothing");
+	read_host(t, c->target, &h);
 	if (h.port)
-		bad(row('t'), c->target, "the port belongs to -p");
+		bad(t, c->target, "the port belongs to -p");
 	c->target = h.name;
-	c->target_port = read_port(row('p'), c, c->port_text);
+	c->target_port = read_port(p, c, c->port_text);
 }
 
 /* What can be judged only when all options are known. */
@@ -669,15 +672,14 @@ static void
 hook_exec(const struct hook *h, struct fields *f)
 {
 	const struct config *c = h->cfg;
-	char host[ADDR_TEXT], port[8] = "", stun[300];
+	char stun[300];
+	struct fields old;
 	char *argv[9], **arg = argv;
 	int i;
 
-	addr_host(&h->last.public, host);
-	if (host[0])
-		fmt(port, sizeof port, "%d", addr_port(&h->last.public));
-	setenv("NATMAP_OLD_ADDR", host, 1);
-	setenv("NATMAP_OLD_PORT", port, 1);
+	fields_fill(&old, &h->last, c->type);
+	setenv("NATMAP_OLD_ADDR", old.text[0], 1);
+	setenv("NATMAP_OLD_PORT", old.text[0][0] ? old.text[1] : "", 1);
 	setenv("NATMAP_STUN", server_name(h->next.by, stun), 1);
 	setenv("NATMAP_INTERFACE", c->interface ? c->interface : "", 1);
 	setpgid(0, 0);
@@ -690,6 +692,13 @@ hook_exec(const struct hook *h, struct fields *f)
 	if (errno == ENOEXEC)	/* a script without #! */
 		execv("/bin/sh", argv);
 	_exit(errno == ENOENT ? 127 : 126);
+}
+
+static NOINLINE void
+hook_done(struct hook *h)
+{
+	h->pending = 0;
+	h->last = h->next;
 }
 
 /* Says once what is in the way of delivery; a new reason is said again. */
@@ -721,9 +730,8 @@ hook_run(struct hook *h, int64_t now)
 		return;
 	}
 	h->said = 0;
-	h->pending = 0;
 	h->kill_at = NEVER;
-	h->last = h->next;
+	hook_done(h);
 }
 
 static void
@@ -744,8 +752,7 @@ hook_print(struct hook *h)
 		h->said = errno;
 		h->status = 1;
 	}
-	h->pending = 0;
-	h->last = h->next;
+	hook_done(h);
 }
 
 /* Newer values have waited too long: ends the run with its children. */
@@ -855,7 +862,6 @@ struct map {                    /* what is used most comes first: see size */
 	const struct config *cfg;
 	struct wake *w;
 	int64_t k;		/* ms between keep-alives */
-	int64_t held;		/* ms: when a flow last answered */
 	int64_t confirmed;      /* ms: when one last said what was announced */
 	int64_t serve_at;	/* ms: when the port may be tried again */
 	int64_t keep_due;	/* ms: when a keeper is to start */
@@ -870,9 +876,10 @@ struct map {                    /* what is used most comes first: see size */
 	int depends;		/* the mapping depends on the destination */
 	int quit;		/* the signal that ends us, 0: run on */
 	int stun_turn, http_turn;	/* which server comes next */
-	struct mapping said;	/* what was announced; family 0: nothing */
 	struct ask ask[ASKS];
+	struct mapping said;	/* what was announced; family 0: nothing */
 	struct keeper keep[KEEPERS];
+	int64_t held;		/* ms: when a flow last answered */
 	const struct server *first;	/* who told the first mapping */
 	struct doubt doubt;
 	struct local local;
@@ -1179,12 +1186,9 @@ port_socket(struct map *m, enum local_role role, int64_t now)
 		tries = 1;
 	if (tries > 16)
 		tries = 16;
-	fd = local_socket(&m->local, role, &why);
-	while (fd < 0 && tries-- > 0 &&
-	    (errno == EADDRINUSE || errno == EACCES)) {
+	while ((fd = local_socket(&m->local, role, &why)) < 0 &&
+	    tries-- > 0 && (errno == EADDRINUSE || errno == EACCES))
 		port_next(m);
-		fd = local_socket(&m->local, role, &why);
-	}
 	if (fd < 0)
 		port_trouble(m, why, now);
 	else if (m->port_error)
@@ -1291,7 +1295,7 @@ renew(struct map *m, int64_t now)
 }
 
 /* TCP: when a new flow is to check next; in UDP the holder's are new */
-static int64_t
+static NOINLINE int64_t
 next_check(const struct map *m, int64_t now)
 {
 	return is_udp(m) || m->cfg->once ? NEVER : now + m->k * m->cfg->cycle;
@@ -1347,7 +1351,7 @@ next_flow(const struct map *m, int64_t born, int64_t now)
 }
 
 /* when an attempt that starts now has failed */
-static int64_t
+static NOINLINE int64_t
 limit(const struct map *m, int64_t now)
 {
 	return now + (holds(m, now) ? ANSWER_LIMIT : HARD_LIMIT);
@@ -1957,11 +1961,9 @@ keeps_step(struct map *m, int64_t now)
 static void
 server_looked(struct map *m, struct server *s, int found, int64_t now)
 {
-	if (found) {
-		s->addrs = s->lookup.got;
-		s->looked = now;
+	if (found)
 		check_fake(m, &s->addrs.a[0], s->host->name);
-	} else if (!s->addrs.n)
+	else if (!s->addrs.n)
 		server_failed(m, s, NULL, 0, s->lookup.gai, now);
 }
 
@@ -1975,8 +1977,6 @@ target_looked(struct map *m, int found, int64_t now)
 		if (s->fails)
 			warn("target %s: found again", s->host->name);
 		s->fails = 0;
-		s->addrs = s->lookup.got;
-		s->looked = now;
 		target_set(m);
 		return;
 	}
@@ -2006,6 +2006,10 @@ lookups_step(struct map *m, int64_t now)
 
 	for (s = m->server; s <= m->target; s++) {
 		r = lookup_step(&s->lookup, m->w, now);
+		if (r > 0) {
+			s->addrs = s->lookup.got;
+			s->looked = now;
+		}
 		if (r && s == m->target)
 			target_looked(m, r > 0, now);
 		else if (r)

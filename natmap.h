@@ -141,8 +141,6 @@ void random_bytes(void *p, size_t n);
 uint32_t random_below(uint32_t n);
 /* forgets all slots and the deadline */
 void wake_clear(struct wake *w);
-/* makes room for n slots in all; -1 with ENOMEM */
-int wake_reserve(struct wake *w, int n);
 /* asks for events of fd; returns its slot, -1 for an fd of -1 or no memory */
 int wake_on(struct wake *w, int fd, int events);
 /* asks for a wake-up not later than when */
@@ -168,6 +166,22 @@ void idle_drop(struct idle *e);
 /* the entry that has been idle longest, NULL when the list is empty */
 struct idle *idle_oldest(const struct idle *head);
 
+/* timer.c: descriptors */
+
+/* 1 when errno is no error: try again when poll says so */
+int fd_again(void);
+/* sets O_NONBLOCK and FD_CLOEXEC; -1 with errno */
+int fd_setup(int fd);
+/* setsockopt of an int */
+int fd_option(int fd, int level, int name, int value);
+/* TCP: small writes go at once, and a vanished peer is found by the kernel,
+ * which asks count times, every so many s, after idle s without a byte */
+void fd_probes(int fd, int idle, int every, int count);
+/* on: close sends a reset, and frees the 4-tuple at once */
+void fd_abortive(int fd, int on);
+/* closes fd and keeps errno */
+void fd_close(int fd);
+
 /* timer.c: signals and children */
 
 /* catches TERM, INT, HUP, CHLD, USR1 into a pipe and ignores PIPE; returns the
@@ -182,8 +196,6 @@ void signals_close(void);
 void files_raise(void);
 /* how many descriptors we may have now */
 int files_now(void);
-/* sets O_NONBLOCK and FD_CLOEXEC; -1 with errno */
-int fd_setup(int fd);
 /* forks; in the child dispositions and mask are the defaults, RLIMIT_NOFILE
  * is as it was at start.  -1 with errno */
 pid_t child_fork(void);
@@ -195,10 +207,8 @@ struct lookup {
 	int slot;
 	pid_t pid;
 	int64_t deadline;
-	size_t len;
 	int gai;		/* EAI_ code of a failure, 0: errno */
 	struct addrs got;	/* the answer after step returned 1 */
-	unsigned char buf[1 + MAX_ADDRS * sizeof(union addr)];
 };
 
 void lookup_init(struct lookup *l);

@@ -152,13 +152,6 @@ unset(struct session *s, int flag)
 	s->flags = (uint16_t)(s->flags & ~flag);
 }
 
-/* Not an error: try again when poll says so. */
-static int
-not_yet(int e)
-{
-	return e == EAGAIN || e == EWOULDBLOCK || e == EINTR;
-}
-
 static int64_t
 min64(int64_t a, int64_t b)
 {
@@ -302,16 +295,6 @@ leg_close(struct relay *r, struct session *s, int i)
 	s->fd[i] = -1;
 }
 
-/* Close will send a reset. */
-static void
-linger_none(int fd)
-{
-	struct linger l = { 1, 0 };
-
-	if (fd != -1)
-		setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof l);
-}
-
 static void
 pipe_close(struct hold *h)
 {
@@ -401,7 +384,7 @@ end(struct relay *r, struct session *s, enum relay_why why)
 		if (!r->udp)
 			release(r, s, i);
 		if (why == WHY_ERROR || why == WHY_REFUSED)
-			linger_none(s->fd[i]);
+			fd_abortive(s->fd[i], 1);
 		leg_close(r, s, i);
 	}
 	if (r->udp)
@@ -456,28 +439,14 @@ fd_accept(int listener, union addr *from)
 #endif
 }
 
-static int
-option(int fd, int level, int name, int value)
-{
-	return setsockopt(fd, level, name, &value, sizeof value);
-}
-
-/* Small writes go at once, and a vanished peer is found in two and a half
- * minutes.  What a listener has, its connections inherit. */
+/* A vanished peer is found in two and a half minutes.  What a listener has,
+ * its connections inherit. */
 static void
 tune(const struct relay *r, int fd)
 {
 	int k = r->cfg->keepalive < 30 ? r->cfg->keepalive : 30;
 
-	option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-	option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-#ifdef TCP_KEEPIDLE
-	option(fd, IPPROTO_TCP, TCP_KEEPIDLE, k);
-	option(fd, IPPROTO_TCP, TCP_KEEPINTVL, k);
-	option(fd, IPPROTO_TCP, TCP_KEEPCNT, 120 / k);
-#else
-	(void)k;
-#endif
+	fd_probes(fd, k, k, 120 / k);
 }
 
 static void
@@ -502,10 +471,10 @@ static void
 tell_addresses(const struct relay *r)
 {
 	if (r->local.sa.sa_family == AF_INET6)
-		option(r->fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+		fd_option(r->fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
 #ifdef IP_PKTINFO
 	else
-		option(r->fd, IPPROTO_IP, IP_PKTINFO, 1);
+		fd_option(r->fd, IPPROTO_IP, IP_PKTINFO, 1);
 #endif
 }
 
@@ -702,7 +671,7 @@ flush(struct relay *r, struct session *s, int i)
 		else
 			n = fd_splice(h->fd[0], s->fd[!i], h->n);
 		if (n <= 0) {
-			if (n == -1 && !not_yet(errno))
+			if (n == -1 && !fd_again())
 				fail(s, !i, errno);
 			return 0;
 		}
@@ -732,7 +701,7 @@ take_chunk(struct relay *r, struct session *s, int i)
 	if (n == (ssize_t)most)
 		set(s, BULK << i);
 	sent = send(s->fd[!i], buf, (size_t)n, 0);
-	if (sent == -1 && !not_yet(errno)) {
+	if (sent == -1 && !fd_again()) {
 		fail(s, !i, errno);
 		return n;
 	}
@@ -783,7 +752,7 @@ carry(struct relay *r, struct session *s, int i)
 	while (flush(r, s, i) && n >= BULK_LEAST && total < TURN &&
 	    !has(s, GOT_EOF << i) && !has(s, BROKEN << !i)) {
 		n = take(r, s, i);
-		if (n == -1 && not_yet(errno))
+		if (n == -1 && fd_again())
 			return;
 		if (n == -1)
 			fail(s, i, errno);
@@ -1052,7 +1021,7 @@ spare_drop(struct relay *r)
 }
 
 /* Counts a session that has its descriptors. */
-static void
+static NOINLINE void
 enrol(struct relay *r, struct session *s)
 {
 	s->born = (uint32_t)(r->now / 1000);
@@ -1061,8 +1030,15 @@ enrol(struct relay *r, struct session *s)
 	r->ever++;
 }
 
+static NOINLINE void
+tell_used(const struct relay *r)
+{
+	if (r->calls.used)
+		r->calls.used(r->calls.arg, r->now);
+}
+
 /* Starts the session of a client and takes it as far as it goes at once. */
-static void
+static NOINLINE void
 welcome(struct relay *r, int fd, const union addr *client)
 {
 	struct session *s = r->spare;
@@ -1073,8 +1049,7 @@ welcome(struct relay *r, int fd, const union addr *client)
 	enrol(r, s);
 	if (dial_next(r, s) == 0)
 		step_waiting(r, s);
-	if (r->calls.used)
-		r->calls.used(r->calls.arg, r->now);
+	tell_used(r);
 }
 
 static void
@@ -1093,7 +1068,7 @@ accept_some(struct relay *r)
 		fd = fd_accept(r->fd, &client);
 		if (fd == -1 && errno == ECONNABORTED)
 			continue;
-		if (fd == -1 && not_yet(errno))
+		if (fd == -1 && fd_again())
 			return;
 		if (fd == -1)
 			break;
@@ -1296,7 +1271,7 @@ send_batch(struct relay *r, int fd, struct batch *b, int first, int last,
 			first += (int)b->out[k].msg_hdr.msg_iovlen;
 		if (n > 0)
 			continue;
-		if (not_yet(errno))
+		if (fd_again())
 			return;
 		if (errno == EIO || errno == EOPNOTSUPP)
 			r->segment = 0;
@@ -1308,7 +1283,7 @@ send_batch(struct relay *r, int fd, struct batch *b, int first, int last,
 }
 
 /* Counts and touches for datagrams first to last - 1 from leg i. */
-static void
+static NOINLINE void
 count_batch(struct relay *r, struct session *s, struct batch *b, int i,
     int first, int last)
 {
@@ -1352,8 +1327,7 @@ client_new(struct relay *r, const union addr *from, const union addr *to)
 	s->u.next = *bucket(r, from);
 	*bucket(r, from) = s;
 	enrol(r, s);
-	if (r->calls.used)
-		r->calls.used(r->calls.arg, r->now);
+	tell_used(r);
 	return s;
 }
 
@@ -1421,7 +1395,7 @@ answer(struct relay *r, struct session *s)
 		return;
 	do	/* a refusal only tells of a datagram that is lost */
 		n = read_batch(b, s->fd[1]);
-	while (n == -1 && !not_yet(errno) && ++tries < 4);
+	while (n == -1 && !fd_again() && ++tries < 4);
 	if (n <= 0)
 		return;
 	unset(s, WAITING);
@@ -1736,7 +1710,7 @@ relay_start(struct relay *r, const struct config *cfg,
     const struct relay_calls *calls, int fd, int64_t now)
 {
 	socklen_t len = sizeof r->local;
-	int e, k;
+	int k;
 
 	memset(r, 0, sizeof *r);
 	r->calls = *calls;
@@ -1756,9 +1730,7 @@ relay_start(struct relay *r, const struct config *cfg,
 		idle_init(&r->list[k]);
 	if (getsockname(fd, &r->local.sa, &len) == -1 || (r->udp &&
 	    !(r->hash = calloc(BUCKETS, sizeof *r->hash)))) {
-		e = errno;
-		close(fd);
-		errno = e;
+		fd_close(fd);
 		return -1;
 	}
 	r->cfg = cfg;
@@ -1767,7 +1739,7 @@ relay_start(struct relay *r, const struct config *cfg,
 		tell_addresses(r);
 		/* A kernel that does not know it would send one datagram. */
 		if (UDP_SEGMENT &&
-		    option(fd, IPPROTO_UDP, UDP_SEGMENT, 0) == 0)
+		    fd_option(fd, IPPROTO_UDP, UDP_SEGMENT, 0) == 0)
 			r->segment = SEGMENTED;
 	} else {
 		tune(r, fd);

@@ -28,7 +28,6 @@
 #ifdef NATMAP_PORTABLE		/* to test here what is built elsewhere */
 #undef SO_BINDTODEVICE
 #undef SO_MARK
-#undef TCP_KEEPIDLE
 #undef TCP_USER_TIMEOUT
 #endif
 
@@ -45,21 +44,6 @@ static const int send_at[] = { 0, 500, 1500 };
 /*
  * The mapped port's sockets.
  */
-
-static void
-close_keep_errno(int fd)
-{
-	int err = errno;
-
-	close(fd);
-	errno = err;
-}
-
-static int
-set_option(int fd, int level, int name, int value)
-{
-	return setsockopt(fd, level, name, &value, sizeof value);
-}
 
 static int
 set_device(int fd, const char *dev)
@@ -79,7 +63,7 @@ static int
 set_mark(int fd, uint32_t mark)
 {
 #ifdef SO_MARK
-	return set_option(fd, SOL_SOCKET, SO_MARK, (int)mark);
+	return fd_option(fd, SOL_SOCKET, SO_MARK, (int)mark);
 #else
 	(void)fd;
 	(void)mark;
@@ -89,25 +73,29 @@ set_mark(int fd, uint32_t mark)
 }
 
 /* Lets sockets on one port listen beside each other. */
-static int
+static NOINLINE int
 set_reuseport(int fd)
 {
 #ifdef SO_REUSEPORT
-	return set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+	return fd_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
 #else
 	(void)fd;
 	return 0;
 #endif
 }
 
-/* What two sockets must both have to share a port; UDP shares by SO_REUSEADDR
- * whatever the uid, and SO_REUSEPORT would take turns with the service. */
+/* The flags that sockets of a role have when they are bound.  Two that share
+ * a port must both have them; UDP shares by SO_REUSEADDR whatever the uid, and
+ * SO_REUSEPORT would take turns with the service. */
 static int
-set_shared(int fd, int type)
+set_role(int fd, int type, enum local_role role)
 {
-	if (set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1) == -1)
+	if (role == LOCAL_SERVER && type == SOCK_DGRAM)
+		return 0;
+	if (fd_option(fd, SOL_SOCKET, SO_REUSEADDR, 1) == -1)
 		return -1;
-	return type == SOCK_STREAM ? set_reuseport(fd) : 0;
+	return role == LOCAL_FLOW && type == SOCK_STREAM ?
+	    set_reuseport(fd) : 0;
 }
 
 static int
@@ -138,14 +126,12 @@ static int
 socket_as(uid_t uid, int family, int type)
 {
 	uid_t me = geteuid();
-	int fd, err, changed;
+	int fd, changed;
 
-	changed = uid != 0 && uid != me && set_euid(uid) == 0;
+	changed = uid != 0 && set_euid(uid) == 0;
 	fd = socket(family, type, 0);
-	err = errno;
 	if (changed && set_euid(me) == -1)
 		abort();
-	errno = err;
 	return fd;
 }
 
@@ -159,10 +145,10 @@ plain_socket(const struct local *l, int type)
 	if (fd == -1)
 		return -1;
 	if (fd_setup(fd) == -1 || (l->family == AF_INET6 &&
-	    set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) == -1) ||
+	    fd_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) == -1) ||
 	    (l->marked && set_mark(fd, l->mark) == -1) ||
 	    local_rebind(l, fd) == -1) {
-		close_keep_errno(fd);
+		fd_close(fd);
 		return -1;
 	}
 	return fd;
@@ -181,17 +167,6 @@ bind_port(const struct local *l, int fd, int port)
 	return bind(fd, &a.sa, addr_len(&a));
 }
 
-/* The flags that sockets of a role have when they are bound. */
-static int
-set_role(const struct local *l, int fd, enum local_role role)
-{
-	if (role == LOCAL_FLOW)
-		return set_shared(fd, l->type);
-	if (l->type == SOCK_STREAM)
-		return set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-	return 0;
-}
-
 /* A port that the kernel chooses is bound without flags, or it might be one
  * that others share. */
 static int
@@ -199,11 +174,9 @@ take_port(struct local *l, int fd, enum local_role role)
 {
 	union addr a;
 
-	if (l->port != 0)
-		return set_role(l, fd, role) == -1 ? -1 :
-		    bind_port(l, fd, l->port);
-	if (bind_port(l, fd, 0) == -1 || get_local(fd, &a) == -1 ||
-	    set_role(l, fd, role) == -1)
+	if ((l->port != 0 && set_role(fd, l->type, role) == -1) ||
+	    bind_port(l, fd, l->port) == -1 || get_local(fd, &a) == -1 ||
+	    (l->port == 0 && set_role(fd, l->type, role) == -1))
 		return -1;
 	l->port = addr_port(&a);
 	return 0;
@@ -220,7 +193,7 @@ bound_socket(struct local *l, enum local_role role)
 	if (take_port(l, fd, role) == -1 ||
 	    (role == LOCAL_SERVER && l->type == SOCK_STREAM &&
 	    (listen(fd, SOMAXCONN) == -1 || set_reuseport(fd) == -1))) {
-		close_keep_errno(fd);
+		fd_close(fd);
 		return -1;
 	}
 	return fd;
@@ -245,7 +218,7 @@ local_source(const struct local *l, const union addr *to, union addr *src)
 		r = connect(fd, &to->sa, addr_len(to));
 	if (r == 0)
 		r = get_local(fd, src);
-	close_keep_errno(fd);
+	fd_close(fd);
 	if (r == 0)
 		addr_set_port(src, l->port);
 	return r;
@@ -347,13 +320,15 @@ add_holder(struct holders *hs, const struct holder *h)
 }
 
 static int
-read_table(struct holders *hs, const char *path, const struct local *l)
+read_table(struct holders *hs, const char *six, const struct local *l)
 {
 	struct text t;
 	struct holder h;
-	char *line;
+	char path[32], *line;
 	int r = 0;
 
+	fmt(path, sizeof path, l->type == SOCK_STREAM ? "/proc/net/tcp%s" :
+	    "/proc/net/udp%s", six);
 	t.at = t.have = 0;
 	t.fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (t.fd == -1)
@@ -361,7 +336,7 @@ read_table(struct holders *hs, const char *path, const struct local *l)
 	while (r == 0 && (line = next_line(&t)) != NULL)
 		if (parse_holder(line, l->port, l->type, &h))
 			r = add_holder(hs, &h);
-	close_keep_errno(t.fd);
+	fd_close(t.fd);
 	return r;
 }
 
@@ -424,14 +399,12 @@ search_processes(struct holders *hs)
 static int
 find_holders(struct holders *hs, const struct local *l)
 {
-	int tcp = l->type == SOCK_STREAM;
 	int r = 0;
 
 	memset(hs, 0, sizeof *hs);
 	if (l->family == AF_INET)
-		r = read_table(hs, tcp ? "/proc/net/tcp" : "/proc/net/udp", l);
-	if (read_table(hs, tcp ? "/proc/net/tcp6" : "/proc/net/udp6", l) == -1
-	    && l->family == AF_INET6)
+		r = read_table(hs, "", l);
+	if (read_table(hs, "6", l) == -1 && l->family == AF_INET6)
 		r = -1;
 	if (r == 0 && hs->n > 0)
 		r = search_processes(hs);
@@ -444,10 +417,8 @@ first_holder(const struct holders *hs)
 {
 	const struct holder *h, *best = NULL;
 	int rank, top = -1;
-	size_t i;
 
-	for (i = 0; i < hs->n; i++) {
-		h = &hs->h[i];
+	for (h = hs->h; h < hs->h + hs->n; h++) {
 		rank = h->listening * 2 + (h->pid != getpid());
 		if (rank > top) {
 			top = rank;
@@ -501,10 +472,11 @@ local_owner(const struct local *l, struct owner *o)
  * outside, ours is created under its uid.
  */
 
-static const char no_proc[] = "sharing it needs /proc";
-static const char not_root[] = "sharing it needs root";
-static const char old_kernel[] = "sharing it needs Linux 5.6";
-static const char kernel_socket[] = "the kernel itself holds it (WireGuard?)";
+static const char *const no_proc = "sharing it needs /proc";
+static const char *const not_root = "sharing it needs root";
+static const char *const old_kernel = "sharing it needs Linux 5.6";
+static const char *const kernel_socket =
+    "the kernel itself holds it (WireGuard?)";
 
 #if defined __linux__ && !defined NATMAP_PORTABLE
 /* Numbers that are the same everywhere, but for the base of mips. */
@@ -534,7 +506,7 @@ copy_fd(pid_t pid, int fd)
 	if (pidfd == -1)
 		return -1;
 	copy = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
-	close_keep_errno(pidfd);
+	fd_close(pidfd);
 	return copy;
 }
 #else
@@ -549,7 +521,7 @@ copy_fd(pid_t pid, int fd)
 #endif
 
 /* Makes one socket shareable; returns what is in the way, or NULL. */
-static const char *
+static NOINLINE const char *
 share_holder(const struct holder *h, int type)
 {
 	int fd;
@@ -560,7 +532,7 @@ share_holder(const struct holder *h, int type)
 	if (fd == -1)
 		return errno == ENOSYS ? old_kernel :
 		    errno == EPERM || errno == EACCES ? not_root : NULL;
-	set_shared(fd, type);
+	set_role(fd, type, LOCAL_FLOW);
 	close(fd);
 	return NULL;
 }
@@ -678,7 +650,7 @@ is_answer(const unsigned char *p, size_t n, const unsigned char id[STUN_ID])
 
 /* The first of several counts (section 14).  Attributes that we do not know
  * are passed over, the required ones of old servers too. */
-static void
+static NOINLINE void
 keep_value(struct answer *a, unsigned int type, const unsigned char *p,
     size_t n)
 {
@@ -794,35 +766,14 @@ stun_decode(const unsigned char *p, size_t n, const unsigned char id[STUN_ID],
  * What both kinds of flow to a server do.
  */
 
-static int
-not_yet(void)
-{
-	return errno == EAGAIN || errno == EINTR;
-}
-
 /* Dead peers are found by the kernel, with no wake-up of ours. */
 static void
 set_probes(int fd)
 {
-	set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-	set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-#ifdef TCP_KEEPIDLE
-	set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, PROBE_IDLE);
-	set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, PROBE_EVERY);
-	set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, PROBES);
-#endif
+	fd_probes(fd, PROBE_IDLE, PROBE_EVERY, PROBES);
 #ifdef TCP_USER_TIMEOUT
-	set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, UNSENT_MAX);
+	fd_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, UNSENT_MAX);
 #endif
-}
-
-/* An abortive close sends a reset and frees the 4-tuple at once. */
-static void
-set_abortive(int fd, int on)
-{
-	struct linger lg = { on, 0 };
-
-	setsockopt(fd, SOL_SOCKET, SO_LINGER, &lg, sizeof lg);
 }
 
 /* 1 connected, 0 under way, -1 */
@@ -842,7 +793,7 @@ flow_write(int fd, const void *p, size_t n, size_t *left)
 
 	sent = send(fd, (const char *)p + (n - *left), *left, 0);
 	if (sent == -1)
-		return not_yet() ? 0 : -1;
+		return fd_again() ? 0 : -1;
 	*left -= (size_t)sent;
 	return 0;
 }
@@ -855,7 +806,7 @@ flow_read(int fd, void *p, size_t n)
 
 	got = recv(fd, p, n, 0);
 	if (got == -1)
-		return not_yet() ? 0 : -1;
+		return fd_again() ? 0 : -1;
 	if (got == 0) {
 		errno = ECLOSED;
 		return -1;
@@ -905,7 +856,7 @@ binding_fail(struct binding *b)
 	int err = errno;
 
 	if (!b->udp && err == ECLOSED)
-		set_abortive(b->fd, 0);
+		fd_abortive(b->fd, 0);
 	binding_stop(b);
 	errno = err;
 	return -1;
@@ -921,7 +872,7 @@ send_datagram(const struct binding *b, const unsigned char buf[STUN_HEADER])
 		    addr_len(&b->peer));
 	else
 		n = send(b->fd, buf, STUN_HEADER, 0);
-	return n == -1 && !not_yet() && errno != ENOBUFS ? -1 : 0;
+	return n == -1 && !fd_again() && errno != ENOBUFS ? -1 : 0;
 }
 
 static int
@@ -968,7 +919,7 @@ binding_start(struct binding *b, int fd, int shared, int udp,
 	b->born = now;
 	if (!udp) {
 		set_probes(fd);
-		set_abortive(fd, 1);
+		fd_abortive(fd, 1);
 	}
 	if (!shared)
 		r = flow_connect(fd, peer);
@@ -1046,7 +997,7 @@ read_datagrams(struct binding *b)
 	for (i = 0; i < DATAGRAMS; i++) {
 		n = recv(b->fd, b->buf, sizeof b->buf, 0);
 		if (n == -1)
-			return not_yet() ? 0 : -1;
+			return fd_again() ? 0 : -1;
 		if ((size_t)n == sizeof b->buf)
 			continue;
 		r = take_datagram(b, b->buf, (size_t)n);
@@ -1152,94 +1103,80 @@ is_digit(int c)
 	return c >= '0' && c <= '9';
 }
 
-/* "HTTP/1.x NNN", then a space or the end; h->line ends in a NUL. */
+/* "HTTP/1.0 000", whatever the digits, then a space or the end; h->line ends
+ * in a NUL. */
 static enum http_reply
 status_line(struct http_reader *h)
 {
-	const char *s = h->line;
+	const char *form, *s = h->line;
 
-	if (strncmp(s, "HTTP/1.", 7) != 0 || !is_digit(s[7]) || s[8] != ' ' ||
-	    !is_digit(s[9]) || !is_digit(s[10]) || !is_digit(s[11]) ||
-	    (s[12] != ' ' && s[12] != '\0'))
+	for (form = "HTTP/1.0 000"; *form != '\0'; form++, s++)
+		if (*form == '0' ? !is_digit(*s) : *s != *form)
+			return HTTP_BAD;
+	if (*s != ' ' && *s != '\0')
 		return HTTP_BAD;
-	h->status = (s[9] - '0') * 100 + (s[10] - '0') * 10 + s[11] - '0';
-	h->close = s[7] == '0';
+	h->status = (int)strtol(h->line + 9, NULL, 10);
+	h->close = h->line[7] == '0';
 	h->timeout = h->max = -1;
 	h->state = FIELDS;
 	return h->status < 100 || h->status == 101 ? HTTP_BAD : HTTP_MORE;
 }
 
-/* The value of a field of that name, or NULL. */
-static const char *
-field(const char *line, const char *name)
+/* What follows name, in whatever case, at the start of s, or NULL. */
+static NOINLINE char *
+after(char *s, const char *name)
 {
 	size_t n = strlen(name);
 
-	return strncasecmp(line, name, n) == 0 && line[n] == ':' ?
-	    line + n + 1 : NULL;
+	return strncasecmp(s, name, n) == 0 ? s + n : NULL;
 }
 
-/* The number after name in a token, or old. */
-static int
-parameter(const char *token, const char *name, int old)
+/* The number after name in a token. */
+static void
+parameter(char *token, const char *name, int *value)
 {
-	size_t n = strlen(name);
+	const char *s = after(token, name);
 	unsigned long v;
 
-	if (strncasecmp(token, name, n) != 0 || !is_digit(token[n]))
-		return old;
-	v = strtoul(token + n, NULL, 10);
-	return v > INT_MAX ? INT_MAX : (int)v;
-}
-
-static int
-is_token(const char *token, size_t n, const char *name)
-{
-	return strlen(name) == n && strncasecmp(token, name, n) == 0;
+	if (s == NULL || !is_digit(*s))
+		return;
+	v = strtoul(s, NULL, 10);
+	*value = v > INT_MAX ? INT_MAX : (int)v;
 }
 
 /* RFC 9112 section 9.3: "close" wins, wherever it stands. */
 static void
-connection_token(struct http_reader *h, const char *s, size_t n)
+connection_token(struct http_reader *h, char *s)
 {
-	if (is_token(s, n, "close"))
+	if (strcasecmp(s, "close") == 0)
 		h->close = 2;
-	else if (is_token(s, n, "keep-alive") && h->close == 1)
+	else if (strcasecmp(s, "keep-alive") == 0 && h->close == 1)
 		h->close = 0;
 }
 
 static void
-keep_alive_token(struct http_reader *h, const char *s, size_t n)
+keep_alive_token(struct http_reader *h, char *s)
 {
-	(void)n;
-	h->timeout = parameter(s, "timeout=", h->timeout);
-	h->max = parameter(s, "max=", h->max);
+	parameter(s, "timeout=", &h->timeout);
+	parameter(s, "max=", &h->max);
 }
 
 static void
-each_token(struct http_reader *h, const char *s,
-    void (*f)(struct http_reader *h, const char *s, size_t n))
+each_token(struct http_reader *h, const char *name,
+    void (*f)(struct http_reader *h, char *s))
 {
-	size_t n;
+	char *s = after(h->line, name);
 
-	for (s += strspn(s, " \t,"); *s != '\0'; s += strspn(s, " \t,")) {
-		n = strcspn(s, " \t,");
-		f(h, s, n);
-		s += n;
-	}
+	if (s != NULL)
+		for (s = strtok(s, " \t,"); s; s = strtok(NULL, " \t,"))
+			f(h, s);
 }
 
 static void
 field_line(struct http_reader *h)
 {
-	const char *value;
-
-	value = field(h->line, "Connection");
-	if (value != NULL)
-		each_token(h, value, connection_token);
-	value = field(h->line, "Keep-Alive");
-	if (value != NULL)
-		each_token(h, value, keep_alive_token);
+	each_token(h, "Connection:", connection_token);
+	each_token(h, "Keep-Alive:", keep_alive_token);
 }
 
 static enum http_reply
@@ -1295,7 +1232,7 @@ keepalive_stop(struct keepalive *k, int abort)
 {
 	if (k->fd != -1) {
 		if (abort)
-			set_abortive(k->fd, 1);
+			fd_abortive(k->fd, 1);
 		close(k->fd);
 	}
 	k->fd = k->slot = -1;
@@ -1342,7 +1279,7 @@ send_head(struct keepalive *k, int again)
 	return k->left == 0 ? 0 : flow_write(k->fd, buf, n, &k->left);
 }
 
-static int
+static NOINLINE int
 ask_head(struct keepalive *k, int64_t now)
 {
 	k->state = K_ASKING;

@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <netinet/tcp.h>
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -35,26 +36,28 @@ static struct rlimit files;	/* RLIMIT_NOFILE at start, for children */
 struct text {
 	char *p, *end;          /* what is beyond end is counted, not stored */
 	size_t n;
+	size_t width;		/* of this conversion, and its flag */
+	char flag;
 };
 
 static void
-text_put(struct text *t, const char *s, size_t n, size_t width, char flag)
+text_put(struct text *t, const char *s, size_t n)
 {
-	size_t pad = width > n ? width - n : 0, i;
+	size_t pad = t->width > n ? t->width - n : 0, i;
 
 	for (i = 0; i < pad + n; i++, t->n++) {
 		if (t->p == t->end)
 			continue;
-		if (flag == '-')
+		if (t->flag == '-')
 			*t->p++ = i < n ? s[i] : ' ';
 		else
-			*t->p++ = i >= pad ? s[i - pad] : flag ? flag : ' ';
+			*t->p++ = i >= pad ? s[i - pad] :
+			    t->flag ? t->flag : ' ';
 	}
 }
 
 static void
-text_number(struct text *t, unsigned long long u, unsigned base, int minus,
-    size_t width, char flag)
+text_number(struct text *t, unsigned long long u, unsigned base, int minus)
 {
 	char digits[24], *p = digits + sizeof digits;
 
@@ -63,7 +66,7 @@ text_number(struct text *t, unsigned long long u, unsigned base, int minus,
 	while ((u /= base) != 0);
 	if (minus)
 		*--p = '-';
-	text_put(t, p, (size_t)(digits + sizeof digits - p), width, flag);
+	text_put(t, p, (size_t)(digits + sizeof digits - p));
 }
 
 /* the argument of %d, %u or %x with so many l */
@@ -80,55 +83,54 @@ text_arg(va_list *ap, int longs, int is_signed)
 }
 
 /* One conversion; returns what follows it in the format. */
-static const char *
+static NOINLINE const char *
 text_convert(struct text *t, const char *f, va_list *ap)
 {
-	int longs = 0;
-	size_t width, most = SIZE_MAX;
+	int longs = 0, minus;
+	size_t most = SIZE_MAX;
 	const char *s;
 	long long n;
-	char c, flag = 0;
+	char c;
 
+	t->flag = 0;
 	if (*f == '-' || *f == '0')
-		flag = *f++;
-	width = *f >= '1' && *f <= '9' ? strtoul(f, (char **)&f, 10) : 0;
+		t->flag = *f++;
+	t->width = *f >= '1' && *f <= '9' ? strtoul(f, (char **)&f, 10) : 0;
 	if (*f == '.' && f[1] == '*') {
 		most = (size_t)va_arg(*ap, int);
 		f += 2;
 	} else if (*f == '.')
 		most = strtoul(f + 1, (char **)&f, 10);
-	while (*f == 'l')
-		longs += *f++ == 'l';
+	for (; *f == 'l'; f++)
+		longs++;
 	if (*f == 's') {
 		s = va_arg(*ap, const char *);
-		text_put(t, s, strnlen(s, most), width, flag);
-	} else if (*f == 'c' || *f == '%') {
-		c = *f == 'c' ? (char)va_arg(*ap, int) : '%';
-		text_put(t, &c, 1, width, flag);
+		text_put(t, s, strnlen(s, most));
+	} else if (*f == 'c') {
+		c = (char)va_arg(*ap, int);
+		text_put(t, &c, 1);
 	} else {
 		n = text_arg(ap, longs, *f == 'd');
-		if (*f == 'd' && n < 0)
-			text_number(t, -(unsigned long long)n, 10, 1, width,
-			    flag);
-		else
-			text_number(t, (unsigned long long)n,
-			    *f == 'x' ? 16 : 10, 0, width, flag);
+		minus = *f == 'd' && n < 0;
+		text_number(t, minus ? -(unsigned long long)n :
+		    (unsigned long long)n, *f == 'x' ? 16 : 10, minus);
 	}
+	t->width = 0;
 	return f + 1;
 }
 
 int
 vfmt(char *buf, size_t size, const char *f, va_list ap)
 {
-	struct text t = { buf, buf + size - 1, 0 };
+	struct text t = { buf, buf + size - 1, 0, 0, 0 };
 	va_list copy;
 
 	va_copy(copy, ap);
 	while (*f)
-		if (*f++ == '%')
+		if (*f == '%' && *++f != '%')
 			f = text_convert(&t, f, &copy);
 		else
-			text_put(&t, f - 1, 1, 0, 0);
+			text_put(&t, f++, 1);
 	va_end(copy);
 	*t.p = '\0';
 	return (int)t.n;
@@ -183,17 +185,15 @@ addr_same_host(const union addr *a, const union addr *b)
 int
 addr_any(const union addr *a)
 {
-	static const union addr zero;
-	union addr any = zero;
-
-	any.sa.sa_family = a->sa.sa_family;
-	return addr_same_host(a, &any);
+	return a->sa.sa_family == AF_INET6 ?
+	    IN6_IS_ADDR_UNSPECIFIED(&a->in6.sin6_addr) :
+	    a->in.sin_addr.s_addr == INADDR_ANY;
 }
 
 int
 addr_same(const union addr *a, const union addr *b)
 {
-	return addr_same_host(a, b) && addr_port(a) == addr_port(b);
+	return addr_port(a) == addr_port(b) && addr_same_host(a, b);
 }
 
 /* RFC 5952: the longest run of zero groups, two or more, becomes "::". */
@@ -225,14 +225,12 @@ v6_text(const unsigned char *b, char *buf, size_t size)
 char *
 addr_host(const union addr *a, char buf[ADDR_TEXT])
 {
-	unsigned char b[4];
+	const unsigned char *b = (const void *)&a->in.sin_addr;
 	size_t n;
 
 	buf[0] = '\0';
-	if (a->sa.sa_family == AF_INET) {
-		memcpy(b, &a->in.sin_addr, sizeof b);
+	if (a->sa.sa_family == AF_INET)
 		fmt(buf, ADDR_TEXT, "%d.%d.%d.%d", b[0], b[1], b[2], b[3]);
-	}
 	if (a->sa.sa_family == AF_INET6) {
 		v6_text(a->in6.sin6_addr.s6_addr, buf, ADDR_TEXT);
 		n = strlen(buf);
@@ -247,10 +245,9 @@ char *
 addr_text(const union addr *a, char buf[ADDR_TEXT])
 {
 	char host[ADDR_TEXT];
-	int v6 = a->sa.sa_family == AF_INET6;
 
-	fmt(buf, ADDR_TEXT, "%s%.54s%s:%d", v6 ? "[" : "",
-	    addr_host(a, host), v6 ? "]" : "", addr_port(a));
+	fmt(buf, ADDR_TEXT, a->sa.sa_family == AF_INET6 ? "[%.54s]:%d" :
+	    "%.54s:%d", addr_host(a, host), addr_port(a));
 	return buf;
 }
 
@@ -301,7 +298,7 @@ random_poor(unsigned char *p, size_t n)
 	clock_gettime(CLOCK_REALTIME, &ts);
 	x ^= (uint64_t)ts.tv_nsec << 32 ^ (uint64_t)getpid();
 	for (; n > 0; n--, *p++ = (unsigned char)(x >> 56))
-		x = x * 6364136223846793005 + 1442695040888963407;
+		x = x * 6364136223846793005 + 1;
 }
 
 void
@@ -340,7 +337,8 @@ wake_clear(struct wake *w)
 	w->deadline = NEVER;
 }
 
-int
+/* Makes room for n slots in all; -1 with ENOMEM. */
+static int
 wake_reserve(struct wake *w, int n)
 {
 	struct pollfd *p;
@@ -442,7 +440,13 @@ idle_oldest(const struct idle *head)
 	return head->next == head ? NULL : head->next;
 }
 
-/* signals and children */
+/* descriptors */
+
+int
+fd_again(void)
+{
+	return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
+}
 
 int
 fd_setup(int fd)
@@ -453,6 +457,47 @@ fd_setup(int fd)
 		return -1;
 	return fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
+
+int
+fd_option(int fd, int level, int name, int value)
+{
+	return setsockopt(fd, level, name, &value, sizeof value);
+}
+
+void
+fd_probes(int fd, int idle, int every, int count)
+{
+	fd_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	fd_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+#ifdef TCP_KEEPIDLE
+	fd_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, idle);
+	fd_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, every);
+	fd_option(fd, IPPROTO_TCP, TCP_KEEPCNT, count);
+#else
+	(void)idle;
+	(void)every;
+	(void)count;
+#endif
+}
+
+void
+fd_abortive(int fd, int on)
+{
+	struct linger l = { on, 0 };
+
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof l);
+}
+
+void
+fd_close(int fd)
+{
+	int e = errno;
+
+	close(fd);
+	errno = e;
+}
+
+/* signals and children */
 
 static void
 caught_one(int sig)
@@ -470,31 +515,31 @@ caught_one(int sig)
 static void
 dispose(void (*handler)(int), void (*broken)(int))
 {
-	struct sigaction sa;
 	size_t i;
 
-	memset(&sa, 0, sizeof sa);
-	sigemptyset(&sa.sa_mask);
-	sa.sa_flags = SA_RESTART;
-	sa.sa_handler = handler;
 	for (i = 0; i < sizeof caught / sizeof *caught; i++)
-		sigaction(caught[i], &sa, NULL);
-	sa.sa_handler = broken;
-	sigaction(SIGPIPE, &sa, NULL);
+		signal(caught[i], handler);
+	signal(SIGPIPE, broken);
+}
+
+static NOINLINE void
+unblock(void)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
 int
 signals_open(void)
 {
-	sigset_t none;
-
 	if (pipe(sigpipe) < 0)
 		return -1;
 	fd_setup(sigpipe[0]);
 	fd_setup(sigpipe[1]);
 	dispose(caught_one, SIG_IGN);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	unblock();
 	return sigpipe[0];
 }
 
@@ -541,16 +586,13 @@ files_raise(void)
 static void
 child_reset(void)
 {
-	struct sigaction sa;
 	int i;
 
-	memset(&sa, 0, sizeof sa);
-	sa.sa_handler = SIG_DFL;
 	for (i = 1; i < 32; i++)
-		sigaction(i, &sa, NULL);
+		signal(i, SIG_DFL);
 	if (files.rlim_max)
 		setrlimit(RLIMIT_NOFILE, &files);
-	sigprocmask(SIG_SETMASK, &sa.sa_mask, NULL);
+	unblock();
 }
 
 pid_t
@@ -558,17 +600,14 @@ child_fork(void)
 {
 	sigset_t all, old;
 	pid_t pid;
-	int e;
 
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &old);
 	pid = fork();
-	e = errno;
 	if (pid == 0)
 		child_reset();
 	else
 		sigprocmask(SIG_SETMASK, &old, NULL);
-	errno = e;
 	return pid;
 }
 
@@ -590,14 +629,14 @@ close_from_4(void)
 
 /* look-up of names */
 
-/* In the child: one byte of EAI_ code, then the addresses. */
+/* In the child: writes the addresses in one piece, or a negative EAI_ code in
+ * place of their number. */
 static void
 lookup_child(int fd, const char *host, int port, int family)
 {
 	struct addrinfo hints, *list, *ai;
-	unsigned char buf[sizeof ((struct lookup *)0)->buf];
-	union addr a;
-	size_t n = 1;
+	struct addrs got;
+	union addr *a;
 
 	if (fd != 3 && dup2(fd, 3) < 0)
 		_exit(1);
@@ -607,17 +646,17 @@ lookup_child(int fd, const char *host, int port, int family)
 	memset(&hints, 0, sizeof hints);
 	hints.ai_family = family;
 	hints.ai_socktype = SOCK_STREAM;
-	buf[0] = (unsigned char)-getaddrinfo(host, NULL, &hints, &list);
-	for (ai = buf[0] ? NULL : list; ai; ai = ai->ai_next) {
-		if (ai->ai_addrlen > sizeof a || n + sizeof a > sizeof buf)
+	memset(&got, 0, sizeof got);
+	got.n = -abs(getaddrinfo(host, NULL, &hints, &list));
+	for (ai = got.n ? NULL : list; ai && got.n < MAX_ADDRS;
+	    ai = ai->ai_next) {
+		if (ai->ai_addrlen > sizeof *a)
 			continue;
-		memset(&a, 0, sizeof a);
-		memcpy(&a, ai->ai_addr, ai->ai_addrlen);
-		addr_set_port(&a, port);
-		memcpy(buf + n, &a, sizeof a);
-		n += sizeof a;
+		a = &got.a[got.n++];
+		memcpy(a, ai->ai_addr, ai->ai_addrlen);
+		addr_set_port(a, port);
 	}
-	_exit(write(3, buf, n) != (ssize_t)n);
+	_exit(write(3, &got, sizeof got) != sizeof got);
 }
 
 void
@@ -635,7 +674,7 @@ lookup_start(struct lookup *l, const char *host, int port, int family,
 
 	lookup_stop(l);
 	l->deadline = deadline;
-	l->len = 0;
+	l->got.n = 0;
 	if (addr_parse(&l->got.a[0], host, family) == 0) {
 		addr_set_port(&l->got.a[0], port);
 		l->got.n = 1;
@@ -670,17 +709,12 @@ lookup_want(struct lookup *l, struct wake *w)
 static int
 lookup_done(struct lookup *l)
 {
-	size_t n = l->len ? (l->len - 1) / sizeof(union addr) : 0;
-
 	l->pid = 0;
 	lookup_stop(l);
-	if (n == 0) {
-		l->gai = l->len && l->buf[0] ? -l->buf[0] : EAI_FAIL;
-		return -1;
-	}
-	memcpy(l->got.a, l->buf + 1, n * sizeof(union addr));
-	l->got.n = (int)n;
-	return 1;
+	if (l->got.n > 0)
+		return 1;
+	l->gai = l->got.n ? l->got.n : EAI_FAIL;
+	return -1;
 }
 
 int
@@ -693,10 +727,8 @@ lookup_step(struct lookup *l, const struct wake *w, int64_t now)
 		return 1;
 	}
 	if (woke(w, l->slot)) {
-		n = read(l->fd, l->buf + l->len, sizeof l->buf - l->len);
-		if (n > 0)
-			l->len += (size_t)n;
-		else if (n == 0 || (errno != EAGAIN && errno != EINTR))
+		n = read(l->fd, &l->got, sizeof l->got);
+		if (n == 0 || (n < 0 && !fd_again()))
 			return lookup_done(l);
 	}
 	if (l->busy && now >= l->deadline) {

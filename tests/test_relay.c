@@ -310,7 +310,7 @@ reset(struct end *e)
 {
 	if (e->closed == 2)
 		return;
-	linger_none(e->fd);
+	fd_abortive(e->fd, 1);
 	close(e->fd);
 	e->fd = -1;
 	e->closed = 2;

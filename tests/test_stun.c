@@ -741,7 +741,7 @@ tcp_closes(int reset)
 		if (!reset)
 			shutdown(fd, SHUT_WR);
 		else if (i == 0 || SOON(&b, 1) == (i == 32)) {
-			set_abortive(fd, 1);
+			fd_abortive(fd, 1);
 			close(fd);
 		}
 		r = SOON(&b, 1);
@@ -1218,7 +1218,7 @@ keepalive_server_closes(void)
 	close(fd);
 
 	fd = kflow(&k, "a", head, sizeof head);
-	set_abortive(fd, 1);
+	fd_abortive(fd, 1);
 	close(fd);
 	CHECK(kturn(&k, 1030, 2000) == -1 && errno == ECONNRESET);
 	keepalive_stop(&k, 0);
