@@ -954,15 +954,21 @@ server_busy(const struct map *m, const struct server *s)
 	return 0;
 }
 
-/* the server's next address that no flow uses, NULL when there is none */
+/* the server's next address that no flow uses and that did not fail since it
+ * answered, NULL when there is none */
 static const union addr *
 server_addr(const struct map *m, struct server *s)
 {
+	const union addr *a;
 	int i;
 
-	for (i = 0; i < s->addrs.n; i++, s->turn++)
-		if (!in_use(m, &s->addrs.a[s->turn % s->addrs.n]))
-			return &s->addrs.a[s->turn % s->addrs.n];
+	for (i = s->turn; i < s->turn + s->addrs.n - s->tried; i++) {
+		a = &s->addrs.a[i % s->addrs.n];
+		if (!in_use(m, a)) {
+			s->turn = i;
+			return a;
+		}
+	}
 	return NULL;
 }
 
@@ -1114,12 +1120,14 @@ server_good(struct server *s)
 {
 	char name[300];
 
-	if (s->fails)
-		warn("%s: answers again (failures: %d)", server_name(s, name),
-		    s->repeats);
-	s->fails = s->tried = s->repeats = 0;
-	s->said = 0;
+	s->tried = 0;
 	s->retry = 0;
+	if (!s->fails)		/* one of its addresses may fail for long */
+		return;
+	warn("%s: answers again (failures: %d)", server_name(s, name),
+	    s->repeats);
+	s->fails = s->repeats = 0;
+	s->said = 0;
 }
 
 /* the mapped port */
@@ -2008,6 +2016,7 @@ lookups_step(struct map *m, int64_t now)
 		r = lookup_step(&s->lookup, m->w, now);
 		if (r > 0) {
 			s->addrs = s->lookup.got;
+			s->tried = 0;
 			s->looked = now;
 		}
 		if (r && s == m->target)

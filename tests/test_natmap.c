@@ -1820,6 +1820,26 @@ second_address(void)
 	end();
 }
 
+/* One of a name's addresses is dead for an hour: that is said once, and it is
+ * not asked twice in a row. */
+static void
+one_address_is_dead(void)
+{
+	static const char *const args[] = { "-u -s ab", "-s ab", "-s ab -h w",
+	    "-s abc", "-s ab,c -h w" };
+	size_t i, j;
+
+	for (i = 0; i < LEN(args); i++)
+		for (j = 0; j < LEN(bad_modes); j++) {
+			begin(args[i]);
+			peer('b')->mode = bad_modes[j];
+			go_on(60 MINUTES);
+			CHECK(logged("natmap:") == 1);
+			CHECK(sim.ncalls == 1);
+			end();
+		}
+}
+
 /*
  * Announcing.
  */
@@ -3412,6 +3432,7 @@ run_schedules(void)
 	RUN(dead_resolver);
 	RUN(no_look_up);
 	RUN(second_address);
+	RUN(one_address_is_dead);
 }
 
 static void
