@@ -1346,7 +1346,8 @@ open_flows(const struct map *m)
 	for (i = 0; i < KEEPERS; i++)
 		n += m->keep[i].answered;
 	for (i = 0; i < ASKS; i++)
-		n += m->ask[i].b.state == B_OPEN && !m->ask[i].overtaken;
+		n += m->ask[i].b.state != B_CLOSED && !m->ask[i].overtaken &&
+		    m->ask[i].seen.sa.sa_family;
 	return n;
 }
 
@@ -1407,12 +1408,21 @@ server_look(struct map *m, struct server *s, int family, int64_t age,
 	}
 }
 
+/* A check that comes to nothing is made by another flow. */
+static void
+check_again(struct map *m, const struct ask *a, int64_t now)
+{
+	if (a->role == R_PROBE && !a->overtaken)
+		m->check = now;
+}
+
 static void
 ask_go_on(struct map *m, struct ask *a, int64_t now)
 {
 	if (a->s->addrs.n)
 		ask_open(m, a, now);
 	else if (!a->s->lookup.busy) {	/* not found, which was said */
+		check_again(m, a, now);
 		ask_end(a);
 		a->due = now;
 	}
@@ -1455,6 +1465,7 @@ ask_failed(struct map *m, struct ask *a, int error, int64_t now)
 		server_failed(m, s, &a->b.peer, error, a->b.code, now);
 	if (lived && error == ECONNRESET)
 		s->reset_at = now;
+	check_again(m, a, now);
 	ask_end(a);
 	a->due = lived ? next_flow(m, a->b.born, now) : now;
 	flow_lost(m, error, now);
@@ -1530,7 +1541,7 @@ make_room(struct map *m)
 	if (a == m->ask + ASKS) {
 		a = worst(m);
 		if (is_udp(m) || !a || !a->s || !a->seen.sa.sa_family ||
-		    open_flows(m) - (a->b.state == B_OPEN) < 1)
+		    open_flows(m) < 2 - a->overtaken)
 			return 0;
 	}
 	a->s->reset_at = 0;	/* by our own reset the NAT forgets it */

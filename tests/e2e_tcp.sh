@@ -157,6 +157,20 @@ t_only_inbound_moves_one_server() {
 	eq "$(echo "$LINE" | cut -d ' ' -f 1,2)" "$PUBLIC 40001" moved
 }
 
+# a dead server among them does not keep the others from checking
+t_only_inbound_moves_beside_a_dead_server() {
+	lab_up
+	nat r2 cone 5000:40000
+	coturn turn $S1
+	www www
+	nm n -s $S1,$S2 -h $WWW -b 5000 -k 2 -c 2
+	mapped n 1
+	ct r2 tcp_timeout_close=1
+	nat r2 cone 5000:40001
+	mapped n 2 14
+	eq "$(echo "$LINE" | cut -d ' ' -f 1,2)" "$PUBLIC 40001" moved
+}
+
 # restart SIGNAL: on the same port, one address of each server, no timestamps
 restart() {
 	local i t
@@ -254,6 +268,7 @@ quick port_changes 60
 quick old_flow_silently_dropped 40
 quick only_inbound_moves 60
 quick only_inbound_moves_one_server 60
+quick only_inbound_moves_beside_a_dead_server 60
 quick restart_by_term 60
 quick restart_by_kill 60
 quick symmetric_is_named 70

@@ -1897,6 +1897,37 @@ changes_are_told(void)
 	}
 }
 
+/* A dead server among them: the inbound side alone moves, and is seen all the
+ * same, whenever the check comes. */
+static void
+changes_are_told_beside_a_dead_server(void)
+{
+	static const char *const args[] = { "-s a,b -h w", "-s ab -h w",
+	    "-s ab,c -h w", "-s a,b,c -h w", "-s a,b,c,d -h w", "-s a,b,c" };
+	size_t i, j;
+	int when;
+
+	for (i = 0; i < LEN(args) * LEN(bad_modes); i++)
+		for (when = 0; when < 60; when += 7) {
+			j = i / LEN(args);
+			begin(args[i % LEN(args)]);
+			peer('b')->mode = bad_modes[j];
+			go_on(5 MINUTES + when SECONDS);
+			moves_to("203.0.113.7", 40001);
+			go_on(64 SECONDS);
+			CHECK(sim.ncalls == 2 && told(1, "203.0.113.7:40001"));
+			end();
+		}
+	begin("-s a,b -h w");		/* or one without an address */
+	go_on(20);
+	sim.dns_fails = 1;
+	go_on(5 MINUTES);
+	moves_to("203.0.113.7", 40001);
+	go_on(64 SECONDS);
+	CHECK(sim.ncalls == 2 && told(1, "203.0.113.7:40001"));
+	end();
+}
+
 /* One server's new word is confirmed by a second one, or by its silence. */
 static void
 second_say(void)
@@ -3440,6 +3471,7 @@ run_announcing(void)
 {
 	RUN(first_answer);
 	RUN(changes_are_told);
+	RUN(changes_are_told_beside_a_dead_server);
 	RUN(second_say);
 	RUN(second_say_is_silent);
 	RUN(depends_on_the_destination);
