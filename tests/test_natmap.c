@@ -1697,6 +1697,65 @@ reset_is_urgent(void)
 	}
 }
 
+/* The keep-alive connection is the last that was open. */
+static void
+reset_of_http_is_urgent(void)
+{
+	static const struct {
+		int error;
+		int64_t again;
+	} t[] = {
+		{ ECONNRESET, 7 SECONDS }, { ECLOSED, 30 SECONDS }
+	};
+	size_t i;
+
+	for (i = 0; i < LEN(t); i++) {
+		begin("-s a -h w");
+		go_on(5 SECONDS);
+		cut('a');
+		go_on(1 SECONDS);
+		cut_by('w', t[i].error);
+		go_on(1 MINUTES);
+		CHECK(first(OPENED, 'a', 1 SECONDS) == t[i].again);
+		end();
+	}
+}
+
+/* A NAT remembers for some seconds a flow that the server reset, and would
+ * give a new one to it the old mapping: another one checks.  After a FIN, or
+ * our own reset, it does not. */
+static void
+reset_flows_do_not_check(void)
+{
+	static const struct {
+		int error, after;	/* ms: the check, after the end */
+		int who;		/* is asked */
+	} t[] = {
+		{ ECONNRESET, 2 SECONDS, 'b' }, { ECONNRESET, 9900, 'b' },
+		{ ECONNRESET, 10100, 'a' }, { ECLOSED, 2 SECONDS, 'a' }
+	};
+	size_t i;
+
+	for (i = 0; i < LEN(t); i++) {
+		begin("-s a,b -h w -c 10000");
+		go_on(5 SECONDS);	/* b checked, and took a's place */
+		cut_by('a', t[i].error);
+		go_on(t[i].after);
+		recheck(&sim.m, sim.now);
+		go_on(0);
+		CHECK(count(OPENED, t[i].who, 1 SECONDS, since_start()) == 1);
+		end();
+	}
+	begin("-s a -h w -c 10000");
+	go_on(20 SECONDS);
+	cut_by('a', ECONNRESET);
+	go_on(2 SECONDS);
+	recheck(&sim.m, sim.now);
+	go_on(0);
+	CHECK(first(OPENED, 'a', 21 SECONDS) == 22 SECONDS);
+	end();
+}
+
 /* The only STUN server is slow, the keep-alive connection well: nothing is
  * gained by asking anew, so the late answer is waited for. */
 static void
@@ -2133,6 +2192,75 @@ one_remembers(void)
 	CHECK(sim.ncalls == 3 && told(2, "203.0.113.7:40002"));
 	CHECK(logged("depends") == 0);
 	end();
+}
+
+/* until the next answer; who gave it, 0 when none comes */
+static int
+next_answer(void)
+{
+	int i, n = sim.nev;
+
+	do
+		for (i = n; i < sim.nev; i++)
+			if (sim.ev[i].what == ANSWERED)
+				return sim.ev[i].who;
+	while (turn(sim.now + 1 MINUTES));
+	return 0;
+}
+
+/* Who brought a doubt up, or spoke against it, is not heard twice: while a
+ * says the new and b the old, each of them again decides nothing. */
+static void
+one_voice_each(void)
+{
+	static const enum mode b[] = { GOOD, MUTE };
+	int64_t then;
+	size_t i;
+	int ms, who;
+
+	for (i = 0; i < LEN(b); i++)
+		for (ms = 50; ms < 900; ms += 50) {
+			begin("-u -s a,b");
+			go_on(1 MINUTES);
+			peer('b')->mode = b[i];
+			set_mapped(peer('a'), "203.0.113.7", 40001);
+			do
+				who = next_answer();
+			while (who && who != 'a');
+			then = since_start();
+			go_on(ms);
+			recheck(&sim.m, sim.now);
+			go_on(5 SECONDS);
+			CHECK(sim.ncalls == 2 && told(1, "203.0.113.7:40001"));
+			CHECK(sim.call[1].at == then + PAIR_LIMIT);
+			end();
+		}
+}
+
+/* The mapping moves on while it is in doubt: the newest word counts, and needs
+ * a second one of its own. */
+static void
+moved_again_in_doubt(void)
+{
+	static const char *const args[] = { "-u -s a,b,c", "-u -s a,b,c,d,e" };
+	int64_t asked;
+	size_t i;
+	int who;
+
+	for (i = 0; i < LEN(args); i++) {
+		begin(args[i]);
+		go_on(65 SECONDS);
+		who = next_answer() - 'a' + 1;
+		who = 'a' + who % sim.c.nstun;
+		moves_to("203.0.113.7", 40002);
+		set_mapped(peer(who), "203.0.113.7", 40001);
+		asked = since_start();
+		go_on(12 SECONDS);
+		asked = first(ASKED, who, asked);
+		CHECK(sim.ncalls == 2 && told(1, "203.0.113.7:40002"));
+		CHECK(sim.call[1].at == asked + 3 * ANSWER_TIME);
+		end();
+	}
 }
 
 /* how many flows were stopped in the moment when they were opened */
@@ -3457,6 +3585,8 @@ run_schedules(void)
 	RUN(make_before_break);
 	RUN(keep_alive_shorter_than_k);
 	RUN(reset_is_urgent);
+	RUN(reset_of_http_is_urgent);
+	RUN(reset_flows_do_not_check);
 	RUN(late_answer_of_the_only_server);
 	RUN(long_outage);
 	RUN(dead_from_the_start);
@@ -3481,6 +3611,8 @@ run_announcing(void)
 	RUN(one_liar);
 	RUN(stale_answer);
 	RUN(one_remembers);
+	RUN(one_voice_each);
+	RUN(moved_again_in_doubt);
 	RUN(late_news);
 	RUN(local_address_changes);
 	RUN(fake_addresses);
