@@ -2343,9 +2343,10 @@ signals(struct map *m, int64_t now)
 	while ((sig = signals_next()) != 0) {
 		if (sig == SIGTERM || sig == SIGINT)
 			map_end(m, sig, now);
-		else if (sig == SIGHUP)
+		else if (sig == SIGHUP) {
 			recheck(m, now);
-		else if (sig == SIGCHLD)
+			m->settle = now;	/* and whether we moved */
+		} else if (sig == SIGCHLD)
 			reap(m);
 		else if (m->relay.fd >= 0)
 			relay_report(&m->relay);

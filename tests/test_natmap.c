@@ -2363,6 +2363,28 @@ address_changes(void)
 	}
 }
 
+/* Where the kernel tells no news SIGHUP makes us look. */
+static void
+hup_stands_in_for_news(void)
+{
+	begin("-s a,b -h w");
+	CHECK(signals_open() >= 0);
+	go_on(95 SECONDS);
+	raise(SIGHUP);			/* nothing has changed */
+	signals(&sim.m, sim.now);
+	go_on(3 SECONDS);
+	CHECK(logged("network changed") == 0);
+	sim.index = 3;			/* dialled again */
+	moves_to("203.0.113.7", 40001);
+	raise(SIGHUP);
+	signals(&sim.m, sim.now);
+	go_on(1 SECONDS);
+	CHECK(logged("network changed") == 1);
+	CHECK(sim.ncalls == 2 && told(1, "203.0.113.7:40001"));
+	signals_close();
+	end();
+}
+
 /* Down for a minute, then up with the same address: asked at once. */
 static void
 link_down_and_up(void)
@@ -3618,6 +3640,7 @@ run_announcing(void)
 	RUN(fake_addresses);
 	RUN(nobody_listens);
 	RUN(address_changes);
+	RUN(hup_stands_in_for_news);
 	RUN(link_down_and_up);
 	RUN(place_is_toward_the_first);
 	RUN(busy_port);
