@@ -246,7 +246,7 @@ static const struct option_row {
 	    AT(daemon), 1, 0 },
 	{ 256, TEXT, "pid-file", "PATH", "write the process id there",
 	    AT(pid_file), 0, 0 },
-	{ 'v', SET, "verbose", NULL, "log sessions and every step",
+	{ 'v', SET, "verbose", NULL, "log sessions and mappings",
 	    AT(level), 1, 0 },
 	{ 'q', SET, "quiet", NULL, "log only what is fatal",
 	    AT(level), -1, 0 },
