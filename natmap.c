@@ -57,6 +57,7 @@
 #define HOLD_GRACE	5000	/* k and this long an answer holds */
 #define SETTLE          500     /* the network's news settle this long */
 #define NEWS_GAP        2000    /* and are acted on no more often than this */
+#define PORT_TRIES	255	/* ports of a range tried at a time */
 #define PORT_RETRY	3000	/* the port or the source is not usable */
 #define LISTEN_CHECK    3000    /* after the first mapping: does one listen? */
 #define ONCE_LIMIT	30000
@@ -1192,8 +1193,8 @@ port_socket(struct map *m, enum local_role role, int64_t now)
 		tries = -1;		/* the listener has chosen */
 	else if (m->cfg->port_lo == 0)
 		tries = 1;
-	if (tries > 16)
-		tries = 16;
+	if (tries > PORT_TRIES)
+		tries = PORT_TRIES;
 	while ((fd = local_socket(&m->local, role, &why)) < 0 &&
 	    tries-- > 0 && (errno == EADDRINUSE || errno == EACCES))
 		port_next(m);

@@ -142,6 +142,25 @@ t_range_moves_on_only_when_it_must() {
 	between 5000 "$(echo "$LINE" | cut -d ' ' -f 4)" 5002 "random port"
 }
 
+# who cannot share, and tries once, looks at the whole range
+t_long_range_is_tried_at_once() {
+	lab
+	nat r2 cone 5030:40030
+	bg h1 busy "$PY" -c 'if True:
+	    import socket, time
+	    held = [socket.socket(type=socket.SOCK_DGRAM) for i in range(30)]
+	    for i, s in enumerate(held):
+	        s.bind(("", 5000 + i))
+	    print("ready", flush=True)
+	    time.sleep(60)'
+	soon 10 "the ports are not held" grep -q ready "$D/busy.log"
+	NATMAP_WRAP="setpriv --reuid 65534 --clear-groups $NATMAP_WRAP" \
+	    nm n -1 -u -s $S1 -b 5000-5030
+	nm_wait n
+	eq $STATUS 0 "status: $(cat "$D/n.err")"
+	eq "$(cut -d ' ' -f 2,4 "$D/n.out")" "40030 5030" "the last port"
+}
+
 t_interface_and_source() {
 	lab
 	at h1 ip link add lan2 type veth peer name other
@@ -198,6 +217,7 @@ quick nobody_listens_is_said_once 40
 quick listener_is_not_warned_of 40
 quick not_root 50
 quick range_moves_on_only_when_it_must 40
+quick long_range_is_tried_at_once 30
 quick interface_and_source 50
 quick interface_that_comes_later 50
 quick mark 40
