@@ -425,9 +425,9 @@ exposed() {
 	unit "$@"
 	said=$(systemd-analyze verify --man=no "$service" 2>&1) &&
 	    same "" "$said" &&
-	    SYSTEMD_UNIT_PATH=$units: systemd-analyze security --no-pager \
-	    --offline=true --threshold="$limit" "$service" >"$dir/exposure" ||
-	    return
+	    LC_ALL=C.UTF-8 SYSTEMD_UNIT_PATH=$units: \
+	    systemd-analyze security --no-pager --offline=true \
+	    --threshold="$limit" "$service" >"$dir/exposure" || return
 	# capabilities are reported when the drop-ins were read, only then
 	if [ $# -gt 1 ]; then
 		grep -q '✗ CapabilityBoundingSet=' "$dir/exposure"

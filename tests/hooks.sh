@@ -292,9 +292,11 @@ unprivileged() {
 	family4
 	proto=tcp
 	tool=dnat-nft.sh
-	with_capabilities "$hooks/$tool" 203.0.113.7 40001 "$ip4p" 40000 \
+	# that user may not look into the tree, when it is root's
+	cp "$hooks/$tool" "$dir" && chmod 711 "$dir" &&
+	    with_capabilities "$dir/$tool" 203.0.113.7 40001 "$ip4p" 40000 \
 	    tcp "$private" && reached 40000 &&
-	    with_capabilities "$hooks/$tool" remove && removed
+	    with_capabilities "$dir/$tool" remove && removed
 }
 
 # [OPTION]: natmap calls the hook, and its own exchanges go on beside the rule
