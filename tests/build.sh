@@ -34,11 +34,12 @@ elf() {
 	    END { print class ":" order ":" machine }'
 }
 
-# runs FILE: it knows its version
+# runs FILE [EMULATOR]: it knows its version and its usage
 runs() {
 	local version
 	version=$(sed -n 's/^#define VERSION.*"\(.*\)"/\1/p' "$D/src/natmap.h")
-	has <("$1" -V) "(^| )$version\$" "version"
+	has <(${2:-} "$1" -V) "(^| )$version\$" "version"
+	has <(${2:-} "$1" --help) "^Version: $version\$" "usage"
 }
 
 # native CC [CFLAGS]
@@ -68,8 +69,9 @@ t_tcc() {
 
 # cross TARGET: a dynamic and a static one
 cross() {
-	local cc
+	local cc qemu
 	cc=$(of "$1" cc)
+	qemu=qemu-$(of "$1" qemu)-static
 	need make readelf "$cc"
 	tree "$D/src"
 	mk "$D/src" CC="$cc" CFLAGS="$STRICT"
@@ -78,6 +80,7 @@ cross() {
 	mk "$D/src" static CC="$cc" CFLAGS="$STRICT"
 	quiet "$D/src"
 	is_static "$D/src/natmap"
+	! command -v "$qemu" > /dev/null || runs "$D/src/natmap" "$qemu"
 	echo "$1: $(wc -c < "$D/src/natmap") bytes"
 }
 
@@ -255,7 +258,7 @@ row() {
 
 # names as in the README
 sizes() {
-	local cpu cc
+	local cpu cc libc
 	set -e
 	D=$(mktemp -d)
 	trap 'rm -rf "$D"' EXIT
@@ -264,13 +267,20 @@ sizes() {
 	row "x86-64, clang" CC=clang CFLAGS=-Os LDFLAGS=-s
 	row "x86-64, glibc, static" static
 	targets | while read -r cpu cc _; do
+		command -v "$cc" > /dev/null || continue
 		case $cpu in
-		mipsel) cpu="mips, little-endian" ;;
-		mips|powerpc) cpu="$cpu, big-endian" ;;
-		arm) cpu="arm, soft float" ;;
-		armhf) cpu="arm, hard float" ;;
+		musl_*) libc=musl ;;
+		*) libc=glibc ;;
 		esac
-		row "$cpu, glibc, static" static CC="$cc" < /dev/null
+		case $cpu in
+		musl_i386) cpu=i686 ;;
+		musl_arm64) cpu=aarch64 ;;
+		*mipsel) cpu="mips, little-endian" ;;
+		mips|powerpc) cpu="$cpu, big-endian" ;;
+		arm|*armel) cpu="arm, soft float" ;;
+		*armhf) cpu="arm, hard float" ;;
+		esac
+		row "$cpu, $libc, static" static CC="$cc" < /dev/null
 	done
 }
 
@@ -281,10 +291,10 @@ fi
 for cc in gcc clang musl tcc; do
 	quick $cc 90
 done
-while read -r cpu _; do
+for cpu in $(tried "${1:-}"); do
 	eval "t_cross_$cpu() { cross $cpu; }"
 	quick "cross_$cpu" 90
-done < <(targets)
+done
 quick static_glibc 90
 quick static_musl_is_small 90
 quick objects_are_small 90

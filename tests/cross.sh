@@ -5,6 +5,7 @@
 . "$(dirname "$0")/lab.sh"
 . "$TESTS/lab/targets.sh"
 
+# of glibc; those of musl are added
 CPUS="mipsel mips arm aarch64 riscv64 powerpc"
 
 # What qemu-user 7.2 cannot do: targets, test, reason.  These tests run, and
@@ -113,7 +114,7 @@ e2e() {
 	eq $STATUS 143 "status after TERM"
 }
 
-for cpu in $CPUS; do
+for cpu in $CPUS $(tried "${1:-}" | grep '^musl'); do
 	eval "t_unit_$cpu() { unit $cpu; }; t_e2e_$cpu() { e2e $cpu; }"
 	quick "unit_$cpu" 400
 	quick "e2e_$cpu" 120

@@ -5,6 +5,7 @@
 #
 # Installs what `make test` needs on Debian, and with "long" what `make
 # test-long` needs besides; only what is missing.  No service is started.
+# The musl of other CPUs goes to build/musl.
 
 set -e
 
@@ -32,6 +33,7 @@ tools() {
 	shellcheck shellcheck
 	socat socat
 	strace strace
+	systemd systemd-analyze
 	util-linux nsenter
 	EOF
 	[ "$1" = long ] || return 0
@@ -59,26 +61,43 @@ tools() {
 	done
 }
 
-missing=$(tools "$1" | while read -r package file; do
-	for dir in usr/local/sbin usr/local/bin usr/sbin usr/bin sbin bin ''; do
-		[ ! -e "/$dir/$file" ] || continue 2
+missing() {
+	tools "$1" | while read -r package file; do
+		for dir in usr/local/sbin usr/local/bin usr/sbin usr/bin \
+		    sbin bin ''; do
+			[ ! -e "/$dir/$file" ] || continue 2
+		done
+		echo "$package"
 	done
-	echo "$package"
-done)
-[ -n "$missing" ] || exit 0
-
-[ "$(id -u)" = 0 ] || {
-	echo "install-tools: as root: apt-get install" $missing >&2
-	exit 1
 }
-# packages start their services unless this says no
-policy=/usr/sbin/policy-rc.d
-if [ ! -e $policy ]; then
-	printf '#!/bin/sh\nexit 101\n' > $policy
-	chmod +x $policy
-	trap 'rm -f $policy' EXIT
-fi
-export DEBIAN_FRONTEND=noninteractive
-apt-get update -q
-# shellcheck disable=SC2086
-apt-get install -q -y --no-install-recommends $missing
+
+# install PACKAGE ...
+install() {
+	[ "$(id -u)" = 0 ] || {
+		echo "install-tools: as root: apt-get install $*" >&2
+		exit 1
+	}
+	# packages start their services unless this says no
+	policy=/usr/sbin/policy-rc.d
+	if [ ! -e $policy ]; then
+		printf '#!/bin/sh\nexit 101\n' > $policy
+		chmod +x $policy
+		trap 'rm -f $policy' EXIT
+	fi
+	export DEBIAN_FRONTEND=noninteractive
+	# a mirror that is being updated is in order a minute later, and one
+	# source of many that is not may have nothing that is needed
+	for pause in 0 15 45; do
+		sleep $pause
+		apt-get update -q || :
+		apt-get install -q -y --no-install-recommends "$@" && return
+	done
+	return 1
+}
+
+packages=$(missing "$1")
+# shellcheck disable=SC2086	# words
+[ -z "$packages" ] || install $packages
+# not a reason to fail: the tests say what is not there
+[ "$1" != long ] || sh "$(dirname "$0")/lab/musl.sh" \
+    "$(dirname "$0")/../build/musl" || :
