@@ -831,7 +831,8 @@ struct ask {
 	int overtaken;          /* this request waits long; others are asked */
 	struct server *s;	/* NULL: no flow; b closed: being looked up */
 	int64_t due;		/* R_HOLD: when to ask or to start */
-	union addr seen;	/* the flow's last answer; family 0: none yet */
+	union addr seen;	/* the flow's last answer; family 0: none, or
+				   no flow */
 	struct binding b;
 };
 
@@ -1116,11 +1117,29 @@ server_failed(struct map *m, struct server *s, const union addr *peer,
 	server_say(m, s, peer, next, now);
 }
 
+/* What failed before says nothing of how they are now. */
 static void
-server_good(struct server *s)
+servers_forgive(struct map *m)
+{
+	struct server *s;
+
+	for (s = m->server; s <= m->target; s++) {
+		s->retry = 0;
+		if (s->fails)		/* its return will be said */
+			s->fails = 1;
+	}
+}
+
+/* It answered, and a flow holds the mapping.  When none did the network is
+ * back, and the others get their chance at once. */
+static void
+server_good(struct map *m, struct server *s, int64_t now)
 {
 	char name[300];
 
+	if (!holds(m, now))
+		servers_forgive(m);
+	m->held = now;
 	s->tried = 0;
 	s->retry = 0;
 	if (!s->fails)		/* one of its addresses may fail for long */
@@ -1254,6 +1273,7 @@ ask_end(struct ask *a)
 {
 	binding_stop(&a->b);
 	a->s = NULL;
+	a->seen.sa.sa_family = 0;
 	a->overtaken = 0;
 	if (a->role != R_HOLD)
 		a->role = R_FREE;
@@ -1374,8 +1394,6 @@ ask_open(struct map *m, struct ask *a, int64_t now)
 	const union addr *peer = server_addr(m, a->s);
 	int fd, shared = is_udp(m) && m->relay.fd >= 0;
 
-	a->overtaken = 0;
-	a->seen.sa.sa_family = 0;
 	if (!peer)
 		peer = &a->s->addrs.a[a->s->turn % a->s->addrs.n];
 	fd = shared ? m->relay.fd : port_socket(m, LOCAL_FLOW, now);
@@ -1482,14 +1500,15 @@ wanted(const struct map *m)
 }
 
 /* the holder that is worst, to be replaced: one without a flow, an overtaken
- * one, the oldest */
+ * one, the oldest; answered: of those whose flow has answered */
 static struct ask *
-worst(struct map *m)
+worst(struct map *m, int answered)
 {
 	struct ask *a, *bad = NULL;
 
 	for (a = m->ask; a < m->ask + ASKS; a++) {
-		if (a->role != R_HOLD)
+		if (a->role != R_HOLD ||
+		    (answered && !a->seen.sa.sa_family))
 			continue;
 		if (!a->s)
 			return a;
@@ -1529,20 +1548,25 @@ place_for(struct map *m)
 	return best;
 }
 
-/* Frees a server for a new flow: ends what is retired, else the oldest
- * holder where something else holds the mapping. */
+/* Frees a server for a new flow: ends what is retired, else the worst holder
+ * where another flow is open.  Where it is overtaken and none is open it holds
+ * nothing, and goes too, but one at a time. */
 static int
 make_room(struct map *m)
 {
 	struct ask *a;
+	int alone = 1;		/* no new flow is under way */
 
-	for (a = m->ask; a < m->ask + ASKS; a++)
+	for (a = m->ask; a < m->ask + ASKS; a++) {
 		if (a->role == R_RETIRED)
 			break;
+		if (a->s && !a->overtaken && !a->seen.sa.sa_family)
+			alone = 0;
+	}
 	if (a == m->ask + ASKS) {
-		a = worst(m);
-		if (is_udp(m) || !a || !a->s || !a->seen.sa.sa_family ||
-		    open_flows(m) < 2 - a->overtaken)
+		a = worst(m, 1);
+		if (is_udp(m) || !a || open_flows(m) - !a->overtaken +
+		    (a->overtaken && alone) < 1)
 			return 0;
 	}
 	a->s->reset_at = 0;	/* by our own reset the NAT forgets it */
@@ -1657,12 +1681,11 @@ ask_answered(struct map *m, struct ask *a, int64_t now)
 	int news = !addr_same(&a->s->mapped, &a->b.mapped);
 	struct ask *old;
 
-	server_good(a->s);
-	m->held = now;
+	server_good(m, a->s, now);
 	a->seen = a->s->mapped = a->b.mapped;
 	a->overtaken = 0;
 	if (a->role == R_PROBE) {
-		old = worst(m);
+		old = worst(m, 0);
 		a->role = R_HOLD;
 		a->due = a->b.asked + m->k;
 		if (old && holders(m) > wanted(m))
@@ -1752,7 +1775,7 @@ asks_balance(struct map *m, int64_t now)
 	struct ask *a;
 	int n = holders(m) - wanted(m);
 
-	for (; n > 0 && (a = worst(m)); n--)
+	for (; n > 0 && (a = worst(m, 0)); n--)
 		retire(a);
 	for (; n < 0 && (a = place_for(m)); n++) {
 		a->role = R_HOLD;
@@ -1908,8 +1931,7 @@ keep_answered(struct map *m, struct keeper *kp, int64_t now)
 {
 	const struct http_reader *h = &kp->k.http;
 
-	server_good(kp->s);
-	m->held = now;
+	server_good(m, kp->s, now);
 	m->http_down = 0;
 	kp->answered = 1;
 	kp->suspect = 0;
@@ -2105,11 +2127,9 @@ place_same(const struct place *a, const struct place *b)
 static void
 forgive(struct map *m, int64_t now)
 {
-	struct server *s;
 	int i;
 
-	for (s = m->server; s <= m->target; s++)
-		s->retry = 0;
+	servers_forgive(m);
 	for (i = 0; i < ASKS; i++)
 		if (m->ask[i].role == R_HOLD)
 			m->ask[i].due = now;

@@ -260,6 +260,19 @@ t_silent_loss_defaults() {
 	mapped n 2 36
 }
 
+# nothing else is open, and no server is free to be asked
+t_silent_loss_of_all_flows() {
+	lab_up
+	nat r2 cone strict 5000:40000
+	coturn turn $S1 $S2
+	nm n -s $S1,$S2 -b 5000 -k 3
+	mapped n 1
+	sleep 4
+	nat r2 cone strict 5000:40001
+	forget r2
+	mapped n 2 9
+}
+
 t_inbound_moves_defaults() {
 	lab_up
 	nat r2 cone 5000:40000
@@ -505,6 +518,7 @@ for c in http_says_it_closes http_closes_unsaid http_closes_each_time \
     stun_only_one_dead_tcp stun_dead_tcp_no_http stun_mute_tcp_no_http \
     stun_error_tcp stun_dead_udp stun_mute_udp stun_error_udp \
     new_server_takes_over reset_flow_is_told_in_12_s \
+    silent_loss_of_all_flows \
     interface_flaps interface_flaps_bound interface_is_made_again \
     interface_is_made_again_bound relay_survives_redial no_route_at_start \
     no_address_at_start foreign_news_change_nothing; do

@@ -80,6 +80,9 @@ struct peer {
 	int delay;		/* ms until it answers */
 	union addr mapped;	/* what it sees of new flows */
 	int close_after;	/* ms after an answer; -1 never */
+	int resets;		/* it closes so, which the NAT remembers */
+	union addr old;		/* as what, and */
+	int64_t remembered;	/* until when */
 	int says_close;		/* HTTP: with Connection: close */
 	int keep_timeout, keep_max;	/* of Keep-Alive:, or -1 */
 };
@@ -88,6 +91,7 @@ struct flow {			/* a binding's or a keepalive's */
 	const void *of;		/* NULL: unused */
 	struct peer *p;
 	int shared;		/* on the relay's socket */
+	int dropped;		/* the NAT drops its packets */
 	union addr mapped;	/* a flow keeps the mapping that it got */
 	int64_t answer, end;	/* ms: when these come; or NEVER */
 	int error;		/* of the end */
@@ -210,7 +214,8 @@ flow_open(const void *of, const union addr *to, int shared)
 	f->of = of;
 	f->p = peer_at(to);
 	f->shared = shared;
-	f->mapped = f->p->mapped;
+	f->dropped = 0;
+	f->mapped = sim.now < f->p->remembered ? f->p->old : f->p->mapped;
 	f->answer = f->end = NEVER;
 }
 
@@ -223,11 +228,11 @@ flow_ask(const void *of)
 
 	record(ASKED, f->p->who);
 	f->answer = f->end = NEVER;
-	if (f->p->mode == MUTE || f->p->mode == NO_ROUTE)
+	if (f->p->mode == MUTE || f->p->mode == NO_ROUTE || f->dropped)
 		return;
 	if (f->p->mode == GOOD) {
 		f->answer = then;
-		f->error = ECLOSED;
+		f->error = f->p->resets ? ECONNRESET : ECLOSED;
 		if (f->p->close_after >= 0 && !f->shared)
 			f->end = then + f->p->close_after;
 		return;
@@ -247,6 +252,9 @@ flow_close(const void *of, enum what what)
 	if (!f)
 		return;
 	f->of = NULL;
+	f->p->old = f->mapped;
+	f->p->remembered = what == ENDED && f->error == ECONNRESET &&
+	    sim.now >= f->end ? sim.now + 10 SECONDS : 0;
 	record(what, f->p->who);
 }
 
@@ -294,6 +302,20 @@ static void
 cut(int who)
 {
 	cut_by(who, ECLOSED);
+}
+
+/* The NAT forgets all flows, and drops their packets from now on. */
+static void
+forgotten(void)
+{
+	int i;
+
+	for (i = 0; i < FLOWS; i++) {
+		sim.flow[i].dropped = 1;
+		sim.flow[i].answer = sim.flow[i].end = NEVER;
+	}
+	for (i = 0; i < (int)LEN(sim.peer); i++)
+		sim.peer[i].remembered = 0;
 }
 
 /* 1 when something comes from outside at that time */
@@ -1806,6 +1828,29 @@ long_outage(void)
 		}
 }
 
+/* All are back at once: an attempt that began too early does not keep its
+ * server away for long. */
+static void
+back_together(void)
+{
+	int64_t back;
+	int i;
+
+	for (i = 0; i < 16; i++) {
+		begin("-s a,b -k 3");
+		go_on(5 SECONDS);
+		all_peers(MUTE);
+		go_on(2 MINUTES + i * 500);
+		all_peers(GOOD);
+		back = since_start();
+		go_on(1 MINUTES);
+		CHECK(first(ANSWERED, 'a', back) <= back + 8 SECONDS);
+		CHECK(first(ANSWERED, 'b', back) <= back + 8 SECONDS);
+		CHECK(logged("answers again") == 2);
+		end();
+	}
+}
+
 static void
 dead_from_the_start(void)
 {
@@ -2296,6 +2341,127 @@ late_news(void)
 			CHECK(stillborn() == 0);
 			end();
 		}
+}
+
+/* What the servers are like, for long already, when the mapping is lost or
+ * moves: which are mute, refuse, reset their flows soon, close them at once. */
+static const struct state {
+	const char *args, *mute, *refuse, *reset, *close;
+	int unseen;		/* a move of the inbound side alone is */
+} states[] = {
+	{ "-s a", "", "", "", "", 1 },
+	{ "-s a -h w", "", "", "", "", 0 },
+	{ "-s a -h w", "w", "", "", "", 1 },
+	{ "-s a -h w", "", "w", "", "", 1 },
+	{ "-s a -h w", "", "", "", "w", 1 },
+	{ "-s a -h w", "", "", "a", "", 0 },
+	{ "-s ab", "", "", "", "", 0 },
+	{ "-s a,b", "", "", "", "", 0 },
+	{ "-s a,b", "b", "", "", "", 1 },
+	{ "-s a,b", "", "b", "", "", 1 },
+	{ "-s a,b", "", "", "a", "", 0 },
+	{ "-s a,b", "", "", "ab", "", 0 },
+	{ "-s a,b", "", "b", "a", "", 1 },
+	{ "-s a,b -h w", "", "", "", "", 0 },
+	{ "-s a,b -h w", "w", "", "", "", 0 },
+	{ "-s a,b -h w", "", "w", "a", "", 0 },
+	{ "-s a,b -h w", "", "w", "ab", "", 0 },
+	{ "-s a,b -h w", "b", "", "", "", 0 },
+	{ "-s a,b -h w", "", "b", "", "", 0 },
+	{ "-s a,b -h w", "", "bw", "a", "", 1 },
+	{ "-s a,b -h w", "b", "w", "", "", 1 },
+	{ "-s a,b -h w", "", "b", "", "w", 1 },
+	{ "-s a,b -h w", "b", "", "", "w", 1 },
+	{ "-s a,b -h w,x", "", "", "a", "wx", 0 },
+	{ "-s a,b,c", "", "bc", "", "", 1 },
+	{ "-s a,b,c", "b", "c", "a", "", 1 }
+};
+
+static void
+begin_in(const struct state *s, int k)
+{
+	char args[64];
+	struct peer *p;
+
+	snprintf(args, sizeof args, "%s -k %d", s->args, k);
+	begin(args);
+	for (p = sim.peer; p < sim.peer + LEN(sim.peer); p++) {
+		p->mode = strchr(s->mute, p->who) ? MUTE :
+		    strchr(s->refuse, p->who) ? REFUSING : GOOD;
+		p->resets = strchr(s->reset, p->who) != NULL;
+		if (p->resets || strchr(s->close, p->who))
+			p->close_after = p->resets ? 3 SECONDS : 0;
+	}
+}
+
+/* The public port changes i eighths of k after five minutes; drop: the NAT has
+ * forgotten the flows, without a word.  1 when it was told in that time. */
+static int
+told_in(const struct state *s, int k, int i, int drop, int64_t ms)
+{
+	int r;
+
+	begin_in(s, k);
+	go_on(5 MINUTES + i * (k SECONDS / 8));
+	moves_to("203.0.113.7", 40001);
+	if (drop)
+		forgotten();
+	go_on(ms);
+	r = sim.ncalls == 2 && told(1, "203.0.113.7:40001");
+	end();
+	return r;
+}
+
+/* A flow that does not answer holds nothing, and is opened anew where no other
+ * server can be asked; the inbound side's move is seen by a check. */
+static void
+lost_at_any_time(void)
+{
+	static const int ks[] = { 3, 10, 30 };
+	const struct state *s;
+	int i, k;
+
+	for (s = states; s < states + LEN(states); s++)
+		for (i = 0; i < 8 * (int)LEN(ks); i++) {
+			k = ks[i / 8];
+			CHECK(told_in(s, k, i % 8, 1, (k + 5) SECONDS));
+			CHECK(s->unseen || told_in(s, k, i % 8 * 2, 0,
+			    (TCP_CYCLE * k + 3) SECONDS));
+		}
+}
+
+/* What one server does not tell another tells, once for each check. */
+static void
+check_of_a_dead_server(void)
+{
+	static const enum mode modes[] = { MUTE, REFUSING };
+	size_t i;
+
+	for (i = 0; i < LEN(modes); i++) {
+		begin("-s a,b -h w");
+		peer('b')->mode = modes[i];
+		go_on(21 MINUTES + 5 SECONDS);
+		CHECK(count(OPENED, 'a', 50 SECONDS, since_start()) == 21);
+		CHECK(sim.ncalls == 1);
+		end();
+	}
+}
+
+/* The line stalls: the flow that is not opened anew answers late and lives. */
+static void
+stall(void)
+{
+	begin("-s a,b -c 10000");
+	go_on(5 MINUTES - 1 SECONDS);
+	peer('a')->delay = peer('b')->delay = 4 SECONDS;
+	go_on(10 SECONDS);
+	peer('a')->delay = peer('b')->delay = ANSWER_TIME;
+	go_on(5 MINUTES);
+	CHECK(count(OPENED, 0, 1 MINUTES, 5 MINUTES + 10 SECONDS) == 1);
+	CHECK(ever(STOPPED, 0) == 1 && ever(ENDED, 0) == 0);
+	CHECK(fewest_hosts(31 SECONDS, 5 MINUTES, 10 MINUTES) == 2);
+	CHECK(sim.ncalls == 1);
+	end();
 }
 
 /* Another local address is news as well. */
@@ -3611,6 +3777,7 @@ run_schedules(void)
 	RUN(reset_flows_do_not_check);
 	RUN(late_answer_of_the_only_server);
 	RUN(long_outage);
+	RUN(back_together);
 	RUN(dead_from_the_start);
 	RUN(dead_resolver);
 	RUN(no_look_up);
@@ -3636,6 +3803,9 @@ run_announcing(void)
 	RUN(one_voice_each);
 	RUN(moved_again_in_doubt);
 	RUN(late_news);
+	RUN(lost_at_any_time);
+	RUN(check_of_a_dead_server);
+	RUN(stall);
 	RUN(local_address_changes);
 	RUN(fake_addresses);
 	RUN(nobody_listens);
