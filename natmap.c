@@ -1142,7 +1142,7 @@ server_good(struct map *m, struct server *s, int64_t now)
 	m->held = now;
 	s->tried = 0;
 	s->retry = 0;
-	if (!s->fails)		/* one of its addresses may fail for long */
+	if (!s->fails)	/* one of its addresses may fail for long */
 		return;
 	warn("%s: answers again (failures: %d)", server_name(s, name),
 	    s->repeats);

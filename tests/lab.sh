@@ -527,7 +527,8 @@ nm() {
 	local name=$1
 	shift
 	[ -x "$NATMAP" ] || fail "$NATMAP is not there"
-	: > "$D/$name.out" 2> "$D/$name.err"	# before mapped and said look
+	# before mapped and said look
+	: > "$D/$name.out" 2> "$D/$name.err"
 	# shellcheck disable=SC2086
 	ip netns exec "$L-${NM_NS:-h1}" $NATMAP_WRAP "$NATMAP" "$@" \
 	    > "$D/$name.out" 2> "$D/$name.err" < /dev/null &

@@ -37,6 +37,9 @@ probe=$((k < 10 ? k : 10))	# the kernel's probes, or ours if earlier
 # tells  may a mapping be told?  A call for nothing is a fault
 # self   the restarted natmap's only; in restart_* it alone may have a gap
 #
+# route ends no session: the NAT knows those that are open, the kernel sends
+# what is due once there is a route, and a cut can only be natmap's.
+#
 # kind         TCP      UDP    ends      tells  what happens
 ROWS='
 stopped        k+3      k+3    tb_tf_uf  no     all four were stopped at first

@@ -32,8 +32,11 @@ TCP_WAIT = 2.0          # s: a probe that takes longer is lost
 UDP_WAIT = 1.0
 FIRST_PORT, LAST_PORT = 10000, 60000
 SESSION_PORT = 9003     # of the UDP session; never changes
-SESSION_LIMIT = 20.0    # s without an answer: the session is cut
-MOVED_LIMIT = 5.0       # the same, when another address was announced since
+# Without a route nothing can be sent, for up to 19 s, and TCP's doubled waits
+# then last as long again: who gives up before that tells nothing of natmap.
+SESSION_LIMIT = 60.0    # s without an answer: the session is cut
+MOVED_LIMIT = 5.0       # the same, when it has not been answered since another
+                        # address was announced: its flow is likely lost
 UDP_LIMIT = 60.0        # the same of a UDP session
 UDP_PATIENCE = 3.0      # s without an answer, or a new address, then a pause
 UDP_PAUSE = 6.5         # in which the NATs forget the flow as it was
@@ -131,6 +134,8 @@ class Watch:
                 host, port = lines[-1].split(' ')[:2]
                 self.to[n] = (host, int(port))
                 self.log('told', ms(), n, host, port)
+                for s in self.sessions:
+                    s.told(n)
 
     def sample(self):
         for n in NAMES:
@@ -250,6 +255,11 @@ class TcpSession:
         return SESSION_LIMIT if self.to == self.w.to[self.name] \
             else MOVED_LIMIT
 
+    def told(self, name):
+        """did it survive the move?  Before the next fault"""
+        if name == self.name:
+            self.at = 0
+
     def tick(self, now):
         if self.asked is not None and now >= self.asked + self.limit():
             self.cut('no answer')
@@ -307,6 +317,7 @@ class TcpSession:
             self.w.log('sessions', ms(), self.name, 'up', *self.to)
         if data.startswith(b'session-%d ' % self.count):
             self.asked = None
+            self.to = self.w.to[self.name]      # a move that it survived
             self.at = time.time() + self.w.random.choice((0.5, 1, 2, 5, 9))
 
     def cut(self, why):
@@ -357,6 +368,9 @@ class UdpSession:
             self.s.sendto(b'session-%d' % self.count, self.to)
         except OSError:
             pass
+
+    def told(self, name):
+        pass
 
     def ready(self):
         try:
