@@ -54,6 +54,7 @@
 #define PAIR_LIMIT      1000    /* two answers this close are comparable */
 #define STALE           180000  /* an address that none confirms so long */
 #define REMEMBERED      10000   /* by a NAT: a flow that its server reset */
+#define RESTED		13000	/* the same, and what such a flow lives */
 #define HOLD_GRACE	5000	/* k and this long an answer holds */
 #define SETTLE          500     /* the network's news settle this long */
 #define NEWS_GAP        2000    /* and are acted on no more often than this */
@@ -974,6 +975,21 @@ server_addr(const struct map *m, struct server *s)
 	return NULL;
 }
 
+/* Shall s rest for a check to come?  Where all servers reset their flows soon,
+ * those before it go to the one that did it last. */
+static int
+rests(const struct map *m, const struct server *s, int64_t now)
+{
+	const struct server *o;
+
+	if (!s->reset_at || now < m->check - RESTED)
+		return 0;
+	for (o = m->stun; o < m->http; o++)
+		if (o->reset_at > s->reset_at && o->retry <= now)
+			return 1;
+	return 0;
+}
+
 /* The next server that may be asked now: one that no flow goes to, else one
  * with another address.  NULL: none; *soonest, when not NULL, then tells when
  * to ask again. */
@@ -988,7 +1004,8 @@ pick(struct map *m, struct server *list, int n, int turn, int64_t now,
 	for (i = 0; i < n; i++) {
 		s = &list[(turn + i) % n];
 		busy = server_busy(m, s);
-		if (m->probing && s->reset_at && now < s->reset_at + REMEMBERED)
+		if (m->probing ? s->reset_at && now < s->reset_at + REMEMBERED :
+		    rests(m, s, now))
 			continue;	/* would show the old mapping */
 		if (s->retry > now) {
 			if (!busy && s->retry < when)
