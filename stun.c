@@ -417,8 +417,10 @@ first_holder(const struct holders *hs)
 {
 	const struct holder *h, *best = NULL;
 	int rank, top = -1;
+	size_t i;
 
-	for (h = hs->h; h < hs->h + hs->n; h++) {
+	for (i = 0; i < hs->n; i++) {
+		h = &hs->h[i];
 		rank = h->listening * 2 + (h->pid != getpid());
 		if (rank > top) {
 			top = rank;
