@@ -708,9 +708,14 @@ static void
 hook_stuck(struct hook *h, int64_t now)
 {
 	if (h->said != errno)
-		warn("%s: cannot be run, trying again:", h->cfg->script);
+		warn(h->cfg->once ? "%s: cannot be run:" :
+		    "%s: cannot be run, trying again:", h->cfg->script);
 	h->said = errno;
 	h->retry = now + RUN_RETRY;
+	if (h->cfg->once) {
+		h->status = 1;
+		hook_done(h);
+	}
 }
 
 static void
@@ -1200,8 +1205,9 @@ port_trouble(struct map *m, const char *why, int64_t now)
 		    "an unknown program", (long)o.pid, (long)o.uid,
 		    why ? ": " : "", why ? why : "", why ? INSTEAD : "");
 	else
-		warn("%s port %d: cannot be used, trying again%s%s:",
-		    proto(m), m->local.port, why ? ": " : "", why ? why : "");
+		warn("%s port %d: cannot be used, trying again%s%s%s:",
+		    proto(m), m->local.port, why ? ": " : "", why ? why : "",
+		    why ? INSTEAD : "");
 }
 
 /* the next port that the user allows */

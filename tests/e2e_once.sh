@@ -113,6 +113,19 @@ t_with_a_script() {
 	has "$D/o.err" 'missing' reason
 }
 
+# it was there at the start
+t_script_that_vanishes() {
+	lab
+	hook hook
+	nm n -1 -u -s $S1 -b 5000 -e "$D/hook"
+	sleep 1
+	rm "$D/hook"
+	coturn turn $S1
+	nm_wait n
+	eq $STATUS 1 status
+	has "$D/n.err" 'hook: cannot be run' reason
+}
+
 # not root: the port of another user's service cannot be shared
 t_busy_port_is_1() {
 	local kind opt=
@@ -153,6 +166,7 @@ quick ipv6_has_an_empty_field 30
 quick all_servers_are_tried 90
 quick nobody_answers 70
 quick usage_is_2 20
+quick script_that_vanishes 40
 quick with_a_script 60
 quick busy_port_is_1 40
 quick missing_interface_is_1 70
