@@ -54,7 +54,7 @@
 #define PAIR_LIMIT      1000    /* two answers this close are comparable */
 #define STALE           180000  /* an address that none confirms so long */
 #define REMEMBERED      10000   /* by a NAT: a flow that its server reset */
-#define RESTED		13000	/* the same, and what such a flow lives */
+#define RESTED          13000   /* the same, and what such a flow lives */
 #define HOLD_GRACE	5000	/* k and this long an answer holds */
 #define SETTLE          500     /* the network's news settle this long */
 #define NEWS_GAP        2000    /* and are acted on no more often than this */
