@@ -210,9 +210,10 @@ pin(pid_t pid)
 }
 
 /*
- * Puts the relay and ourselves, who only ever wait for each other, on one
- * processor: else a round trip takes two or three times as long whenever the
- * scheduler puts them on two, and nothing can be compared.
+ * Puts the relay and both ends on one processor, which many routers have: else
+ * the costs of waking each other on another one, and the scheduler's whim who
+ * shares one with whom, are most of what is measured, and double or halve it
+ * from run to run.
  */
 static void
 share_processor(void)
@@ -472,6 +473,7 @@ bulk(int n, int64_t length)
 	int i, lfd = target_socket(SOCK_STREAM);
 	char name[32];
 
+	share_processor();
 	for (i = 0; i < n; i++)
 		s[i] = session(lfd);
 	if (start_child())
@@ -579,6 +581,7 @@ connections(int n, int64_t length)
 	double count, cpu;
 	int i, lfd = target_socket(SOCK_STREAM);
 
+	share_processor();
 	if (start_child())
 		serve_all(lfd);
 	close(lfd);
@@ -795,6 +798,7 @@ datagrams(int n, int64_t length)
 	double count, cpu;
 	int fd, tfd = target_socket(SOCK_DGRAM);
 
+	share_processor();
 	if (start_child())
 		echo(tfd);
 	fd = datagram_client();
@@ -823,6 +827,7 @@ receive(int fd, int64_t until)
 	return count;
 }
 
+/* Who sends without a pause would leave no other his processor. */
 static void
 flood(int64_t length)
 {
