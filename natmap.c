@@ -963,7 +963,7 @@ server_busy(const struct map *m, const struct server *s)
 }
 
 /* the server's next address that no flow uses and that did not fail since it
- * answered, NULL when there is none */
+ * answered, or lately, NULL when there is none */
 static const union addr *
 server_addr(const struct map *m, struct server *s)
 {
@@ -1009,6 +1009,8 @@ pick(struct map *m, struct server *list, int n, int turn, int64_t now,
 	for (i = 0; i < n; i++) {
 		s = &list[(turn + i) % n];
 		busy = server_busy(m, s);
+		if (now >= s->started + BACKOFF_MAX)
+			s->tried = 0;	/* others may use the rest */
 		if (m->probing ? s->reset_at && now < s->reset_at + REMEMBERED :
 		    rests(m, s, now))
 			continue;	/* would show the old mapping */

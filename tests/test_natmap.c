@@ -1944,6 +1944,33 @@ one_address_is_dead(void)
 		}
 }
 
+/* Two names share an address, which one of them uses; the other's second one
+ * is tried again some time after it has failed. */
+static void
+names_share_an_address(void)
+{
+	static const char *const args[] = { "-s a,ab", "-s ab,a" };
+	size_t i, j;
+
+	for (i = 0; i < LEN(args); i++)
+		for (j = 0; j < LEN(bad_modes); j++) {
+			begin(args[i]);
+			go_on(5 MINUTES);
+			peer('b')->mode = bad_modes[j];
+			cut('b');
+			go_on(3 MINUTES);
+			CHECK(logged("closed") + logged("trying") <= 2);
+			peer('b')->mode = GOOD;
+			go_on(2 MINUTES);
+			CHECK(fewest_hosts(31 SECONDS, 9 MINUTES,
+			    since_start()) == 2);
+			moves_to("203.0.113.7", 40001);
+			go_on(64 SECONDS);
+			CHECK(sim.ncalls == 2 && told(1, "203.0.113.7:40001"));
+			end();
+		}
+}
+
 /*
  * Announcing.
  */
@@ -3785,6 +3812,7 @@ run_schedules(void)
 	RUN(no_look_up);
 	RUN(second_address);
 	RUN(one_address_is_dead);
+	RUN(names_share_an_address);
 }
 
 static void
