@@ -437,6 +437,9 @@ fault() {
 	esac
 	"f_$1"
 	come_back "$1"
+	# the next fault would find flows that the NATs know as before, and
+	# which of two servers is right nobody can tell who starts then
+	[ "$1" != inbound ] || sleep $((4 * k))
 	pick 3
 	sleep $((2 + R))
 	check_alive
