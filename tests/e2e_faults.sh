@@ -3,7 +3,7 @@
 # Faults of servers and of the network.  What is said to be held is measured
 # behind a NAT that learns its mappings and forgets them in less than 2 x k,
 # from new source ports, and is lost when natmap is stopped.  The long cases
-# are the same with the default intervals.
+# are the same with the default intervals, and a fault lasts for ten minutes.
 . "$(dirname "$0")/lab.sh"
 
 # lab K: the forgetful NAT, a service, servers
@@ -60,8 +60,16 @@ t_http_closes_each_time() {
 	http_closes 2 12 closes 1
 }
 
-t_http_closes_defaults() {
-	http_closes 30 200 closes 1
+t_http_says_it_closes_defaults() {
+	http_closes 30 600 max 3
+}
+
+t_http_closes_unsaid_defaults() {
+	http_closes 30 600 closes 3
+}
+
+t_http_closes_each_time_defaults() {
+	http_closes 30 600 closes 1
 }
 
 # http_dead K SECONDS HOW [2]: the only one, or the first of two
@@ -99,8 +107,16 @@ t_http_one_of_two_dead() {
 	between 1 "$(count "$D/web2.log" '^head')" 99 "requests to the second"
 }
 
+t_http_dead_defaults() {
+	http_dead 30 600 refuse
+}
+
 t_http_mute_defaults() {
-	http_dead 30 240 mute
+	http_dead 30 600 mute
+}
+
+t_http_one_of_two_dead_defaults() {
+	http_dead 30 600 refuse 2
 }
 
 # stun_dead KIND K SECONDS HOW SERVERS ARGS ...
@@ -166,12 +182,20 @@ t_stun_error_udp() {
 	stun_dead udp 4 16 liar $S1,$S2 -u
 }
 
+t_stun_dead_tcp_defaults() {
+	stun_dead tcp 30 600 refuse $S1,$S2 -h $WWW
+}
+
+t_stun_dead_udp_defaults() {
+	stun_dead udp 10 600 refuse $S1,$S2 -u
+}
+
 t_stun_mute_tcp_defaults() {
-	stun_dead tcp 30 240 mute $S1,$S2 -h $WWW
+	stun_dead tcp 30 600 mute $S1,$S2 -h $WWW
 }
 
 t_stun_mute_udp_defaults() {
-	stun_dead udp 10 120 mute $S1,$S2 -u
+	stun_dead udp 10 600 mute $S1,$S2 -u
 }
 
 # the first server is dead: the change is told by the second
@@ -224,11 +248,11 @@ t_all_dead_udp() {
 }
 
 t_all_dead_tcp_defaults() {
-	all_dead tcp 30 300 -h www.test
+	all_dead tcp 30 600 -h www.test
 }
 
 t_all_dead_udp_defaults() {
-	all_dead udp 10 200 -u
+	all_dead udp 10 600 -u
 }
 
 # ---- the mapping moves ---------------------------------------------------
@@ -446,10 +470,10 @@ t_foreign_news_change_nothing() {
 
 # ---- loss ----------------------------------------------------------------
 
-# loses KIND K SECONDS ARGS: 20 % both ways
+# loses KIND K PROBES PAUSE ARGS: 20 % both ways
 loses() {
-	local kind=$1 k=$2 secs=$3 wait=20
-	shift 3
+	local kind=$1 k=$2 probes=$3 pause=$4 wait=20
+	shift 4
 	lab "$k"
 	coturn turn $S1 $S2
 	www www
@@ -467,7 +491,8 @@ loses() {
 	mapped n 1
 	loss r2 20
 	[ "$kind" = tcp ] || wait=1
-	net out probe "$kind" $PUBLIC 40000 "$secs" 1 $wait > "$D/probes" || true
+	net out probe "$kind" $PUBLIC 40000 "$probes" "$pause" $wait \
+	    > "$D/probes" || true
 	loss r2 0
 	told_nothing
 	at r1 nft list table ip rst > "$D/rst.log"
@@ -475,25 +500,26 @@ loses() {
 	if [ "$kind" = tcp ]; then
 		has "$D/probes" 'answered ([0-9]+) of \1,' probes
 	else
-		between $((secs * 3 / 10)) \
-		    "$(awk '{ print $2 }' "$D/probes")" "$secs" "probes answered"
+		between $((probes * 3 / 10)) \
+		    "$(awk '{ print $2 }' "$D/probes")" "$probes" \
+		    "probes answered"
 	fi
 }
 
 t_loss_tcp() {
-	loses tcp 3 20 -h $WWW
+	loses tcp 3 20 1 -h $WWW
 }
 
 t_loss_udp() {
-	loses udp 3 20 -u
+	loses udp 3 20 1 -u
 }
 
 t_loss_tcp_defaults() {
-	loses tcp 30 240 -h $WWW
+	loses tcp 30 240 2.5 -h $WWW
 }
 
 t_loss_udp_defaults() {
-	loses udp 10 240 -u
+	loses udp 10 240 2.5 -u
 }
 
 # a relayed session lives through an outage of a minute
@@ -528,16 +554,15 @@ quick all_dead_tcp 80
 quick all_dead_udp 80
 quick loss_tcp 100
 quick loss_udp 100
-long http_closes_defaults 360
-long http_mute_defaults 400
-long stun_mute_tcp_defaults 400
-long stun_mute_udp_defaults 200
-long all_dead_tcp_defaults 460
-long all_dead_udp_defaults 300
+for c in http_says_it_closes http_closes_unsaid http_closes_each_time \
+    http_dead http_mute http_one_of_two_dead stun_dead_tcp stun_dead_udp \
+    stun_mute_tcp stun_mute_udp all_dead_tcp all_dead_udp; do
+	long "${c}_defaults" 800
+done
 long silent_loss_defaults 90
 long inbound_moves_defaults 180
 long udp_moves_defaults 60
-long loss_tcp_defaults 500
-long loss_udp_defaults 400
+long loss_tcp_defaults 900
+long loss_udp_defaults 900
 long outage_cuts_no_session 180
 lab_main "$@"

@@ -57,7 +57,7 @@ part 'valgrind: unit and step tests' -t 600 tests/valgrind.sh
 part 'valgrind: end to end' NATMAP=$PWD/build/debug/natmap \
     NATMAP_WRAP="$grind" NATMAP_SLOW=4 tests/e2e_udp.sh tests/e2e_once.sh
 # hooks.sh has a session idle beyond 300 s past a firewall, with either tool
-part 'what takes minutes' NATMAP_LONG=only IDLE=310 -t 900 \
+part 'what takes minutes' NATMAP_LONG=only IDLE=310 -j 24 -t 900 \
     tests/hooks.sh "${e2e[@]}" tests/firmware.sh
 part 'fuzzing' tests/fuzz.sh
 part 'other processors' tests/cross.sh
