@@ -34,24 +34,25 @@ built_for() {
 
 # unit TARGET: -O2, since the tests' own work is what takes the time here
 unit() {
-	local t status bad=0
+	local file t status bad=0
 	built_for "$1"
 	mk "$D/src" variant V=x CC="$(of "$1" cc)" CFLAGS='-O2 -Wall -Wextra' \
 	    LDFLAGS=-static
-	for t in timer stun relay natmap; do
+	for file in "$D/src/build/x"/test_*; do
+		t=${file##*/}
 		status=0
-		(cd "$D" && "$NATMAP_WRAP" "$D/src/build/x/test_$t") \
-		    > "$D/$t.said" 2>&1 || status=$?
-		grep -q '^ok ' "$D/$t.said" || fail "test_$t: printed no result"
+		(cd "$D" && "$NATMAP_WRAP" "$file") > "$D/$t.said" 2>&1 ||
+		    status=$?
+		grep -q '^ok ' "$D/$t.said" || fail "$t: printed no result"
 		[ $status -le 1 ] ||
-		    fail "test_$t: status $status: $(tail "$D/$t.said")"
+		    fail "$t: status $status: $(tail "$D/$t.said")"
 		while read -r _ _ name; do
 			excused "$1" "${name%%:*}" && continue
-			echo "test_$t: not ok $name"
+			echo "$t: not ok $name"
 			bad=1
 		done < <(grep -o 'not ok .*' "$D/$t.said")
 		[ $status = 0 ] || grep -q 'not ok ' "$D/$t.said" ||
-		    fail "test_$t: status $status"
+		    fail "$t: status $status"
 		[ $bad = 0 ] || grep '^#' "$D/$t.said" | sort | uniq -c
 	done
 	[ $bad = 0 ] || fail "unit tests"

@@ -38,19 +38,14 @@ build asan CC=clang CFLAGS="$san"
 build debug CFLAGS='-g -O1'
 build portable CFLAGS='-g -Os -Wall -Wextra -DNATMAP_PORTABLE'
 
-units() {
-	echo build/"$1"/test_{timer,stun,relay,natmap}
-}
 e2e=(tests/e2e_*.sh)
 grind='valgrind -q --leak-check=full --errors-for-leak-kinds=definite'
 grind="$grind --error-exitcode=99 --child-silent-after-fork=yes"
 
-# shellcheck disable=SC2046
-part 'sanitizers: unit and step tests' $(units asan)
+part 'sanitizers: unit and step tests' build/asan/test_*
 part 'sanitizers: end to end' NATMAP=$PWD/build/asan/natmap NATMAP_SLOW=2 \
     "${e2e[@]}"
-# shellcheck disable=SC2046
-part 'no Linux extras: unit and step tests' $(units portable)
+part 'no Linux extras: unit and step tests' build/portable/test_*
 part 'no Linux extras: relay' NATMAP=$PWD/build/portable/natmap \
     NATMAP_PORTABLE=1 tests/e2e_relay*.sh
 part 'valgrind: unit and step tests' -t 600 tests/valgrind.sh

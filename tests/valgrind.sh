@@ -7,16 +7,16 @@ cd "$(dirname "$0")/.." || exit
 log=$(mktemp) || exit
 trap 'rm -f "$log"' EXIT
 
-# NAME: what it prints is shown when it fails
+# FILE: what it prints is shown when it fails
 grind() {
 	valgrind -q --leak-check=full --errors-for-leak-kinds=definite \
 	    --error-exitcode=99 --child-silent-after-fork=yes \
-	    "build/debug/test_$1" > "$log" 2>&1 && return
+	    "$1" > "$log" 2>&1 && return
 	grep -v '^ok ' "$log" | sed 's/^/# /'
 	return 1
 }
 
-for unit in timer stun relay natmap; do
-	check "valgrind-$unit" grind $unit
+for unit in build/debug/test_*; do
+	check "valgrind-${unit##*/test_}" grind "$unit"
 done
 exit "$failed"

@@ -1,0 +1,1202 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The simulated world of the tests of natmap.c, which includes that file.
+ *
+ * The policy runs here without any socket.  All that it uses of stun.c and
+ * relay.c is replaced by servers that are rows of a table and behave as the
+ * test says, and so are the clock, the look-up of names and the random
+ * numbers.  STUN servers are called a to p, HTTP servers w to z; a host "ab"
+ * is a name with two addresses, those of a and b.  Every event is recorded
+ * with its time, in ms since the start.
+ */
+#include "../natmap.h"
+
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <ifaddrs.h>
+#include <limits.h>
+#include <netdb.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int64_t sim_now_ms(void);
+static int64_t sim_wake_wait(struct wake *, int64_t);
+static uint32_t sim_random_below(uint32_t);
+static int sim_lookup_start(struct lookup *, const char *, int, int, int64_t);
+static void sim_lookup_want(struct lookup *, struct wake *);
+static int sim_lookup_step(struct lookup *, const struct wake *, int64_t);
+static int sim_news_open(void);
+static void sim_news_read(int);
+static unsigned sim_link_of(const char *, const union addr *, unsigned *);
+static int sim_kill(pid_t, int);
+int natmap_main(int, char **);
+
+#define main		natmap_main
+#define now_ms		sim_now_ms
+#define wake_wait	sim_wake_wait
+#define random_below	sim_random_below
+#define lookup_start	sim_lookup_start
+#define lookup_want	sim_lookup_want
+#define lookup_step	sim_lookup_step
+#define news_open	sim_news_open
+#define news_read	sim_news_read
+#define link_of		sim_link_of
+#define kill		sim_kill
+#include "../natmap.c"
+#undef main
+
+#include "check.h"
+
+/* No test program uses all of this. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function"
+
+#define LEN(a)		(sizeof(a) / sizeof *(a))
+#define START		1000000		/* of the clock, ms */
+#define ANSWER_TIME	30		/* of a good server, ms */
+#define MINUTES		* 60000
+#define SECONDS		* 1000
+#define NEWS_FD		1000000		/* never opened */
+#define FLOWS		(ASKS + KEEPERS)
+
+/*
+ * The simulated world.
+ */
+
+enum mode { GOOD, MUTE, REFUSING, ERRING, JUNK, NO_ROUTE };
+
+static const enum mode bad_modes[] = { MUTE, REFUSING, ERRING, JUNK,
+    NO_ROUTE };
+
+struct peer {
+	int who;
+	union addr addr;
+	enum mode mode;
+	int delay;		/* ms until it answers */
+	union addr mapped;	/* what it sees of new flows */
+	int close_after;	/* ms after an answer; -1 never */
+	int resets;		/* it closes so, which the NAT remembers */
+	union addr old;		/* as what, and */
+	int64_t remembered;	/* until when */
+	int says_close;		/* HTTP: with Connection: close */
+	int keep_timeout, keep_max;	/* of Keep-Alive:, or -1 */
+};
+
+struct flow {			/* a binding's or a keepalive's */
+	const void *of;		/* NULL: unused */
+	struct peer *p;
+	int shared;		/* on the relay's socket */
+	int dropped;		/* the NAT drops its packets */
+	union addr mapped;	/* a flow keeps the mapping that it got */
+	int64_t answer, end;	/* ms: when these come; or NEVER */
+	int error;		/* of the end */
+};
+
+enum what { OPENED, ASKED, ANSWERED, ENDED, STOPPED, INDICATED };
+
+struct event {
+	int64_t at;
+	enum what what;
+	int who;
+	int others;		/* OPENED: flows to who that were open */
+};
+
+static struct {
+	struct config c;
+	struct map m;
+	struct wake w;
+	int64_t now;
+	struct peer peer[20];
+	struct flow flow[FLOWS];
+	struct event ev[40000];
+	int nev;
+	int ncalls;		/* of the script */
+	struct { int64_t at; char text[ADDR_TEXT], local[ADDR_TEXT]; }
+	    call[64];
+	int turns;		/* wake-ups ... */
+	int own;		/* ... for which nothing came from outside */
+	int same;		/* turns at the same time, one after another */
+	int spun;
+	int unsound;		/* turns after which sound() did not hold */
+	uint32_t random;
+	int dns_dead;		/* no name server answers */
+	int dns_fails;		/* they say no, at once */
+	int no_fds;		/* for the look-up's child */
+	int lookups;		/* of the target */
+	int busy_lo, busy_hi;	/* ports that cannot be had */
+	int nobody;		/* nobody listens on the port */
+	int no_device;		/* that of -i does not exist */
+	union addr source;	/* ours; family 0: no route */
+	int no_default;		/* a route to the servers only */
+	unsigned index;		/* of the interface; 0 cannot be told */
+	int news;		/* the kernel has some */
+	int killed;		/* the last signal to the script */
+	FILE *log;
+	int fds;		/* that were open at the start */
+	int served;		/* relay_start() calls */
+	struct addrs target;	/* of the relay */
+} sim;
+
+static int64_t
+since_start(void)
+{
+	return sim.now - START;
+}
+
+static struct peer *
+peer(int who)
+{
+	return &sim.peer[who >= 'w' ? 16 + who - 'w' : who - 'a'];
+}
+
+/* NULL when it is no server's */
+static struct peer *
+find_peer(const union addr *a)
+{
+	size_t i;
+
+	for (i = 0; i < LEN(sim.peer); i++)
+		if (addr_same(&sim.peer[i].addr, a))
+			return &sim.peer[i];
+	return NULL;
+}
+
+static struct peer *
+peer_at(const union addr *a)
+{
+	struct peer *p = find_peer(a);
+
+	CHECK(p);
+	return p ? p : sim.peer;
+}
+
+static void
+record(enum what what, int who)
+{
+	struct event *e = &sim.ev[sim.nev];
+	int i;
+
+	if (sim.nev == (int)LEN(sim.ev)) {
+		sim.spun = 1;
+		return;
+	}
+	sim.nev++;
+	e->at = since_start();
+	e->what = what;
+	e->who = who;
+	e->others = 0;
+	for (i = 0; i < FLOWS; i++)
+		e->others += sim.flow[i].of && sim.flow[i].p->who == who;
+}
+
+static struct flow *
+flow_of(const void *of)
+{
+	int i;
+
+	for (i = 0; i < FLOWS; i++)
+		if (sim.flow[i].of == of)
+			return &sim.flow[i];
+	return NULL;
+}
+
+static void
+flow_open(const void *of, const union addr *to, int shared)
+{
+	struct flow *f = flow_of(NULL);
+
+	record(OPENED, peer_at(to)->who);
+	f->of = of;
+	f->p = peer_at(to);
+	f->shared = shared;
+	f->dropped = 0;
+	f->mapped = sim.now < f->p->remembered ? f->p->old : f->p->mapped;
+	f->answer = f->end = NEVER;
+}
+
+/* What the server will do with a request that comes now. */
+static void
+flow_ask(const void *of)
+{
+	struct flow *f = flow_of(of);
+	int64_t then = sim.now + f->p->delay;
+
+	record(ASKED, f->p->who);
+	f->answer = f->end = NEVER;
+	if (f->p->mode == MUTE || f->p->mode == NO_ROUTE || f->dropped)
+		return;
+	if (f->p->mode == GOOD) {
+		f->answer = then;
+		f->error = f->p->resets ? ECONNRESET : ECLOSED;
+		if (f->p->close_after >= 0 && !f->shared)
+			f->end = then + f->p->close_after;
+		return;
+	}
+	if (f->shared && f->p->mode != ERRING)
+		return;		/* the relay keeps such things from us */
+	f->end = then;
+	f->error = f->p->mode == REFUSING ? ECONNREFUSED :
+	    f->p->mode == ERRING ? EREFUSED : ENOTANSWER;
+}
+
+static void
+flow_close(const void *of, enum what what)
+{
+	struct flow *f = flow_of(of);
+
+	if (!f)
+		return;
+	f->of = NULL;
+	f->p->old = f->mapped;
+	f->p->remembered = what == ENDED && f->error == ECONNRESET &&
+	    sim.now >= f->end ? sim.now + 10 SECONDS : 0;
+	record(what, f->p->who);
+}
+
+/* 1 an answer is due, -1 the end with errno, 0 */
+static int
+flow_step(const void *of, int64_t deadline)
+{
+	struct flow *f = flow_of(of);
+
+	if (sim.now >= f->answer) {
+		f->answer = NEVER;
+		record(ANSWERED, f->p->who);
+		return 1;
+	}
+	if (sim.now >= f->end || sim.now >= deadline) {
+		errno = sim.now >= f->end ? f->error : ETIMEDOUT;
+		return -1;
+	}
+	return 0;
+}
+
+static void
+flow_want(const void *of, struct wake *w)
+{
+	wake_at(w, flow_of(of)->answer);
+	wake_at(w, flow_of(of)->end);
+}
+
+/* The server ends all flows to it now, as error tells. */
+static void
+cut_by(int who, int error)
+{
+	int i;
+
+	for (i = 0; i < FLOWS; i++)
+		if (sim.flow[i].of && sim.flow[i].p->who == who &&
+		    !sim.flow[i].shared) {
+			sim.flow[i].end = sim.now;
+			sim.flow[i].answer = NEVER;
+			sim.flow[i].error = error;
+		}
+}
+
+static void
+cut(int who)
+{
+	cut_by(who, ECLOSED);
+}
+
+/* The NAT forgets all flows, and drops their packets from now on. */
+static void
+forgotten(void)
+{
+	int i;
+
+	for (i = 0; i < FLOWS; i++) {
+		sim.flow[i].dropped = 1;
+		sim.flow[i].answer = sim.flow[i].end = NEVER;
+	}
+	for (i = 0; i < (int)LEN(sim.peer); i++)
+		sim.peer[i].remembered = 0;
+}
+
+/* 1 when something comes from outside at that time */
+static int
+something_comes(int64_t at)
+{
+	int i;
+
+	for (i = 0; i < FLOWS; i++)
+		if (sim.flow[i].of && (sim.flow[i].answer <= at ||
+		    sim.flow[i].end <= at))
+			return 1;
+	return sim.news;
+}
+
+/*
+ * Instead of stun.c.
+ */
+
+int
+local_socket(struct local *l, enum local_role role, const char **why)
+{
+	(void)role;
+	if (why)
+		*why = NULL;
+	if (sim.no_device) {
+		errno = ENODEV;
+		return -1;
+	}
+	if (l->port && l->port >= sim.busy_lo && l->port <= sim.busy_hi) {
+		errno = EADDRINUSE;
+		return -1;
+	}
+	if (!l->port)
+		l->port = 50000;
+	return open("/dev/null", O_RDWR | O_CLOEXEC);
+}
+
+int
+local_rebind(const struct local *l, int fd)
+{
+	(void)l;
+	(void)fd;
+	return 0;
+}
+
+int
+local_owner(const struct local *l, struct owner *o)
+{
+	(void)l;
+	memset(o, 0, sizeof *o);
+	if (sim.nobody)
+		return 0;
+	strcpy(o->name, "httpd");
+	o->pid = 4711;
+	o->uid = 33;
+	o->listening = 1;
+	return 1;
+}
+
+int
+local_source(const struct local *l, const union addr *to, union addr *src)
+{
+	(void)l;
+	*src = sim.source;
+	errno = ENETUNREACH;
+	if (sim.no_default && !find_peer(to))
+		return -1;
+	return sim.source.sa.sa_family ? 0 : -1;
+}
+
+int
+stun_indicate(int fd, const union addr *to)
+{
+	CHECK(fd >= 0);
+	record(INDICATED, peer_at(to)->who);
+	return 0;
+}
+
+void
+binding_init(struct binding *b)
+{
+	memset(b, 0, sizeof *b);
+	b->fd = b->slot = -1;
+}
+
+static void
+binding_close(struct binding *b, enum what what)
+{
+	int e = errno;
+
+	flow_close(b, what);
+	if (b->fd >= 0 && !b->shared)
+		close(b->fd);
+	b->fd = -1;
+	b->state = B_CLOSED;
+	errno = e;
+}
+
+void
+binding_stop(struct binding *b)
+{
+	binding_close(b, STOPPED);
+}
+
+int
+binding_start(struct binding *b, int fd, int shared, int udp,
+    const union addr *to, int64_t now, int64_t deadline)
+{
+	CHECK(b->state == B_CLOSED && now == sim.now);
+	binding_init(b);
+	b->fd = fd;
+	b->shared = shared;
+	b->udp = udp;
+	b->peer = *to;
+	b->born = now;
+	flow_open(b, to, shared);
+	if (peer_at(to)->mode == NO_ROUTE) {
+		errno = ENETUNREACH;
+		binding_close(b, ENDED);
+		return -1;
+	}
+	binding_ask(b, now, deadline);
+	if (!udp)
+		b->state = B_CONNECTING;
+	return 0;
+}
+
+int
+binding_ask(struct binding *b, int64_t now, int64_t deadline)
+{
+	CHECK(b->fd >= 0 && now == sim.now && deadline > now);
+	b->state = B_ASKING;
+	b->asked = now;
+	b->deadline = deadline;
+	flow_ask(b);
+	return 0;
+}
+
+void
+binding_want(struct binding *b, struct wake *w)
+{
+	if (b->state == B_CLOSED)
+		return;
+	wake_at(w, b->deadline);
+	flow_want(b, w);
+}
+
+static int
+binding_answered(struct binding *b)
+{
+	b->state = B_OPEN;
+	b->deadline = NEVER;
+	b->mapped = flow_of(b)->mapped;
+	b->local = sim.source;
+	addr_set_port(&b->local, sim.m.local.port);
+	return 1;
+}
+
+int
+binding_step(struct binding *b, const struct wake *w, int64_t now)
+{
+	int r;
+
+	(void)w;
+	CHECK(now == sim.now);
+	if (b->state == B_CLOSED || (b->shared && now < b->deadline))
+		return 0;
+	r = flow_step(b, b->deadline);
+	if (r > 0)
+		return binding_answered(b);
+	if (r < 0) {
+		b->code = 420;
+		binding_close(b, ENDED);
+	}
+	return r;
+}
+
+int
+binding_claim(struct binding *b, const union addr *from,
+    const union addr *to, const unsigned char *p, size_t n)
+{
+	int r;
+
+	(void)to;
+	(void)p;
+	(void)n;
+	if (b->state != B_ASKING || !addr_same(from, &b->peer))
+		return 0;
+	r = flow_step(b, NEVER);
+	if (r > 0)
+		return binding_answered(b);
+	if (r < 0) {
+		b->code = 420;
+		binding_close(b, ENDED);
+	}
+	return r;
+}
+
+void
+keepalive_init(struct keepalive *k)
+{
+	memset(k, 0, sizeof *k);
+	k->fd = k->slot = -1;
+}
+
+static void
+keepalive_close(struct keepalive *k, enum what what)
+{
+	int e = errno;
+
+	flow_close(k, what);
+	if (k->fd >= 0)
+		close(k->fd);
+	k->fd = -1;
+	k->state = K_CLOSED;
+	errno = e;
+}
+
+int
+keepalive_start(struct keepalive *k, int fd, const union addr *to,
+    const char *host, int64_t now, int64_t deadline)
+{
+	CHECK(k->state == K_CLOSED && now == sim.now && deadline > now);
+	keepalive_init(k);
+	k->fd = fd;
+	k->peer = *to;
+	k->host = host;
+	k->born = k->asked = now;
+	k->deadline = deadline;
+	k->state = K_CONNECTING;
+	flow_open(k, to, 0);
+	if (peer_at(to)->mode == NO_ROUTE) {
+		errno = ENETUNREACH;
+		keepalive_close(k, ENDED);
+		return -1;
+	}
+	flow_ask(k);
+	return 0;
+}
+
+int
+keepalive_ask(struct keepalive *k, int last, int64_t now, int64_t deadline)
+{
+	CHECK(k->fd >= 0 && now == sim.now && deadline > now);
+	k->last = last;
+	k->state = K_ASKING;
+	k->asked = now;
+	k->deadline = deadline;
+	flow_ask(k);
+	if (last && flow_of(k)->answer != NEVER)
+		flow_of(k)->end = flow_of(k)->answer + 10;
+	return 0;
+}
+
+void
+keepalive_want(struct keepalive *k, struct wake *w)
+{
+	if (k->state == K_CLOSED)
+		return;
+	wake_at(w, k->deadline);
+	flow_want(k, w);
+}
+
+int
+keepalive_step(struct keepalive *k, const struct wake *w, int64_t now)
+{
+	int r;
+
+	(void)w;
+	CHECK(now == sim.now);
+	if (k->state == K_CLOSED)
+		return 0;
+	r = flow_step(k, k->deadline);
+	if (r > 0) {
+		k->state = K_OPEN;
+		k->deadline = NEVER;
+		k->http.timeout = flow_of(k)->p->keep_timeout;
+		k->http.max = flow_of(k)->p->keep_max;
+		k->http.close = k->last || flow_of(k)->p->says_close ? 2 : 0;
+	} else if (r < 0)
+		keepalive_close(k, ENDED);
+	return r;
+}
+
+void
+keepalive_stop(struct keepalive *k, int abort)
+{
+	(void)abort;
+	keepalive_close(k, STOPPED);
+}
+
+/*
+ * Instead of relay.c: it takes STUN answers for the bindings that share its
+ * port.
+ */
+
+int
+relay_start(struct relay *r, const struct config *cfg,
+    const struct relay_calls *calls, int fd, int64_t now)
+{
+	(void)now;
+	r->cfg = cfg;
+	r->calls = *calls;
+	r->fd = fd;
+	sim.served++;
+	return 0;
+}
+
+void
+relay_target(struct relay *r, const struct addrs *to)
+{
+	(void)r;
+	sim.target = *to;
+}
+
+void
+relay_want(struct relay *r, struct wake *w)
+{
+	(void)r;
+	(void)w;
+}
+
+void
+relay_step(struct relay *r, struct wake *w, int64_t now)
+{
+	struct flow *f;
+
+	(void)w;
+	for (f = sim.flow; f < sim.flow + FLOWS; f++)
+		if (f->of && f->shared &&
+		    (now >= f->answer || now >= f->end))
+			CHECK(r->calls.claim(r->calls.arg, &f->p->addr,
+			    &sim.source, NULL, 0, now) == 1);
+}
+
+void
+relay_report(const struct relay *r)
+{
+	(void)r;
+}
+
+void
+relay_stop(struct relay *r)
+{
+	if (r->fd >= 0)
+		close(r->fd);
+	r->fd = -1;
+}
+
+/*
+ * Instead of some of timer.c.
+ */
+
+static int64_t
+sim_now_ms(void)
+{
+	return sim.now;
+}
+
+static uint32_t
+sim_random_below(uint32_t n)
+{
+	sim.random = sim.random * 1664525 + 1013904223;
+	return (uint32_t)((uint64_t)sim.random * n >> 32);
+}
+
+/* A host is letters, one for each address; it is found at once. */
+static int
+sim_lookup_start(struct lookup *l, const char *host, int port, int family,
+    int64_t deadline)
+{
+	const char *p;
+
+	sim.lookups += l == &sim.m.target->lookup;
+	if (sim.no_fds) {
+		errno = EMFILE;
+		return -1;
+	}
+	l->busy = 1;
+	l->deadline = deadline;
+	l->got.n = 0;
+	if (addr_parse(&l->got.a[0], host, family) == 0) {
+		addr_set_port(&l->got.a[0], port);
+		l->got.n = 1;
+	}
+	for (p = l->got.n ? "" : host; *p && l->got.n < MAX_ADDRS; p++)
+		l->got.a[l->got.n++] = peer(*p)->addr;
+	return 0;
+}
+
+static int
+is_found(const struct lookup *l)
+{
+	return !sim.dns_dead && !sim.dns_fails && l->got.n > 0;
+}
+
+static int
+is_done(const struct lookup *l)
+{
+	return is_found(l) || sim.dns_fails;
+}
+
+static void
+sim_lookup_want(struct lookup *l, struct wake *w)
+{
+	if (l->busy)
+		wake_at(w, is_done(l) ? 0 : l->deadline);
+}
+
+static int
+sim_lookup_step(struct lookup *l, const struct wake *w, int64_t now)
+{
+	(void)w;
+	if (!l->busy || (!is_done(l) && now < l->deadline))
+		return 0;
+	l->busy = 0;
+	l->gai = EAI_AGAIN;
+	errno = ETIMEDOUT;
+	return is_found(l) ? 1 : -1;
+}
+
+static int
+sim_news_open(void)
+{
+	return NEWS_FD;
+}
+
+static void
+sim_news_read(int fd)
+{
+	CHECK(fd == NEWS_FD);
+	sim.news = 0;
+}
+
+static unsigned
+sim_link_of(const char *dev, const union addr *a, unsigned *flags)
+{
+	(void)dev;
+	(void)a;
+	*flags = sim.index ? IFF_UP | IFF_RUNNING : 0;
+	return sim.index;
+}
+
+static int
+sim_kill(pid_t pid, int sig)
+{
+	CHECK(pid == -99);
+	sim.killed = sig;
+	return 0;
+}
+
+/* The time goes on to the deadline; stdout can always be written. */
+static int64_t
+sim_wake_wait(struct wake *w, int64_t now)
+{
+	int64_t at = w->deadline > now ? w->deadline : now;
+	int i;
+
+	for (i = 0; i < w->n; i++) {
+		w->fds[i].revents = 0;
+		if (w->fds[i].fd == STDOUT_FILENO)
+			w->fds[i].revents = POLLOUT;
+		else if (w->fds[i].fd == NEWS_FD && sim.news)
+			w->fds[i].revents = POLLIN;
+		if (w->fds[i].revents)
+			at = now;
+	}
+	sim.turns++;
+	sim.own += !something_comes(at);
+	sim.same = at == now ? sim.same + 1 : 0;
+	if (sim.same == 50 || at == NEVER) {
+		sim.spun = 1;
+		at = now + 1;
+	}
+	return sim.now = at;
+}
+
+/*
+ * Running a scenario.
+ */
+
+static int
+open_fds(void)
+{
+	int fd, n = 0;
+
+	for (fd = 0; fd < 256; fd++)
+		n += fcntl(fd, F_GETFD) != -1;
+	return n;
+}
+
+/* Splits args at blanks; "@" is an empty argument. */
+static int
+split(char *args, char **argv)
+{
+	int n = 0;
+
+	argv[n++] = (char *)(uintptr_t)"natmap";
+	for (args = strtok(args, " "); args; args = strtok(NULL, " "))
+		argv[n++] = strcmp(args, "@") ? args : args + 1;
+	argv[n] = NULL;
+	return n;
+}
+
+static void
+options(struct config *c, const char *args)
+{
+	static char text[8192];
+	char *argv[64];
+	int argc;
+
+	snprintf(text, sizeof text, "%s", args);
+	argc = split(text, argv);
+	optind = 0;		/* getopt starts anew */
+	read_options(c, argc, argv);
+}
+
+static int
+is_public(const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < LEN(public_stun); i++)
+		if (public_stun[i] == name)
+			return 1;
+	return 0;
+}
+
+/* The program never frees its options. */
+static void
+options_free(struct config *c)
+{
+	int i;
+
+	for (i = 0; i < c->nstun; i++)
+		if (!is_public(c->stun[i].name))
+			free((void *)(uintptr_t)c->stun[i].name);
+	for (i = 0; i < MAX_SERVERS; i++)	/* nhttp is 0 in UDP */
+		free((void *)(uintptr_t)c->http[i].name);
+	free((void *)(uintptr_t)c->target);
+	memset(c, 0, sizeof *c);
+}
+
+static void
+set_mapped(struct peer *p, const char *host, int port)
+{
+	addr_parse(&p->mapped, host, AF_UNSPEC);
+	addr_set_port(&p->mapped, port);
+}
+
+static void
+peers_init(void)
+{
+	char host[32];
+	int i;
+
+	for (i = 0; i < (int)LEN(sim.peer); i++) {
+		sim.peer[i].who = i < 16 ? 'a' + i : 'w' + i - 16;
+		snprintf(host, sizeof host, "10.0.0.%d", i + 1);
+		addr_parse(&sim.peer[i].addr, host, AF_INET);
+		addr_set_port(&sim.peer[i].addr, i < 16 ? 3478 : 80);
+		set_mapped(&sim.peer[i], "203.0.113.7", 40000);
+		sim.peer[i].delay = ANSWER_TIME;
+		sim.peer[i].close_after = -1;
+		sim.peer[i].keep_timeout = sim.peer[i].keep_max = -1;
+	}
+}
+
+/* A world of good servers. */
+static void
+world(void)
+{
+	memset(&sim, 0, sizeof sim);
+	sim.now = START;
+	sim.random = 1;
+	sim.busy_lo = 1;	/* to 0: none */
+	sim.index = 2;
+	peers_init();
+	addr_parse(&sim.source, "192.168.1.10", AF_INET);
+	sim.log = tmpfile();
+	sim.fds = open_fds();
+	out.fd = fileno(sim.log);
+	out.lost = 0;
+}
+
+/* natmap is about to run in it. */
+static void
+start(const char *args)
+{
+	options(&sim.c, args);
+	out.level = sim.c.level;
+	wake_clear(&sim.w);
+	map_init(&sim.m, &sim.c, &sim.w);
+}
+
+static void
+begin(const char *args)
+{
+	world();
+	start(args);
+}
+
+static void
+end(void)
+{
+	struct flow *f;
+
+	map_end(&sim.m, SIGTERM, sim.now);
+	sim.m.news = -1;
+	map_stop(&sim.m);
+	wake_free(&sim.w);
+	options_free(&sim.c);
+	CHECK(!sim.spun);
+	CHECK(!sim.unsound);
+	for (f = sim.flow; f < sim.flow + FLOWS; f++)
+		CHECK(!f->of);
+	CHECK(open_fds() == sim.fds);
+	fclose(sim.log);
+	out.fd = STDERR_FILENO;
+	out.level = 0;
+}
+
+/* Takes the call that the script would get. */
+static void
+take_call(void)
+{
+	struct hook *h = &sim.m.hook;
+
+	if (!h->pending)
+		return;
+	h->pending = 0;
+	h->last = h->next;
+	if (sim.ncalls == (int)LEN(sim.call)) {
+		sim.spun = 1;
+		return;
+	}
+	sim.call[sim.ncalls].at = since_start();
+	addr_text(&h->next.public, sim.call[sim.ncalls].text);
+	addr_text(&h->next.local, sim.call[sim.ncalls].local);
+	sim.ncalls++;
+}
+
+/* What holds after every turn: who has a server has a flow to it or waits for
+ * its look-up, only a holder may be without, and somebody holds. */
+static int
+sound(void)
+{
+	const struct ask *a;
+	const struct keeper *kp;
+	int closed, busy = 0;
+
+	for (a = sim.m.ask; a < sim.m.ask + ASKS; a++) {
+		closed = a->b.state == B_CLOSED;
+		if (a->s ? closed && !a->s->lookup.busy : !closed)
+			return 0;
+		if (a->role == R_FREE ? a->s != NULL :
+		    a->role != R_HOLD && !a->s)
+			return 0;
+		busy += a->role == R_HOLD || a->role == R_PROBE;
+	}
+	for (kp = sim.m.keep; kp < sim.m.keep + KEEPERS; kp++) {
+		closed = kp->k.state == K_CLOSED;
+		if (kp->s ? closed && !kp->s->lookup.busy : !closed)
+			return 0;
+	}
+	return busy || sim.now < sim.m.serve_at;
+}
+
+/* One turn of the loop; 0 when nothing is to be done until then.  A turn that
+ * does not wait must change something, or it is the first of many. */
+static int
+turn(int64_t until)
+{
+	static struct map before;
+	int overdue;
+
+	take_call();
+	wake_clear(&sim.w);
+	map_want(&sim.m);
+	if (!sim.news && sim.w.deadline > until)
+		return 0;
+	overdue = !sim.news && sim.w.deadline <= sim.now;
+	memcpy(&before, &sim.m, overdue ? sizeof before : 0);
+	sim_wake_wait(&sim.w, sim.now);
+	map_step(&sim.m, sim.now);
+	if (overdue && memcmp(&before, &sim.m, sizeof before) == 0)
+		sim.spun = 1;
+	sim.unsound += !sound();
+	return !sim.spun;
+}
+
+static void
+go_on(int64_t ms)
+{
+	int64_t until = sim.now + ms;
+
+	while (turn(until))
+		;
+	sim.now = until;
+}
+
+/* how many such events there were after from, until to; who 0: of all */
+static int
+count(enum what what, int who, int64_t from, int64_t to)
+{
+	int i, n = 0;
+
+	for (i = 0; i < sim.nev; i++)
+		n += sim.ev[i].what == what && sim.ev[i].at > from &&
+		    sim.ev[i].at <= to && (!who || sim.ev[i].who == who);
+	return n;
+}
+
+static int
+ever(enum what what, int who)
+{
+	return count(what, who, -1, since_start());
+}
+
+/* when such an event came for the first time at or after from; NEVER */
+static int64_t
+first(enum what what, int who, int64_t from)
+{
+	int i;
+
+	for (i = 0; i < sim.nev; i++)
+		if (sim.ev[i].what == what && sim.ev[i].at >= from &&
+		    (!who || sim.ev[i].who == who))
+			return sim.ev[i].at;
+	return NEVER;
+}
+
+/* the longest and, in *least, the shortest time between two such events */
+static int64_t
+gaps(enum what what, int who, int64_t from, int64_t to, int64_t *least)
+{
+	int64_t last = from, most = 0;
+	int i, n = 0;
+
+	*least = NEVER;
+	for (i = 0; i < sim.nev; i++) {
+		if (sim.ev[i].what != what || sim.ev[i].at <= from ||
+		    sim.ev[i].at > to || (who && sim.ev[i].who != who))
+			continue;
+		if (sim.ev[i].at - last > most)
+			most = sim.ev[i].at - last;
+		if (n++ && sim.ev[i].at - last < *least)
+			*least = sim.ev[i].at - last;
+		last = sim.ev[i].at;
+	}
+	return to - last > most ? to - last : most;
+}
+
+static int64_t
+longest(enum what what, int who, int64_t from, int64_t to)
+{
+	int64_t least;
+
+	return gaps(what, who, from, to, &least);
+}
+
+/* The fewest hosts that answered within any window of that length. */
+static int
+fewest_hosts(int64_t window, int64_t from, int64_t to)
+{
+	int64_t t;
+	int i, n, fewest = INT_MAX;
+
+	for (t = from; t + window <= to; t += 500) {
+		for (n = i = 0; i < (int)LEN(sim.peer); i++)
+			n += count(ANSWERED, sim.peer[i].who, t, t + window) >
+			    0;
+		if (n < fewest)
+			fewest = n;
+	}
+	return fewest;
+}
+
+/* how often the log has that text */
+static int
+logged(const char *text)
+{
+	static char log[1 << 16];
+	ssize_t n = pread(out.fd, log, sizeof log - 1, 0);
+	const char *p;
+	int times = 0;
+
+	log[n > 0 ? n : 0] = '\0';
+	for (p = log; (p = strstr(p, text)); p++)
+		times++;
+	return times;
+}
+
+static void
+all_peers(enum mode mode)
+{
+	size_t i;
+
+	for (i = 0; i < LEN(sim.peer); i++)
+		sim.peer[i].mode = mode;
+}
+
+/* The NAT gives new flows another public address. */
+static void
+moves_to(const char *host, int port)
+{
+	size_t i;
+
+	for (i = 0; i < LEN(sim.peer); i++)
+		set_mapped(&sim.peer[i], host, port);
+}
+
+static int
+told(int i, const char *text)
+{
+	return i < sim.ncalls && strcmp(sim.call[i].text, text) == 0;
+}
+
+/*
+ * What ends the process runs in a child, its output in files.
+ */
+
+static struct {
+	int status;		/* of the exit; -1 by a signal */
+	char out[16384], err[16384];
+} ran;
+
+static void
+fetch(FILE *f, char *buf, size_t size)
+{
+	ssize_t n = pread(fileno(f), buf, size - 1, 0);
+
+	buf[n > 0 ? n : 0] = '\0';
+	fclose(f);
+}
+
+static void
+capture(void (*f)(const char *), const char *arg)
+{
+	FILE *o = tmpfile(), *e = tmpfile();
+	int status = 0;
+	pid_t pid;
+
+	fflush(NULL);
+	pid = fork();
+	if (pid == 0) {
+		dup2(fileno(o), STDOUT_FILENO);
+		dup2(fileno(e), STDERR_FILENO);
+		f(arg);
+		fflush(stdout);
+		_exit(0);
+	}
+	waitpid(pid, &status, 0);
+	ran.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+	fetch(o, ran.out, sizeof ran.out);
+	fetch(e, ran.err, sizeof ran.err);
+}
+
+static int
+ends_with(const char *s, const char *tail)
+{
+	return strlen(s) >= strlen(tail) &&
+	    strcmp(s + strlen(s) - strlen(tail), tail) == 0;
+}
+
+/* What main() returns: fds were open at its start, and are again. */
+static int
+sim_done(int fds)
+{
+	int failed = check_done();
+
+	if (open_fds() != fds) {
+		printf("not ok descriptor leak\n");
+		failed = 1;
+	}
+	return failed;
+}
+
+#pragma GCC diagnostic pop
