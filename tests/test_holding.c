@@ -962,10 +962,11 @@ stall(void)
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
 	int fds = open_fds();
 
+	check_args(argc, argv);
 	RUN(udp_every_k);
 	RUN(udp_takes_turns);
 	RUN(udp_overtakes);

@@ -482,10 +482,11 @@ storm(void)
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
 	int fds = open_fds();
 
+	check_args(argc, argv);
 	RUN(local_address_changes);
 	RUN(fake_addresses);
 	RUN(nobody_listens);

@@ -404,10 +404,11 @@ usage_and_version(void)
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
 	int fds = open_fds();
 
+	check_args(argc, argv);
 	RUN(numbers);
 	RUN(texts);
 	RUN(derived);

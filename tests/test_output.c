@@ -356,10 +356,11 @@ log_never_blocks(void)
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
 	int fds = open_fds();
 
+	check_args(argc, argv);
 	RUN(once_maps);
 	RUN(once_tries_all);
 	RUN(once_with_script);

@@ -1801,8 +1801,9 @@ udp_without_descriptors_drops(void)
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
+	check_args(argc, argv);
 	signal(SIGPIPE, SIG_IGN);
 	RUN(a_session_is_small);
 	if (!under_valgrind()) {

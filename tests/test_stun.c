@@ -1727,8 +1727,9 @@ run_flows(void)
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
+	check_args(argc, argv);
 	signal(SIGPIPE, SIG_IGN);
 	RUN(request_bytes);
 	RUN(rfc5769_samples);

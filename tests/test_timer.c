@@ -978,10 +978,11 @@ news_does_not_block(void)
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
 	int before = open_fds(0), failed;
 
+	check_args(argc, argv);
 	RUN(fmt_is_snprintf);
 	RUN(addr_tables);
 	RUN(addr_scope);

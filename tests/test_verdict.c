@@ -401,10 +401,11 @@ late_news(void)
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
 	int fds = open_fds();
 
+	check_args(argc, argv);
 	RUN(first_answer);
 	RUN(changes_are_told);
 	RUN(changes_are_told_beside_a_dead_server);
