@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The program: options, log, script, and the policy of the mapping, which is
- * what to try next and what to announce.
+ * The program: options, script, and the policy of the mapping, which is what
+ * to try next and what to announce.
  *
  * The mapping is held by flows from the mapped port.  A flow to a STUN server
  * lives in a struct ask; its place in the policy is its role:
@@ -19,7 +19,6 @@
 #include "natmap.h"
 
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -79,115 +78,6 @@ static const char *const public_stun[] = {
 	"stun.miwifi.com", "stun.chat.bilibili.com", "stun.hitv.com",
 #define PUBLIC_UDP	11
 };
-
-/* log */
-
-static struct {
-	int level;		/* -1 quiet, 0, 1 verbose */
-	int fd;			/* stderr, or /dev/log's socket */
-	int syslog;		/* fd is that socket; -1: it should be */
-	unsigned lost;		/* lines that would have blocked */
-} out = { 0, STDERR_FILENO, 0, 0 };
-
-/* Opens our own socket to /dev/log: syslog(3) blocks on a hung daemon. */
-static int
-log_connect(void)
-{
-	struct sockaddr_un un;
-	int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
-
-	if (fd < 0)
-		return -1;
-	memset(&un, 0, sizeof un);
-	un.sun_family = AF_UNIX;
-	strcpy(un.sun_path, "/dev/log");
-	if (fd_setup(fd) < 0 || connect(fd, (struct sockaddr *)&un,
-	    sizeof un) < 0) {
-		close(fd);
-		return -1;
-	}
-	if (out.syslog > 0)
-		close(out.fd);
-	out.fd = fd;
-	out.syslog = 1;
-	return 0;
-}
-
-/* Writes one line where that does not block; counts it where it would. */
-static void
-log_write(const char *line, size_t n)
-{
-	struct pollfd p = { out.fd, POLLOUT, 0 };
-	char lost[64];
-	int len;
-
-	out.lost++;
-	if (poll(&p, 1, 0) != 1 || !(p.revents & POLLOUT))
-		return;
-	if (out.lost > 1) {
-		len = fmt(lost, sizeof lost, "%snatmap: %u lines of "
-		    "the log were lost\n",
-		    out.syslog > 0 ? "<28>" : "", out.lost - 1);
-		if (write(out.fd, lost, (size_t)len) == len)
-			out.lost = 1;
-	}
-	if (write(out.fd, line, n) == (ssize_t)n || (out.syslog > 0 &&
-	    log_connect() == 0 && write(out.fd, line, n) == (ssize_t)n))
-		out.lost--;
-}
-
-#define LOG_DAEMON	(3 << 3 | 3)	/* of syslog, for an error */
-
-/* A format that ends in ':' gets the text of errno. */
-static void
-vsay(enum say level, const char *f, va_list ap)
-{
-	char line[720];
-	const char *error = strerror(errno);
-	size_t n;
-
-	if ((int)level > out.level + 1)
-		return;
-	if (out.syslog < 0)		/* there was no /dev/log yet */
-		log_connect();
-	fmt(line, sizeof line, out.syslog > 0 ? "<%d>natmap[%d]: " :
-	    "natmap: ", LOG_DAEMON + level, (int)getpid());
-	n = strlen(line);
-	vfmt(line + n, 600, f, ap);
-	n = strlen(line);
-	if (f[strlen(f) - 1] == ':')
-		fmt(line + n, sizeof line - n - 1, " %s", error);
-	n = strlen(line);
-	line[n++] = '\n';
-	log_write(line, n);
-}
-
-static void PRINTF(2, 3)
-say(enum say level, const char *f, ...)
-{
-	va_list ap;
-
-	va_start(ap, f);
-	vsay(level, f, ap);
-	va_end(ap);
-}
-
-#define warn(...)	say(SAY_WARN, __VA_ARGS__)	/* worth knowing */
-#define note(...)	say(SAY_NOTE, __VA_ARGS__)	/* for -v */
-
-/* says why, and ends the program with that status */
-static NORETURN void PRINTF(2, 3)
-quit(int status, const char *f, ...)
-{
-	va_list ap;
-
-	va_start(ap, f);
-	vsay(SAY_FATAL, f, ap);
-	va_end(ap);
-	exit(status);
-}
-
-#define die(...)	quit(1, __VA_ARGS__)
 
 /* options */
 
@@ -2122,7 +2012,7 @@ used(void *arg, int64_t now)
 static void
 serve(struct map *m, int64_t now)
 {
-	struct relay_calls calls = { m, claim, used, say };
+	struct relay_calls calls = { m, claim, used, log_line };
 	int fd = m->spare;
 
 	if (!m->cfg->target || m->relay.fd >= 0 || now < m->serve_at)
@@ -2433,7 +2323,8 @@ run(struct map *m, int sigfd)
 		map_step(m, now);
 		if (m->cfg->once && !m->said.public.sa.sa_family &&
 		    now >= limit_at) {
-			say(SAY_FATAL, "no STUN server answered within %d s",
+			log_level(0);	/* -q does not hide what is fatal */
+			warn("no STUN server answered within %d s",
 			    ONCE_LIMIT / 1000);
 			return 1;
 		}
@@ -2472,8 +2363,8 @@ check_start(struct map *m)
 	}
 	if (!c->daemon && !c->once)
 		return;
-	if (out.level < 0)	/* this is fatal, and so is said */
-		out.level = 0;
+	if (c->level < 0)	/* -q does not hide what is fatal */
+		log_level(0);
 	fd = port_socket(m, c->target ? LOCAL_SERVER : LOCAL_FLOW, 0);
 	if (fd < 0 && m->port_error != ENODEV &&
 	    m->port_error != EADDRNOTAVAIL)
@@ -2482,7 +2373,7 @@ check_start(struct map *m)
 		m->spare = fd;
 	else if (fd >= 0)
 		close(fd);
-	out.level = c->level;
+	log_level(c->level);
 }
 
 /* Atomic, so that a reader never sees half of it; -1 with errno. */
@@ -2546,7 +2437,7 @@ settle_down(const struct config *c)
 		die("%s: cannot be written:", c->pid_file);
 	if (report < 0)
 		return;
-	out.syslog = -1;
+	log_to(LOG_TO_SYSLOG);
 	if (write(report, "", 1) != 1)
 		warn("the starting process is gone");
 	close(report);
@@ -2565,7 +2456,7 @@ main(int argc, char **argv)
 		return 2;
 	}
 	read_options(&c, argc, argv);
-	out.level = c.level;
+	log_level(c.level);
 	inherited();
 	files_raise();
 	sigfd = signals_open();

@@ -2,10 +2,10 @@
 /*
  * natmap opens a TCP or UDP port behind a full-cone NAT to the Internet.
  *
- *   natmap.c   options, log, script, the mapping's policy, main loop
+ *   natmap.c   options, script, the mapping's policy, main loop
  *   stun.c     the mapped port's sockets, STUN, the keep-alive connection
  *   relay.c    sessions between the mapped port and the target
- *   timer.c    clock, poll(), signals, idle lists, child processes
+ *   timer.c    text, log, clock, poll(), idle lists, signals, children
  *
  * Dependencies point one way: timer.c <- stun.c, relay.c <- natmap.c.
  *
@@ -125,6 +125,25 @@ char *addr_host(const union addr *a, char buf[ADDR_TEXT]);
 char *addr_text(const union addr *a, char buf[ADDR_TEXT]);
 /* reads a numeric host of that family, AF_UNSPEC: either; -1 when it is none */
 int addr_parse(union addr *a, const char *host, int family);
+
+/* timer.c: the log */
+
+enum say { SAY_FATAL, SAY_WARN, SAY_NOTE };
+
+/* what is logged from now on: -1 only what is fatal, 0 warnings too, 1 notes
+ * too */
+void log_level(int level);
+/* where lines go from now on (at first stderr): fd, or LOG_TO_SYSLOG */
+void log_to(int fd);
+#define LOG_TO_SYSLOG	(-1)
+/* writes a line if that does not block, else counts it as lost; a format that
+ * ends in ':' gets the text of errno */
+void log_line(enum say level, const char *f, ...) PRINTF(2, 3);
+#define warn(...)	log_line(SAY_WARN, __VA_ARGS__)	/* worth knowing */
+#define note(...)	log_line(SAY_NOTE, __VA_ARGS__)	/* for -v */
+/* logs why, and ends the program with that status */
+NORETURN void quit(int status, const char *f, ...) PRINTF(2, 3);
+#define die(...)	quit(1, __VA_ARGS__)
 
 /* timer.c: the clock and poll() */
 
@@ -391,8 +410,6 @@ void keepalive_stop(struct keepalive *k, int abort);
 /* relay.c */
 
 struct session;
-
-enum say { SAY_FATAL, SAY_WARN, SAY_NOTE };
 
 /* What the relay asks of the program around it. */
 struct relay_calls {

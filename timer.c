@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * All that waits: the clock, the one poll(), idle lists sorted by last
- * activity, signals through a pipe, child processes, and the look-up of names
- * in a child, with the addresses that it yields.  Nothing here prints.
+ * The ground floor: text and addresses, the log, the clock and the one poll(),
+ * idle lists sorted by last activity, descriptors, signals through a pipe,
+ * child processes, and the look-up of names in a child.
  */
 #include "natmap.h"
 
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <netinet/tcp.h>
 #include <arpa/inet.h>
 #include <errno.h>
@@ -146,6 +147,123 @@ fmt(char *buf, size_t size, const char *f, ...)
 	n = vfmt(buf, size, f, ap);
 	va_end(ap);
 	return n;
+}
+
+/* the log */
+
+static struct {
+	int level;		/* -1 only what is fatal, 0 warnings, 1 notes */
+	int fd;			/* stderr, or a socket to /dev/log */
+	int syslog;		/* 1: fd is that socket; -1: it is to be */
+	unsigned lost;		/* lines that would have blocked */
+} out = { 0, STDERR_FILENO, 0, 0 };
+
+void
+log_level(int level)
+{
+	out.level = level;
+}
+
+void
+log_to(int fd)
+{
+	if (fd != LOG_TO_SYSLOG)
+		out.fd = fd;
+	out.syslog = fd == LOG_TO_SYSLOG ? -1 : 0;
+	out.lost = 0;
+}
+
+/* Opens a socket of our own: syslog(3) blocks while the daemon hangs. */
+static int
+log_connect(void)
+{
+	struct sockaddr_un un;
+	int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+
+	if (fd < 0)
+		return -1;
+	memset(&un, 0, sizeof un);
+	un.sun_family = AF_UNIX;
+	strcpy(un.sun_path, "/dev/log");
+	if (fd_setup(fd) < 0 || connect(fd, (struct sockaddr *)&un,
+	    sizeof un) < 0) {
+		close(fd);
+		return -1;
+	}
+	if (out.syslog > 0)
+		close(out.fd);
+	out.fd = fd;
+	out.syslog = 1;
+	return 0;
+}
+
+/* Writes one line where that does not block; counts it where it would. */
+static void
+log_write(const char *line, size_t n)
+{
+	struct pollfd p = { out.fd, POLLOUT, 0 };
+	char lost[64];
+	int len;
+
+	out.lost++;
+	if (poll(&p, 1, 0) != 1 || !(p.revents & POLLOUT))
+		return;
+	if (out.lost > 1) {
+		len = fmt(lost, sizeof lost, "%snatmap: %u lines of "
+		    "the log were lost\n",
+		    out.syslog > 0 ? "<28>" : "", out.lost - 1);
+		if (write(out.fd, lost, (size_t)len) == len)
+			out.lost = 1;
+	}
+	if (write(out.fd, line, n) == (ssize_t)n || (out.syslog > 0 &&
+	    log_connect() == 0 && write(out.fd, line, n) == (ssize_t)n))
+		out.lost--;
+}
+
+#define LOG_DAEMON	(3 << 3 | 3)	/* of syslog, for an error */
+
+static void
+log_va(enum say level, const char *f, va_list ap)
+{
+	char line[720];
+	const char *error = strerror(errno);
+	size_t n;
+
+	if ((int)level > out.level + 1)
+		return;
+	if (out.syslog < 0)		/* there was no /dev/log yet */
+		log_connect();
+	fmt(line, sizeof line, out.syslog > 0 ? "<%d>natmap[%d]: " :
+	    "natmap: ", LOG_DAEMON + level, (int)getpid());
+	n = strlen(line);
+	vfmt(line + n, 600, f, ap);
+	n = strlen(line);
+	if (f[strlen(f) - 1] == ':')
+		fmt(line + n, sizeof line - n - 1, " %s", error);
+	n = strlen(line);
+	line[n++] = '\n';
+	log_write(line, n);
+}
+
+void
+log_line(enum say level, const char *f, ...)
+{
+	va_list ap;
+
+	va_start(ap, f);
+	log_va(level, f, ap);
+	va_end(ap);
+}
+
+void
+quit(int status, const char *f, ...)
+{
+	va_list ap;
+
+	va_start(ap, f);
+	log_va(SAY_FATAL, f, ap);
+	va_end(ap);
+	exit(status);
 }
 
 /* addresses */

@@ -902,8 +902,7 @@ world(void)
 	addr_parse(&sim.source, "192.168.1.10", AF_INET);
 	sim.log = tmpfile();
 	sim.fds = open_fds();
-	out.fd = fileno(sim.log);
-	out.lost = 0;
+	log_to(fileno(sim.log));
 }
 
 /* natmap is about to run in it. */
@@ -911,7 +910,7 @@ static void
 start(const char *args)
 {
 	options(&sim.c, args);
-	out.level = sim.c.level;
+	log_level(sim.c.level);
 	wake_clear(&sim.w);
 	map_init(&sim.m, &sim.c, &sim.w);
 }
@@ -939,8 +938,8 @@ end(void)
 		CHECK(!f->of);
 	CHECK(open_fds() == sim.fds);
 	fclose(sim.log);
-	out.fd = STDERR_FILENO;
-	out.level = 0;
+	log_to(STDERR_FILENO);
+	log_level(0);
 }
 
 /* Takes the call that the script would get. */
@@ -1104,7 +1103,7 @@ static int
 logged(const char *text)
 {
 	static char log[1 << 16];
-	ssize_t n = pread(out.fd, log, sizeof log - 1, 0);
+	ssize_t n = pread(fileno(sim.log), log, sizeof log - 1, 0);
 	const char *p;
 	int times = 0;
 

@@ -15,7 +15,7 @@ once(const char *args)
 	int i, status;
 
 	begin(args);
-	out.fd = STDERR_FILENO;
+	log_to(STDERR_FILENO);
 	for (i = 0; i < once_dead; i++)
 		peer('a' + i)->mode = once_mode;
 	status = run(&sim.m, -1);
@@ -113,7 +113,7 @@ start_daemon(const char *args)
 
 	begin(args);
 	if (pipe(p) == 0)
-		out.fd = p[1];
+		log_to(p[1]);
 	close(p[0]);
 	signal(SIGPIPE, SIG_IGN);
 	sim.no_device = sim.c.interface != NULL;
@@ -259,7 +259,7 @@ hook_limit(void)
 	struct config c;
 	struct hook h;
 
-	out.level = -1;
+	log_level(-1);
 	hook_runs(&h, &c, m);
 	CHECK(hook_kills(&h, RUN_LIMIT) == 0);		/* none wait */
 	hook_news(&h, &m[1], 0);
@@ -276,83 +276,7 @@ hook_limit(void)
 	CHECK(hook_kills(&h, later) == 0);
 	CHECK(hook_kills(&h, later + RUN_LIMIT - 1) == 0);
 	CHECK(hook_kills(&h, later + RUN_LIMIT) == SIGTERM);
-	out.level = 0;
-}
-
-/*
- * Log.
- */
-
-static void
-log_lines(void)
-{
-	char line[900];
-	FILE *f = tmpfile();
-	static char text[4096];
-
-	out.fd = fileno(f);
-	out.level = 0;
-	errno = ENOENT;
-	warn("one:");
-	errno = ENOENT;
-	warn("two %d", 2);
-	note("not said");
-	memset(line, 'x', sizeof line);
-	line[sizeof line - 1] = '\0';
-	warn("%s", line);
-	errno = ENOENT;
-	warn("%s:", line);
-	out.level = -1;
-	warn("not said");
-	out.level = 1;
-	note("said");
-	out.level = 0;
-	out.fd = STDERR_FILENO;
-	fetch(f, text, sizeof text);
-	CHECK(strncmp(text, "natmap: one: No such file or directory\n"
-	    "natmap: two 2\nnatmap: xxx", 64) == 0);
-	CHECK(!strstr(text, "not said"));
-	CHECK(ends_with(text, "x No such file or directory\n"
-	    "natmap: said\n"));
-	CHECK(strlen(text) > 1200 && strlen(text) < 1500);
-	CHECK(out.lost == 0);
-}
-
-/* The log's reader is stuck: no line may wait for it. */
-static void
-log_never_blocks(void)
-{
-	static char text[1 << 20];
-	unsigned written = 0;
-	char last[64];
-	ssize_t n;
-	int p[2];
-
-	CHECK(pipe(p) == 0);
-	out.fd = p[1];
-	out.level = 0;
-	while (out.lost == 0 && written < 100000) {
-		warn("line %u", written);
-		written++;
-	}
-	CHECK(out.lost == 1);
-	warn("lost");
-	warn("lost");
-	CHECK(out.lost == 3);
-	n = read(p[0], text, sizeof text);
-	CHECK(n > 0);
-	text[n] = '\0';
-	snprintf(last, sizeof last, "line %u\n", written - 2);
-	CHECK(ends_with(text, last));
-	warn("again");
-	CHECK(out.lost == 0);
-	n = read(p[0], text, sizeof text - 1);
-	text[n > 0 ? n : 0] = '\0';
-	CHECK(strcmp(text, "natmap: 3 lines of the log were lost\n"
-	    "natmap: again\n") == 0);
-	out.fd = STDERR_FILENO;
-	close(p[0]);
-	close(p[1]);
+	log_level(0);
 }
 
 int
@@ -369,7 +293,5 @@ main(int argc, char **argv)
 	RUN(output_line);
 	RUN(hook_coalesces);
 	RUN(hook_limit);
-	RUN(log_lines);
-	RUN(log_never_blocks);
 	return sim_done(fds);
 }

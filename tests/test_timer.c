@@ -349,6 +349,112 @@ wake_slots(void)
 	close(p[1]);
 }
 
+/* the log */
+
+/* Reads what the log wrote to the pipe into text[size]. */
+static void
+log_read(int fd, char *text, size_t size)
+{
+	ssize_t n = read(fd, text, size - 1);
+
+	text[n > 0 ? n : 0] = '\0';
+}
+
+static void
+log_lines(void)
+{
+	static char text[4096];
+	char line[900];
+	const char *rest;
+	int p[2];
+
+	CHECK(pipe(p) == 0);
+	log_to(p[1]);
+	errno = ENOENT;
+	warn("one:");
+	errno = ENOENT;
+	warn("two %d", 2);
+	note("not said");
+	memset(line, 'x', sizeof line);
+	line[sizeof line - 1] = '\0';
+	warn("%s", line);
+	errno = ENOENT;
+	warn("%s:", line);
+	log_level(-1);
+	warn("not said");
+	log_level(1);
+	note("said");
+	log_level(0);
+	log_read(p[0], text, sizeof text);
+	CHECK(strncmp(text, "natmap: one: No such file or directory\n"
+	    "natmap: two 2\nnatmap: xxx", 64) == 0);
+	CHECK(!strstr(text, "not said"));
+	rest = strstr(text, "x No such file");
+	CHECK(rest && strcmp(rest, "x No such file or directory\n"
+	    "natmap: said\n") == 0);
+	CHECK(strlen(text) > 1200 && strlen(text) < 1500);
+	log_to(STDERR_FILENO);
+	close(p[0]);
+	close(p[1]);
+}
+
+/* The log's reader is stuck: no line may wait for it. */
+static void
+log_never_blocks(void)
+{
+	static char text[1 << 20];
+	unsigned written = 0;
+	char last[64];
+	int p[2];
+
+	CHECK(pipe(p) == 0);
+	log_to(p[1]);
+	while (out.lost == 0 && written < 100000) {
+		warn("line %u", written);
+		written++;
+	}
+	CHECK(out.lost == 1);
+	warn("lost");
+	warn("lost");
+	CHECK(out.lost == 3);
+	log_read(p[0], text, sizeof text);
+	snprintf(last, sizeof last, "line %u\n", written - 2);
+	CHECK(strlen(text) > strlen(last) &&
+	    strcmp(text + strlen(text) - strlen(last), last) == 0);
+	warn("again");
+	CHECK(out.lost == 0);
+	log_read(p[0], text, sizeof text);
+	CHECK(strcmp(text, "natmap: 3 lines of the log were lost\n"
+	    "natmap: again\n") == 0);
+	log_to(STDERR_FILENO);
+	close(p[0]);
+	close(p[1]);
+}
+
+/* What is fatal is logged whatever the level, and ends the program. */
+static void
+log_quits(void)
+{
+	char text[256];
+	int p[2], status = 0;
+	pid_t pid;
+
+	CHECK(pipe(p) == 0);
+	pid = fork();
+	if (pid == 0) {
+		log_to(p[1]);
+		log_level(-1);
+		warn("not said");
+		quit(7, "%s: is bad", "x");
+	}
+	waitpid(pid, &status, 0);
+	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 7);
+	log_read(p[0], text, sizeof text);
+	CHECK(strcmp(text, "natmap: x: is bad\n") == 0);
+	close(p[0]);
+	close(p[1]);
+}
+
 /* idle lists */
 
 #define ENTRIES	24
@@ -991,6 +1097,9 @@ main(int argc, char **argv)
 	RUN(random_differs);
 	RUN(wake_timeouts);
 	RUN(wake_slots);
+	RUN(log_lines);
+	RUN(log_never_blocks);
+	RUN(log_quits);
 	RUN(idle_model);
 	RUN(idle_moves_between_lists);
 	RUN(signals_come);
