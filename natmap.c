@@ -729,7 +729,7 @@ struct ask {
 	int64_t due;		/* R_HOLD: when to ask or to start */
 	union addr seen;	/* the flow's last answer; family 0: none, or
 				   no flow */
-	struct binding b;
+	struct flow b;
 };
 
 /* The keep-alive connection. */
@@ -739,7 +739,7 @@ struct keeper {
 	int answered;		/* an answer came on this connection */
 	int ending;		/* it will be closed; another may start */
 	int suspect;		/* the late answer has been acted on */
-	struct keepalive k;
+	struct flow k;
 };
 
 struct doubt {                  /* a new mapping that waits for a second say */
@@ -827,11 +827,11 @@ in_use(const struct map *m, const union addr *a)
 	int i;
 
 	for (i = 0; i < ASKS; i++)
-		if (m->ask[i].b.state != B_CLOSED &&
+		if (m->ask[i].b.state != FLOW_CLOSED &&
 		    addr_same(&m->ask[i].b.peer, a))
 			return 1;
 	for (i = 0; i < KEEPERS; i++)
-		if (m->keep[i].k.state != K_CLOSED &&
+		if (m->keep[i].k.state != FLOW_CLOSED &&
 		    addr_same(&m->keep[i].k.peer, a))
 			return 1;
 	return 0;
@@ -1186,7 +1186,7 @@ place_find(const struct map *m, struct place *p)
 static void
 ask_end(struct ask *a)
 {
-	binding_stop(&a->b);
+	flow_stop(&a->b, 0);
 	a->s = NULL;
 	a->seen.sa.sa_family = 0;
 	a->overtaken = 0;
@@ -1200,7 +1200,7 @@ static void
 retire(struct ask *a)
 {
 	a->role = R_RETIRED;
-	if (!a->s || a->b.state == B_CLOSED)
+	if (!a->s || a->b.state == FLOW_CLOSED)
 		ask_end(a);
 }
 
@@ -1228,7 +1228,7 @@ renew(struct map *m, int64_t now)
 	struct keeper *kp;
 
 	for (a = m->ask; a < m->ask + ASKS; a++)
-		if (a->role == R_HOLD && a->b.state == B_OPEN &&
+		if (a->role == R_HOLD && a->b.state == FLOW_OPEN &&
 		    !addr_same(&a->seen, &m->said.public))
 			retire(a);
 	for (kp = m->keep; kp < m->keep + KEEPERS; kp++)
@@ -1282,7 +1282,7 @@ open_flows(const struct map *m)
 	for (i = 0; i < KEEPERS; i++)
 		n += m->keep[i].answered;
 	for (i = 0; i < ASKS; i++)
-		n += m->ask[i].b.state != B_CLOSED && !m->ask[i].overtaken &&
+		n += m->ask[i].b.state != FLOW_CLOSED && !m->ask[i].overtaken &&
 		    m->ask[i].seen.sa.sa_family;
 	return n;
 }
@@ -1318,11 +1318,9 @@ ask_open(struct map *m, struct ask *a, int64_t now)
 		return;
 	}
 	a->s->started = now;
-	if (binding_start(&a->b, fd, shared, is_udp(m), peer, now,
-	    limit(m, now)) < 0) {
-		a->b.peer = *peer;
+	if (flow_start(&a->b, is_udp(m) ? FLOW_UDP : FLOW_TCP, fd, shared,
+	    peer, NULL, now, limit(m, now)) < 0)
 		ask_failed(m, a, errno, now);
-	}
 }
 
 /* Starts the look-up of a server whose addresses are missing or old. */
@@ -1610,7 +1608,7 @@ ask_answered(struct map *m, struct ask *a, int64_t now)
 		a->s->turn++;
 	if (fresh)		/* it may give the place to a probe */
 		judge(m, a, news, now);
-	if (is_udp(m) && a->b.state == B_OPEN)
+	if (is_udp(m) && a->b.state == FLOW_OPEN)
 		ask_end(a);	/* the port's socket is open for a moment */
 }
 
@@ -1650,10 +1648,10 @@ ask_due(struct map *m, struct ask *a, int64_t now)
 {
 	struct server *s;
 
-	if (a->b.state == B_OPEN) {
+	if (a->b.state == FLOW_OPEN) {
 		a->due = now + m->k;
 		a->overtaken = 0;
-		if (binding_ask(&a->b, now, now + ANSWER_LIMIT) < 0)
+		if (flow_ask(&a->b, 0, now, now + ANSWER_LIMIT) < 0)
 			ask_failed(m, a, errno, now);
 	} else if (!a->s && is_udp(m) && holds(m, now) &&
 	    ++m->cycle < m->cfg->cycle) {
@@ -1669,15 +1667,16 @@ ask_due(struct map *m, struct ask *a, int64_t now)
 static void
 ask_step(struct map *m, struct ask *a, int64_t now)
 {
-	int r = binding_step(&a->b, m->w, now);
+	int r = flow_step(&a->b, m->w, now);
 
 	if (r > 0)
 		ask_answered(m, a, now);
 	else if (r < 0)
 		ask_failed(m, a, errno, now);
-	else if (a->s && a->b.state == B_CLOSED)
+	else if (a->s && a->b.state == FLOW_CLOSED)
 		ask_go_on(m, a, now);
-	if (a->s && (a->b.state == B_CONNECTING || a->b.state == B_ASKING))
+	if (a->s && (a->b.state == FLOW_CONNECTING ||
+	    a->b.state == FLOW_ASKING))
 		overtake(m, a, now);
 	if (a->role == R_HOLD && now >= a->due && now >= m->serve_at)
 		ask_due(m, a, now);
@@ -1704,12 +1703,12 @@ asks_want(struct map *m)
 	struct ask *a;
 
 	for (a = m->ask; a < m->ask + ASKS; a++) {
-		binding_want(&a->b, m->w);
-		if (a->role == R_HOLD && !(a->s && a->b.state != B_OPEN))
+		flow_want(&a->b, m->w);
+		if (a->role == R_HOLD && !(a->s && a->b.state != FLOW_OPEN))
 			wake_at(m->w, a->due > m->serve_at ? a->due :
 			    m->serve_at);
-		if ((a->b.state == B_CONNECTING || a->b.state == B_ASKING) &&
-		    !a->overtaken)
+		if ((a->b.state == FLOW_CONNECTING ||
+		    a->b.state == FLOW_ASKING) && !a->overtaken)
 			wake_at(m->w, a->b.asked + (is_udp(m) ?
 			    OVERTAKE_UDP : OVERTAKE_TCP));
 	}
@@ -1747,7 +1746,7 @@ asks_step(struct map *m, int64_t now)
 static void
 keep_end(struct keeper *kp, int abort)
 {
-	keepalive_stop(&kp->k, abort);
+	flow_stop(&kp->k, abort);
 	kp->s = NULL;
 	kp->answered = kp->ending = kp->suspect = 0;
 }
@@ -1792,11 +1791,9 @@ keep_open(struct map *m, struct keeper *kp, int64_t now)
 		return;
 	}
 	kp->s->started = now;
-	if (keepalive_start(&kp->k, fd, peer, kp->s->host->name, now,
-	    limit(m, now)) < 0) {
-		kp->k.peer = *peer;
+	if (flow_start(&kp->k, FLOW_HTTP, fd, 0, peer, kp->s->host->name, now,
+	    limit(m, now)) < 0)
 		keep_failed(m, kp, errno, now);
-	}
 }
 
 static void
@@ -1862,22 +1859,22 @@ keep_answered(struct map *m, struct keeper *kp, int64_t now)
 static void
 keep_step(struct map *m, struct keeper *kp, int64_t now)
 {
-	int r = keepalive_step(&kp->k, m->w, now);
+	int r = flow_step(&kp->k, m->w, now);
 
 	if (r > 0)
 		keep_answered(m, kp, now);
 	else if (r < 0)
 		keep_failed(m, kp, errno, now);
-	else if (kp->s && kp->k.state == K_CLOSED)
+	else if (kp->s && kp->k.state == FLOW_CLOSED)
 		keep_go_on(m, kp, now);
-	else if (kp->k.state == K_ASKING && !kp->suspect &&
+	else if (kp->k.state == FLOW_ASKING && !kp->suspect &&
 	    now >= kp->k.asked + OVERTAKE_TCP) {
 		kp->suspect = 1;	/* is the mapping still there? */
 		probe(m, now);
-	} else if (kp->k.state == K_OPEN && now >= kp->due) {
+	} else if (kp->k.state == FLOW_OPEN && now >= kp->due) {
 		if (kp->k.last)		/* asked to close, it did not */
 			keep_end(kp, 0);
-		else if (keepalive_ask(&kp->k, kp->ending, now,
+		else if (flow_ask(&kp->k, kp->ending, now,
 		    now + ANSWER_LIMIT) < 0)
 			keep_failed(m, kp, errno, now);
 	}
@@ -1889,10 +1886,10 @@ keeps_want(struct map *m)
 	struct keeper *kp;
 
 	for (kp = m->keep; kp < m->keep + KEEPERS; kp++) {
-		keepalive_want(&kp->k, m->w);
-		if (kp->k.state == K_OPEN)
+		flow_want(&kp->k, m->w);
+		if (kp->k.state == FLOW_OPEN)
 			wake_at(m->w, kp->due);
-		else if (kp->k.state == K_ASKING && !kp->suspect)
+		else if (kp->k.state == FLOW_ASKING && !kp->suspect)
 			wake_at(m->w, kp->k.asked + OVERTAKE_TCP);
 	}
 	if (m->cfg->nhttp && !keep_active(m))
@@ -1989,7 +1986,7 @@ claim(void *arg, const union addr *from, const union addr *to,
 	int r = 0;
 
 	for (a = m->ask; a < m->ask + ASKS && r == 0; a++) {
-		r = binding_claim(&a->b, from, to, p, n);
+		r = flow_claim(&a->b, from, to, p, n);
 		if (r > 0)
 			ask_answered(m, a, now);
 		else if (r < 0)
@@ -2164,9 +2161,9 @@ map_init(struct map *m, const struct config *c, struct wake *w)
 	m->check = m->settle = m->listen_check = NEVER;
 	m->news = news_open();
 	for (i = 0; i < ASKS; i++)
-		binding_init(&m->ask[i].b);
+		flow_init(&m->ask[i].b);
 	for (i = 0; i < KEEPERS; i++)
-		keepalive_init(&m->keep[i].k);
+		flow_init(&m->keep[i].k);
 	port_next(m);
 	if (!c->port_lo)
 		m->local.port = 0;
@@ -2238,7 +2235,7 @@ map_end(struct map *m, int sig, int64_t now)
 	}
 	for (kp = m->keep; kp < m->keep + KEEPERS; kp++) {
 		kp->ending = 1;
-		if (kp->k.state != K_OPEN || keepalive_ask(&kp->k, 1, now,
+		if (kp->k.state != FLOW_OPEN || flow_ask(&kp->k, 1, now,
 		    m->end) < 0)
 			keep_end(kp, !held);
 	}
@@ -2296,7 +2293,7 @@ finished(struct map *m, int64_t now)
 	int i, open = 0;
 
 	for (i = 0; i < KEEPERS; i++)
-		open += m->keep[i].k.state != K_CLOSED;
+		open += m->keep[i].k.state != FLOW_CLOSED;
 	if (m->quit)
 		return !open || now >= m->end;
 	return m->cfg->once && hook_delivered(&m->hook);

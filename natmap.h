@@ -304,54 +304,7 @@ int stun_indicate(int fd, const union addr *peer);
 int stun_decode(const unsigned char *p, size_t n,
     const unsigned char id[STUN_ID], union addr *mapped, int *code);
 
-enum binding_state {
-	B_CLOSED,		/* fd is -1 */
-	B_CONNECTING,		/* TCP only; until deadline */
-	B_ASKING,		/* a request is out; until deadline */
-	B_OPEN                  /* answered; nothing is wanted but a close */
-};
-
-/* A flow to a STUN server and the Binding transaction on it. */
-struct binding {
-	enum binding_state state;
-	int fd;			/* -1 when closed */
-	int slot;
-	int udp;
-	int shared;             /* fd is the relay's: not connected, polled or
-				   closed here; answers come by claim */
-	int code;		/* of a STUN error response */
-	unsigned char id[STUN_ID];
-	int sent;		/* requests sent of this transaction, UDP */
-	size_t left;		/* bytes of the request not yet sent, TCP */
-	int64_t born;		/* ms: when the flow was opened */
-	int64_t asked;		/* ms: when this transaction began */
-	int64_t resend;         /* ms: the next retransmission, or NEVER */
-	int64_t deadline;	/* ms: when the transaction has failed */
-	union addr peer;
-	union addr local;	/* our private address, after an answer */
-	union addr mapped;	/* the public one */
-	size_t have;		/* bytes of buf, TCP */
-	unsigned char buf[STUN_HEADER + 512];
-};
-
-void binding_init(struct binding *b);
-/* Opens a flow on fd to peer and asks.  Takes fd, a socket of local_socket();
- * shared: borrows the relay's UDP socket.  -1 with errno, b is closed. */
-int binding_start(struct binding *b, int fd, int shared, int udp,
-    const union addr *peer, int64_t now, int64_t deadline);
-/* asks again on an open flow */
-int binding_ask(struct binding *b, int64_t now, int64_t deadline);
-void binding_want(struct binding *b, struct wake *w);
-/* 1: answered; -1: the flow failed, with errno (ETIMEDOUT: no answer, the
- * errors of stun_decode(), ECLOSED) and is closed; also in B_OPEN */
-int binding_step(struct binding *b, const struct wake *w, int64_t now);
-/* A datagram on a shared socket: 1 when it is the answer (as from step), 0
- * when it is not, -1 when it is a STUN error.  to is our own address. */
-int binding_claim(struct binding *b, const union addr *from,
-    const union addr *to, const unsigned char *p, size_t n);
-void binding_stop(struct binding *b);
-
-/* stun.c: the keep-alive connection (HTTP HEAD) */
+/* stun.c: HTTP, the answers to HEAD (RFC 9112) */
 
 enum http_reply { HTTP_MORE, HTTP_DONE, HTTP_BAD };
 
@@ -372,40 +325,63 @@ void http_reset(struct http_reader *h);
 enum http_reply http_read(struct http_reader *h, const char *p, size_t n,
     size_t *used);
 
-enum keepalive_state {
-	K_CLOSED,		/* fd is -1 */
-	K_CONNECTING,		/* until deadline */
-	K_ASKING,		/* a HEAD is out; until deadline */
-	K_OPEN                  /* answered; nothing is wanted but a close */
-};
+/* stun.c: flows to servers */
 
-struct keepalive {
-	enum keepalive_state state;
-	int fd;			/* -1 when closed */
-	int slot;
-	int last;		/* the HEAD sent said Connection: close */
-	size_t left;		/* bytes of the HEAD not yet sent */
-	const char *host;	/* for the Host: field */
+enum flow_kind { FLOW_UDP, FLOW_TCP, FLOW_HTTP };	/* STUN over UDP, TCP */
+
+/*
+ *   state       fd    slot  left     deadline   ends by
+ *   CLOSED      -1    -1    -        -
+ *   CONNECTING  open  yes   all      set        connected: ASKING
+ *   ASKING      open  yes   to send  set        an answer: OPEN
+ *   OPEN        open  yes   0        NEVER      flow_ask(): ASKING
+ *
+ * A failure closes the flow.  So does whatever comes in OPEN, but over UDP.  A
+ * shared flow has no slot; over UDP left is always 0.
+ */
+enum flow_state { FLOW_CLOSED, FLOW_CONNECTING, FLOW_ASKING, FLOW_OPEN };
+
+struct flow {
+	enum flow_kind kind;
+	enum flow_state state;
+	int fd, slot;		/* -1 when closed */
+	int shared;		/* UDP: fd is the relay's: not connected, polled
+				   or closed here; flow_claim() gets answers */
+	int last;		/* HTTP: the request said Connection: close */
+	int code;		/* of a STUN error response */
+	int sent;		/* UDP: requests sent of this transaction */
+	size_t left;		/* TCP: bytes of the request not yet sent */
 	int64_t born;		/* ms: when the flow was opened */
-	int64_t asked;		/* ms: when the last HEAD was sent */
-	int64_t deadline;	/* ms: of the connect, or of the answer */
+	int64_t asked;		/* ms: when this transaction began */
+	int64_t resend;		/* ms: UDP, the next request; or NEVER */
+	int64_t deadline;	/* ms: when the transaction has failed */
+	const char *host;	/* HTTP: for the Host field */
 	union addr peer;
+	union addr local;	/* our private address, after an answer */
+	union addr mapped;	/* the public address, after a STUN answer */
+	unsigned char id[STUN_ID];
+	size_t have;		/* TCP: bytes in buf */
+	unsigned char buf[STUN_HEADER + 512];
 	struct http_reader http;
 };
 
-void keepalive_init(struct keepalive *k);
-/* connects fd to peer and sends the first HEAD; takes fd */
-int keepalive_start(struct keepalive *k, int fd, const union addr *peer,
-    const char *host, int64_t now, int64_t deadline);
-/* the next HEAD; last: ask the server to close after it */
-int keepalive_ask(struct keepalive *k, int last, int64_t now,
-    int64_t deadline);
-void keepalive_want(struct keepalive *k, struct wake *w);
-/* 1: an answer was read whole; -1: the flow ended (ECLOSED, ENOTANSWER,
- * ETIMEDOUT ...) and is closed; also in K_OPEN */
-int keepalive_step(struct keepalive *k, const struct wake *w, int64_t now);
-/* closes with FIN, or with a reset when abort is set */
-void keepalive_stop(struct keepalive *k, int abort);
+void flow_init(struct flow *f);
+/* Connects fd to peer and asks.  Takes fd, a socket of local_socket(); shared:
+ * borrows the relay's UDP socket.  -1 with errno: f is closed, f->peer set. */
+int flow_start(struct flow *f, enum flow_kind kind, int fd, int shared,
+    const union addr *peer, const char *host, int64_t now, int64_t deadline);
+/* asks again on an open flow; last: asks an HTTP server to close after it */
+int flow_ask(struct flow *f, int last, int64_t now, int64_t deadline);
+void flow_want(struct flow *f, struct wake *w);
+/* 1: answered; -1: the flow failed, with errno (ETIMEDOUT: no answer, ECLOSED,
+ * ENOTANSWER, EREFUSED ...), and is closed; in FLOW_OPEN too */
+int flow_step(struct flow *f, const struct wake *w, int64_t now);
+/* A datagram on a shared socket: 1 when it is the answer (as from step), 0
+ * when it is not, -1 when it is a STUN error.  to is our own address. */
+int flow_claim(struct flow *f, const union addr *from, const union addr *to,
+    const unsigned char *p, size_t n);
+/* closes: STUN over TCP by a reset, HTTP by FIN, or by a reset on abort */
+void flow_stop(struct flow *f, int abort);
 
 /* relay.c */
 

@@ -1,15 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * All that talks to servers from the mapped port, for natmap.c: the port's
- * sockets and who else holds it, the STUN codec, one Binding transaction on
- * one flow (struct binding), and the keep-alive connection with its HTTP
- * reader (struct keepalive).
- *
- *   CLOSED      fd is -1; no slot, no deadline
- *   CONNECTING  TCP; the request waits whole; fd is polled for POLLOUT
- *   ASKING      left bytes of the request are still to be written, then the
- *               answer is read; deadline stands
- *   OPEN        answered; whatever comes on a TCP flow ends it
+ * Everything between the mapped port and the servers, for natmap.c: the port's
+ * sockets and who else holds the port, the STUN codec, the reader of HTTP
+ * answers, and flows (struct flow), which ask one server.
  */
 #include "natmap.h"
 
@@ -40,6 +33,7 @@
 
 /* ms after asked: requests over UDP (RFC 8489 section 6.2.1, RTO 500 ms) */
 static const int send_at[] = { 0, 500, 1500 };
+#define SENDS	(int)(sizeof send_at / sizeof *send_at)
 
 /*
  * The mapped port's sockets.
@@ -765,326 +759,6 @@ stun_decode(const unsigned char *p, size_t n, const unsigned char id[STUN_ID],
 }
 
 /*
- * What both kinds of flow to a server do.
- */
-
-/* Dead peers are found by the kernel, with no wake-up of ours. */
-static void
-set_probes(int fd)
-{
-	fd_probes(fd, PROBE_IDLE, PROBE_EVERY, PROBES);
-#ifdef TCP_USER_TIMEOUT
-	fd_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, UNSENT_MAX);
-#endif
-}
-
-/* 1 connected, 0 under way, -1 */
-static int
-flow_connect(int fd, const union addr *peer)
-{
-	if (connect(fd, &peer->sa, addr_len(peer)) == 0)
-		return 1;
-	return errno == EINPROGRESS || errno == EINTR ? 0 : -1;
-}
-
-/* Sends what is left of p[n]; the first call tells how connect() ended. */
-static int
-flow_write(int fd, const void *p, size_t n, size_t *left)
-{
-	ssize_t sent;
-
-	sent = send(fd, (const char *)p + (n - *left), *left, 0);
-	if (sent == -1)
-		return fd_again() ? 0 : -1;
-	*left -= (size_t)sent;
-	return 0;
-}
-
-/* The bytes that came, 0 none yet, -1 the flow has ended. */
-static int
-flow_read(int fd, void *p, size_t n)
-{
-	ssize_t got;
-
-	got = recv(fd, p, n, 0);
-	if (got == -1)
-		return fd_again() ? 0 : -1;
-	if (got == 0) {
-		errno = ECLOSED;
-		return -1;
-	}
-	return (int)got;
-}
-
-/* Nothing was asked: 0 nothing came, -1 */
-static int
-flow_quiet(int fd)
-{
-	char c;
-	int n;
-
-	n = flow_read(fd, &c, 1);
-	if (n > 0)
-		errno = ENOTANSWER;
-	return n == 0 ? 0 : -1;
-}
-
-/*
- * A Binding transaction.  The functions above the public ones return -1 with
- * errno and leave the flow to them.
- */
-
-void
-binding_init(struct binding *b)
-{
-	memset(b, 0, sizeof *b);
-	b->fd = b->slot = -1;
-}
-
-void
-binding_stop(struct binding *b)
-{
-	if (b->fd != -1 && !b->shared)
-		close(b->fd);
-	b->fd = b->slot = -1;
-	b->state = B_CLOSED;
-}
-
-/* Where the server closed first, a reset would come too late to free
- * anything. */
-static int
-binding_fail(struct binding *b)
-{
-	int err = errno;
-
-	if (!b->udp && err == ECLOSED)
-		fd_abortive(b->fd, 0);
-	binding_stop(b);
-	errno = err;
-	return -1;
-}
-
-static int
-send_datagram(const struct binding *b, const unsigned char buf[STUN_HEADER])
-{
-	ssize_t n;
-
-	if (b->shared)
-		n = sendto(b->fd, buf, STUN_HEADER, 0, &b->peer.sa,
-		    addr_len(&b->peer));
-	else
-		n = send(b->fd, buf, STUN_HEADER, 0);
-	return n == -1 && !fd_again() && errno != ENOBUFS ? -1 : 0;
-}
-
-static int
-send_request(struct binding *b)
-{
-	unsigned char buf[STUN_HEADER];
-	size_t next;
-
-	stun_request(buf, b->id, 0);
-	if (!b->udp) {
-		if (b->left > 0)
-			return flow_write(b->fd, buf, sizeof buf, &b->left);
-		return 0;
-	}
-	next = (size_t)++b->sent;
-	b->resend = next == sizeof send_at / sizeof *send_at ? NEVER :
-	    b->asked + send_at[next];
-	return send_datagram(b, buf);
-}
-
-static NOINLINE void
-begin(struct binding *b, int64_t now, int64_t deadline)
-{
-	random_bytes(b->id, sizeof b->id);
-	b->asked = now;
-	b->deadline = deadline;
-	b->resend = NEVER;
-	b->sent = 0;
-	b->left = STUN_HEADER;
-	b->have = 0;
-}
-
-int
-binding_start(struct binding *b, int fd, int shared, int udp,
-    const union addr *peer, int64_t now, int64_t deadline)
-{
-	int r = 1;
-
-	binding_init(b);
-	b->fd = fd;
-	b->shared = shared;
-	b->udp = udp;
-	b->peer = *peer;
-	b->born = now;
-	if (!udp) {
-		set_probes(fd);
-		fd_abortive(fd, 1);
-	}
-	if (!shared)
-		r = flow_connect(fd, peer);
-	if (r == 1)
-		return binding_ask(b, now, deadline);
-	begin(b, now, deadline);
-	b->state = B_CONNECTING;
-	return r == -1 ? binding_fail(b) : 0;
-}
-
-int
-binding_ask(struct binding *b, int64_t now, int64_t deadline)
-{
-	begin(b, now, deadline);
-	b->state = B_ASKING;
-	return send_request(b) == -1 ? binding_fail(b) : 0;
-}
-
-int
-stun_indicate(int fd, const union addr *peer)
-{
-	unsigned char id[STUN_ID], buf[STUN_HEADER];
-
-	random_bytes(id, sizeof id);
-	stun_request(buf, id, 1);
-	return sendto(fd, buf, sizeof buf, 0, &peer->sa, addr_len(peer)) ==
-	    -1 ? -1 : 0;
-}
-
-void
-binding_want(struct binding *b, struct wake *w)
-{
-	int events = POLLIN;
-
-	b->slot = -1;
-	if (b->state == B_CLOSED)
-		return;
-	if (b->state == B_CONNECTING)
-		events = POLLOUT;
-	else if (b->state == B_ASKING && !b->udp && b->left > 0)
-		events = POLLIN | POLLOUT;
-	if (!b->shared)
-		b->slot = wake_on(w, b->fd, events);
-	wake_at(w, b->resend);
-	wake_at(w, b->deadline);
-}
-
-static NOINLINE int
-answered(struct binding *b)
-{
-	b->state = B_OPEN;
-	b->resend = b->deadline = NEVER;
-	get_local(b->fd, &b->local);
-	return 1;
-}
-
-/* A datagram that is not our answer is ignored: anybody can send one. */
-static int
-take_datagram(struct binding *b, const unsigned char *p, size_t n)
-{
-	if (b->state != B_ASKING)
-		return 0;
-	if (stun_decode(p, n, b->id, &b->mapped, &b->code) == 1)
-		return answered(b);
-	return errno == EREFUSED ? -1 : 0;
-}
-
-/* What fills the buffer may have been cut. */
-static int
-read_datagrams(struct binding *b)
-{
-	ssize_t n;
-	int i, r;
-
-	for (i = 0; i < DATAGRAMS; i++) {
-		n = recv(b->fd, b->buf, sizeof b->buf, 0);
-		if (n == -1)
-			return fd_again() ? 0 : -1;
-		if ((size_t)n == sizeof b->buf)
-			continue;
-		r = take_datagram(b, b->buf, (size_t)n);
-		if (r != 0)
-			return r;
-	}
-	return 0;
-}
-
-/* Section 6.2.2: the header tells where the message ends. */
-static int
-read_stream(struct binding *b)
-{
-	size_t need;
-	int n;
-
-	for (;;) {
-		need = STUN_HEADER;
-		if (b->have >= STUN_HEADER)
-			need += be16(b->buf + 2);
-		if (need > sizeof b->buf) {
-			errno = ENOTANSWER;
-			return -1;
-		}
-		if (b->have == need)
-			break;
-		n = flow_read(b->fd, b->buf + b->have, need - b->have);
-		if (n <= 0)
-			return n;
-		b->have += (size_t)n;
-	}
-	if (stun_decode(b->buf, need, b->id, &b->mapped, &b->code) == -1)
-		return -1;
-	return answered(b);
-}
-
-static int
-binding_ready(struct binding *b)
-{
-	if (b->udp)
-		return read_datagrams(b);
-	if (b->state == B_OPEN)
-		return flow_quiet(b->fd);
-	b->state = B_ASKING;
-	return send_request(b) == -1 ? -1 : read_stream(b);
-}
-
-int
-binding_step(struct binding *b, const struct wake *w, int64_t now)
-{
-	int r = 0;
-
-	if (b->state == B_CLOSED)
-		return 0;
-	if (woke(w, b->slot))
-		r = binding_ready(b);
-	if (r == 0 && now >= b->deadline) {
-		errno = ETIMEDOUT;
-		r = -1;
-	}
-	if (r == 0 && now >= b->resend)
-		r = send_request(b);
-	return r == -1 ? binding_fail(b) : r;
-}
-
-int
-binding_claim(struct binding *b, const union addr *from,
-    const union addr *to, const unsigned char *p, size_t n)
-{
-	int r, port;
-
-	if (b->state != B_ASKING || !addr_same(from, &b->peer))
-		return 0;
-	r = take_datagram(b, p, n);
-	if (r == -1)
-		return binding_fail(b);
-	if (r == 1) {
-		port = addr_port(&b->local);
-		b->local = *to;
-		addr_set_port(&b->local, port);
-	}
-	return r;
-}
-
-/*
  * The reader of HTTP answers to HEAD (RFC 9112): a status line, fields, and an
  * empty line, each ending in LF or CR LF; answers of class 1xx come before
  * the one that counts.
@@ -1219,167 +893,321 @@ http_read(struct http_reader *h, const char *p, size_t n, size_t *used)
 }
 
 /*
- * The keep-alive connection.
+ * Flows to servers.  The functions above flow_fail() return -1 with errno and
+ * leave the flow open.
  */
 
-void
-keepalive_init(struct keepalive *k)
+/* Dead peers are found by the kernel, with no wake-up of ours. */
+static void
+set_probes(int fd)
 {
-	memset(k, 0, sizeof *k);
-	k->fd = k->slot = -1;
+	fd_probes(fd, PROBE_IDLE, PROBE_EVERY, PROBES);
+#ifdef TCP_USER_TIMEOUT
+	fd_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, UNSENT_MAX);
+#endif
 }
 
 void
-keepalive_stop(struct keepalive *k, int abort)
+flow_init(struct flow *f)
 {
-	if (k->fd != -1) {
+	memset(f, 0, sizeof *f);
+	f->fd = f->slot = -1;
+}
+
+void
+flow_stop(struct flow *f, int abort)
+{
+	if (f->fd >= 0 && !f->shared) {
 		if (abort)
-			fd_abortive(k->fd, 1);
-		close(k->fd);
+			fd_abortive(f->fd, 1);
+		fd_close(f->fd);
 	}
-	k->fd = k->slot = -1;
-	k->state = K_CLOSED;
+	f->fd = f->slot = -1;
+	f->state = FLOW_CLOSED;
 }
 
+/* Where the server closed first, a reset would come too late to free the
+ * NAT's entry. */
 static int
-keepalive_fail(struct keepalive *k)
+flow_fail(struct flow *f)
 {
-	int err = errno;
-
-	keepalive_stop(k, 0);
-	errno = err;
+	if (errno == ECLOSED)
+		fd_abortive(f->fd, 0);
+	flow_stop(f, 0);
 	return -1;
 }
 
-/* RFC 9110 section 7.2: an IPv6 literal in brackets, without its scope, and
- * a port only where it is not HTTP's. */
+/* The Host field (RFC 9110 section 7.2): an IPv6 literal in brackets, without
+ * its scope, and a port only where it is not HTTP's. */
 static size_t
-write_head(const struct keepalive *k, char *buf, size_t size)
+write_head(const struct flow *f, char *buf, size_t size)
 {
-	int bare = strchr(k->host, ':') != NULL && k->host[0] != '[';
-	char port[16] = "";
-	int n;
+	int bare = strchr(f->host, ':') && f->host[0] != '[';
+	int port = addr_port(&f->peer);
+	char colon[16] = "";
 
-	if (addr_port(&k->peer) != 80)
-		fmt(port, sizeof port, ":%d", addr_port(&k->peer));
-	n = fmt(buf, size, "HEAD / HTTP/1.1\r\nHost: %s%.*s%s%s\r\n"
+	if (port != 80)
+		fmt(colon, sizeof colon, ":%d", port);
+	fmt(buf, size, "HEAD / HTTP/1.1\r\nHost: %s%.*s%s%s\r\n"
 	    "User-Agent: natmap/" VERSION "\r\nConnection: %s\r\n\r\n",
-	    bare ? "[" : "", (int)strcspn(k->host, "%"), k->host,
-	    bare ? "]" : "", port, k->last ? "close" : "keep-alive");
-	return n < 0 || (size_t)n >= size ? 0 : (size_t)n;
+	    bare ? "[" : "", (int)strcspn(f->host, "%"), f->host,
+	    bare ? "]" : "", colon, f->last ? "close" : "keep-alive");
+	return strlen(buf);
 }
 
+/* Writes the last *left of n bytes, as many as fit. */
 static int
-send_head(struct keepalive *k, int again)
+write_left(int fd, const void *p, size_t n, size_t *left)
+{
+	ssize_t sent;
+
+	sent = send(fd, (const char *)p + (n - *left), *left, 0);
+	if (sent < 0)
+		return fd_again() ? 0 : -1;
+	*left -= (size_t)sent;
+	return 0;
+}
+
+/* Sends the request, or what is left of it; over UDP, sends it again. */
+static int
+send_request(struct flow *f)
 {
 	char buf[512];
 	size_t n;
 
-	n = write_head(k, buf, sizeof buf);
-	if (!again)
-		k->left = n;
-	return k->left == 0 ? 0 : flow_write(k->fd, buf, n, &k->left);
-}
-
-static NOINLINE int
-ask_head(struct keepalive *k, int64_t now)
-{
-	k->state = K_ASKING;
-	k->asked = now;
-	http_reset(&k->http);
-	return send_head(k, 0);
-}
-
-int
-keepalive_start(struct keepalive *k, int fd, const union addr *peer,
-    const char *host, int64_t now, int64_t deadline)
-{
-	int r;
-
-	keepalive_init(k);
-	k->fd = fd;
-	k->host = host;
-	k->peer = *peer;
-	k->born = k->asked = now;
-	k->deadline = deadline;
-	k->state = K_CONNECTING;
-	set_probes(fd);
-	r = flow_connect(fd, peer);
-	if (r == 1)
-		r = ask_head(k, now);
-	return r == -1 ? keepalive_fail(k) : 0;
+	n = f->kind == FLOW_HTTP ? write_head(f, buf, sizeof buf) :
+	    stun_request((unsigned char *)buf, f->id, 0);
+	if (f->kind != FLOW_UDP) {
+		if (f->left > n)
+			f->left = n;
+		return write_left(f->fd, buf, n, &f->left);
+	}
+	f->sent++;
+	f->resend = f->sent == SENDS ? NEVER : f->asked + send_at[f->sent];
+	return sendto(f->fd, buf, n, 0, f->shared ? &f->peer.sa : NULL,
+	    f->shared ? addr_len(&f->peer) : 0) < 0 && !fd_again() &&
+	    errno != ENOBUFS ? -1 : 0;
 }
 
 int
-keepalive_ask(struct keepalive *k, int last, int64_t now, int64_t deadline)
+stun_indicate(int fd, const union addr *peer)
 {
-	k->last = last;
-	k->deadline = deadline;
-	return ask_head(k, now) == -1 ? keepalive_fail(k) : 0;
+	unsigned char id[STUN_ID], buf[STUN_HEADER];
+
+	random_bytes(id, sizeof id);
+	stun_request(buf, id, 1);
+	return sendto(fd, buf, sizeof buf, 0, &peer->sa, addr_len(peer)) < 0 ?
+	    -1 : 0;
+}
+
+/* Prepares a request; none of it has been sent. */
+static NOINLINE void
+begin(struct flow *f, int64_t now, int64_t deadline)
+{
+	random_bytes(f->id, sizeof f->id);
+	http_reset(&f->http);
+	f->asked = now;
+	f->deadline = deadline;
+	f->resend = NEVER;
+	f->sent = 0;
+	f->have = 0;
+	f->left = f->kind == FLOW_UDP ? 0 : SIZE_MAX;
+}
+
+int
+flow_start(struct flow *f, enum flow_kind kind, int fd, int shared,
+    const union addr *peer, const char *host, int64_t now, int64_t deadline)
+{
+	flow_init(f);
+	f->kind = kind;
+	f->fd = fd;
+	f->shared = shared;
+	f->peer = *peer;
+	f->host = host;
+	f->born = now;
+	if (kind != FLOW_UDP)
+		set_probes(fd);
+	if (kind == FLOW_TCP)
+		fd_abortive(fd, 1);
+	if (shared || connect(fd, &peer->sa, addr_len(peer)) == 0)
+		return flow_ask(f, 0, now, deadline);
+	if (errno != EINPROGRESS && errno != EINTR)
+		return flow_fail(f);
+	begin(f, now, deadline);
+	f->state = FLOW_CONNECTING;
+	return 0;
+}
+
+int
+flow_ask(struct flow *f, int last, int64_t now, int64_t deadline)
+{
+	f->last = last;
+	begin(f, now, deadline);
+	f->state = FLOW_ASKING;
+	return send_request(f) < 0 ? flow_fail(f) : 0;
 }
 
 void
-keepalive_want(struct keepalive *k, struct wake *w)
+flow_want(struct flow *f, struct wake *w)
 {
-	int events = POLLIN;
-
-	k->slot = -1;
-	if (k->state == K_CLOSED)
+	f->slot = -1;
+	if (f->state == FLOW_CLOSED)
 		return;
-	if (k->state == K_CONNECTING)
-		events = POLLOUT;
-	else if (k->state == K_ASKING && k->left > 0)
-		events = POLLIN | POLLOUT;
-	k->slot = wake_on(w, k->fd, events);
-	wake_at(w, k->deadline);
+	if (!f->shared)
+		f->slot = wake_on(w, f->fd,
+		    f->left > 0 ? POLLIN | POLLOUT : POLLIN);
+	wake_at(w, f->resend);
+	wake_at(w, f->deadline);
+}
+
+static NOINLINE int
+answered(struct flow *f)
+{
+	f->state = FLOW_OPEN;
+	f->resend = f->deadline = NEVER;
+	f->left = 0;
+	get_local(f->fd, &f->local);
+	return 1;
+}
+
+/* A datagram that is not our answer is ignored: anybody can send one. */
+static int
+take_datagram(struct flow *f, const unsigned char *p, size_t n)
+{
+	if (f->state != FLOW_ASKING)
+		return 0;
+	if (stun_decode(p, n, f->id, &f->mapped, &f->code) == 1)
+		return answered(f);
+	return errno == EREFUSED ? -1 : 0;
+}
+
+/* A datagram that fills the buffer may have been cut. */
+static int
+read_datagrams(struct flow *f)
+{
+	ssize_t n;
+	int i, r = 0;
+
+	for (i = 0; i < DATAGRAMS && r == 0; i++) {
+		n = recv(f->fd, f->buf, sizeof f->buf, 0);
+		if (n < 0)
+			return fd_again() ? 0 : -1;
+		if ((size_t)n < sizeof f->buf)
+			r = take_datagram(f, f->buf, (size_t)n);
+	}
+	return r;
+}
+
+/* Reads a stream: the number of bytes that came, 0 none yet, -1 it ended. */
+static int
+read_some(int fd, void *p, size_t n)
+{
+	ssize_t got;
+
+	got = recv(fd, p, n, 0);
+	if (got == 0)
+		errno = ECLOSED;
+	else if (got < 0 && fd_again())
+		return 0;
+	return got == 0 ? -1 : (int)got;
+}
+
+/* RFC 8489 section 6.2.2: the header tells where the message ends. */
+static int
+read_message(struct flow *f)
+{
+	size_t need;
+	int n;
+
+	for (;;) {
+		need = STUN_HEADER;
+		if (f->have >= need)
+			need += be16(f->buf + 2);
+		if (need > sizeof f->buf) {
+			errno = ENOTANSWER;
+			return -1;
+		}
+		if (f->have == need)
+			break;
+		n = read_some(f->fd, f->buf + f->have, need - f->have);
+		if (n <= 0)
+			return n;
+		f->have += (size_t)n;
+	}
+	if (stun_decode(f->buf, need, f->id, &f->mapped, &f->code) < 0)
+		return -1;
+	return answered(f);
 }
 
 /* RFC 9110 section 9.3.2: the answer to HEAD has no body. */
 static int
-read_reply(struct keepalive *k)
+read_reply(struct flow *f)
 {
 	enum http_reply reply;
 	char buf[1024];
 	size_t used;
 	int n;
 
-	n = flow_read(k->fd, buf, sizeof buf);
+	n = read_some(f->fd, buf, sizeof buf);
 	if (n <= 0)
 		return n;
-	reply = http_read(&k->http, buf, (size_t)n, &used);
+	reply = f->state == FLOW_OPEN ? HTTP_BAD :
+	    http_read(&f->http, buf, (size_t)n, &used);
 	if (reply == HTTP_MORE)
 		return 0;
-	if (reply == HTTP_BAD || used < (size_t)n) {
-		errno = ENOTANSWER;
-		return -1;
-	}
-	k->state = K_OPEN;
-	k->deadline = NEVER;
-	return 1;
+	if (reply == HTTP_DONE && used == (size_t)n)
+		return answered(f);
+	errno = ENOTANSWER;
+	return -1;
 }
 
+/* The first write after connect() tells how the connect ended. */
 static int
-keepalive_ready(struct keepalive *k, int64_t now)
+flow_ready(struct flow *f)
 {
-	if (k->state == K_OPEN)
-		return flow_quiet(k->fd);
-	if (k->state == K_CONNECTING)
-		return ask_head(k, now);
-	return send_head(k, 1) == -1 ? -1 : read_reply(k);
+	if (f->kind == FLOW_UDP)
+		return read_datagrams(f);
+	if (f->state == FLOW_CONNECTING)
+		f->state = FLOW_ASKING;
+	if (f->left > 0 && send_request(f) < 0)
+		return -1;
+	return f->kind == FLOW_TCP && f->state == FLOW_ASKING ?
+	    read_message(f) : read_reply(f);
 }
 
 int
-keepalive_step(struct keepalive *k, const struct wake *w, int64_t now)
+flow_step(struct flow *f, const struct wake *w, int64_t now)
 {
 	int r = 0;
 
-	if (k->state == K_CLOSED)
+	if (f->state == FLOW_CLOSED)
 		return 0;
-	if (woke(w, k->slot))
-		r = keepalive_ready(k, now);
-	if (r == 0 && now >= k->deadline) {
+	if (woke(w, f->slot))
+		r = flow_ready(f);
+	if (r == 0 && now >= f->deadline) {
 		errno = ETIMEDOUT;
 		r = -1;
 	}
-	return r == -1 ? keepalive_fail(k) : r;
+	if (r == 0 && now >= f->resend)
+		r = send_request(f);
+	return r < 0 ? flow_fail(f) : r;
+}
+
+int
+flow_claim(struct flow *f, const union addr *from, const union addr *to,
+    const unsigned char *p, size_t n)
+{
+	int r, port;
+
+	if (f->state != FLOW_ASKING || !addr_same(from, &f->peer))
+		return 0;
+	r = take_datagram(f, p, n);
+	if (r < 0)
+		return flow_fail(f);
+	if (r > 0) {
+		port = addr_port(&f->local);
+		f->local = *to;
+		addr_set_port(&f->local, port);
+	}
+	return r;
 }

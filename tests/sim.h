@@ -91,7 +91,7 @@ struct peer {
 	int keep_timeout, keep_max;	/* of Keep-Alive:, or -1 */
 };
 
-struct flow {			/* a binding's or a keepalive's */
+struct path {			/* of a flow, through the NAT */
 	const void *of;		/* NULL: unused */
 	struct peer *p;
 	int shared;		/* on the relay's socket */
@@ -116,7 +116,7 @@ static struct {
 	struct wake w;
 	int64_t now;
 	struct peer peer[20];
-	struct flow flow[FLOWS];
+	struct path path[FLOWS];
 	struct event ev[40000];
 	int nev;
 	int ncalls;		/* of the script */
@@ -195,24 +195,24 @@ record(enum what what, int who)
 	e->who = who;
 	e->others = 0;
 	for (i = 0; i < FLOWS; i++)
-		e->others += sim.flow[i].of && sim.flow[i].p->who == who;
+		e->others += sim.path[i].of && sim.path[i].p->who == who;
 }
 
-static struct flow *
-flow_of(const void *of)
+static struct path *
+path_of(const void *of)
 {
 	int i;
 
 	for (i = 0; i < FLOWS; i++)
-		if (sim.flow[i].of == of)
-			return &sim.flow[i];
+		if (sim.path[i].of == of)
+			return &sim.path[i];
 	return NULL;
 }
 
 static void
-flow_open(const void *of, const union addr *to, int shared)
+path_open(const void *of, const union addr *to, int shared)
 {
-	struct flow *f = flow_of(NULL);
+	struct path *f = path_of(NULL);
 
 	record(OPENED, peer_at(to)->who);
 	f->of = of;
@@ -225,9 +225,9 @@ flow_open(const void *of, const union addr *to, int shared)
 
 /* What the server will do with a request that comes now. */
 static void
-flow_ask(const void *of)
+path_ask(const void *of)
 {
-	struct flow *f = flow_of(of);
+	struct path *f = path_of(of);
 	int64_t then = sim.now + f->p->delay;
 
 	record(ASKED, f->p->who);
@@ -249,9 +249,9 @@ flow_ask(const void *of)
 }
 
 static void
-flow_close(const void *of, enum what what)
+path_close(const void *of, enum what what)
 {
-	struct flow *f = flow_of(of);
+	struct path *f = path_of(of);
 
 	if (!f)
 		return;
@@ -264,9 +264,9 @@ flow_close(const void *of, enum what what)
 
 /* 1 an answer is due, -1 the end with errno, 0 */
 static int
-flow_step(const void *of, int64_t deadline)
+path_step(const void *of, int64_t deadline)
 {
-	struct flow *f = flow_of(of);
+	struct path *f = path_of(of);
 
 	if (sim.now >= f->answer) {
 		f->answer = NEVER;
@@ -281,10 +281,10 @@ flow_step(const void *of, int64_t deadline)
 }
 
 static void
-flow_want(const void *of, struct wake *w)
+path_want(const void *of, struct wake *w)
 {
-	wake_at(w, flow_of(of)->answer);
-	wake_at(w, flow_of(of)->end);
+	wake_at(w, path_of(of)->answer);
+	wake_at(w, path_of(of)->end);
 }
 
 /* The server ends all flows to it now, as error tells. */
@@ -294,11 +294,11 @@ cut_by(int who, int error)
 	int i;
 
 	for (i = 0; i < FLOWS; i++)
-		if (sim.flow[i].of && sim.flow[i].p->who == who &&
-		    !sim.flow[i].shared) {
-			sim.flow[i].end = sim.now;
-			sim.flow[i].answer = NEVER;
-			sim.flow[i].error = error;
+		if (sim.path[i].of && sim.path[i].p->who == who &&
+		    !sim.path[i].shared) {
+			sim.path[i].end = sim.now;
+			sim.path[i].answer = NEVER;
+			sim.path[i].error = error;
 		}
 }
 
@@ -315,8 +315,8 @@ forgotten(void)
 	int i;
 
 	for (i = 0; i < FLOWS; i++) {
-		sim.flow[i].dropped = 1;
-		sim.flow[i].answer = sim.flow[i].end = NEVER;
+		sim.path[i].dropped = 1;
+		sim.path[i].answer = sim.path[i].end = NEVER;
 	}
 	for (i = 0; i < (int)LEN(sim.peer); i++)
 		sim.peer[i].remembered = 0;
@@ -329,8 +329,8 @@ something_comes(int64_t at)
 	int i;
 
 	for (i = 0; i < FLOWS; i++)
-		if (sim.flow[i].of && (sim.flow[i].answer <= at ||
-		    sim.flow[i].end <= at))
+		if (sim.path[i].of && (sim.path[i].answer <= at ||
+		    sim.path[i].end <= at))
 			return 1;
 	return sim.news;
 }
@@ -400,220 +400,124 @@ stun_indicate(int fd, const union addr *to)
 }
 
 void
-binding_init(struct binding *b)
+flow_init(struct flow *f)
 {
-	memset(b, 0, sizeof *b);
-	b->fd = b->slot = -1;
+	memset(f, 0, sizeof *f);
+	f->fd = f->slot = -1;
 }
 
 static void
-binding_close(struct binding *b, enum what what)
+flow_close(struct flow *f, enum what what)
 {
 	int e = errno;
 
-	flow_close(b, what);
-	if (b->fd >= 0 && !b->shared)
-		close(b->fd);
-	b->fd = -1;
-	b->state = B_CLOSED;
+	path_close(f, what);
+	if (f->fd >= 0 && !f->shared)
+		close(f->fd);
+	f->fd = -1;
+	f->state = FLOW_CLOSED;
 	errno = e;
 }
 
 void
-binding_stop(struct binding *b)
+flow_stop(struct flow *f, int abort)
 {
-	binding_close(b, STOPPED);
+	(void)abort;
+	flow_close(f, STOPPED);
 }
 
 int
-binding_start(struct binding *b, int fd, int shared, int udp,
-    const union addr *to, int64_t now, int64_t deadline)
+flow_start(struct flow *f, enum flow_kind kind, int fd, int shared,
+    const union addr *to, const char *host, int64_t now, int64_t deadline)
 {
-	CHECK(b->state == B_CLOSED && now == sim.now);
-	binding_init(b);
-	b->fd = fd;
-	b->shared = shared;
-	b->udp = udp;
-	b->peer = *to;
-	b->born = now;
-	flow_open(b, to, shared);
+	CHECK(f->state == FLOW_CLOSED);
+	flow_init(f);
+	f->kind = kind;
+	f->fd = fd;
+	f->shared = shared;
+	f->peer = *to;
+	f->host = host;
+	f->born = now;
+	path_open(f, to, shared);
 	if (peer_at(to)->mode == NO_ROUTE) {
 		errno = ENETUNREACH;
-		binding_close(b, ENDED);
+		flow_close(f, ENDED);
 		return -1;
 	}
-	binding_ask(b, now, deadline);
-	if (!udp)
-		b->state = B_CONNECTING;
+	flow_ask(f, 0, now, deadline);
+	if (kind != FLOW_UDP)
+		f->state = FLOW_CONNECTING;
 	return 0;
 }
 
 int
-binding_ask(struct binding *b, int64_t now, int64_t deadline)
+flow_ask(struct flow *f, int last, int64_t now, int64_t deadline)
 {
-	CHECK(b->fd >= 0 && now == sim.now && deadline > now);
-	b->state = B_ASKING;
-	b->asked = now;
-	b->deadline = deadline;
-	flow_ask(b);
+	CHECK(f->fd >= 0 && now == sim.now && deadline > now);
+	f->last = last;
+	f->state = FLOW_ASKING;
+	f->asked = now;
+	f->deadline = deadline;
+	path_ask(f);
+	if (last && path_of(f)->answer != NEVER)
+		path_of(f)->end = path_of(f)->answer + 10;
 	return 0;
 }
 
 void
-binding_want(struct binding *b, struct wake *w)
+flow_want(struct flow *f, struct wake *w)
 {
-	if (b->state == B_CLOSED)
+	if (f->state == FLOW_CLOSED)
 		return;
-	wake_at(w, b->deadline);
-	flow_want(b, w);
+	wake_at(w, f->deadline);
+	path_want(f, w);
 }
 
 static int
-binding_answered(struct binding *b)
+flow_result(struct flow *f, int r)
 {
-	b->state = B_OPEN;
-	b->deadline = NEVER;
-	b->mapped = flow_of(b)->mapped;
-	b->local = sim.source;
-	addr_set_port(&b->local, sim.m.local.port);
-	return 1;
-}
+	const struct path *p = path_of(f);
 
-int
-binding_step(struct binding *b, const struct wake *w, int64_t now)
-{
-	int r;
-
-	(void)w;
-	CHECK(now == sim.now);
-	if (b->state == B_CLOSED || (b->shared && now < b->deadline))
-		return 0;
-	r = flow_step(b, b->deadline);
-	if (r > 0)
-		return binding_answered(b);
-	if (r < 0) {
-		b->code = 420;
-		binding_close(b, ENDED);
+	if (r > 0) {
+		f->state = FLOW_OPEN;
+		f->deadline = NEVER;
+		f->mapped = p->mapped;
+		f->local = sim.source;
+		addr_set_port(&f->local, sim.m.local.port);
+		f->http.timeout = p->p->keep_timeout;
+		f->http.max = p->p->keep_max;
+		f->http.close = f->last || p->p->says_close ? 2 : 0;
+	} else if (r < 0) {
+		f->code = errno == EREFUSED ? 420 : 0;
+		flow_close(f, ENDED);
 	}
 	return r;
 }
 
 int
-binding_claim(struct binding *b, const union addr *from,
-    const union addr *to, const unsigned char *p, size_t n)
+flow_step(struct flow *f, const struct wake *w, int64_t now)
 {
-	int r;
+	(void)w;
+	CHECK(now == sim.now);
+	if (f->state == FLOW_CLOSED || (f->shared && now < f->deadline))
+		return 0;
+	return flow_result(f, path_step(f, f->deadline));
+}
 
+int
+flow_claim(struct flow *f, const union addr *from, const union addr *to,
+    const unsigned char *p, size_t n)
+{
 	(void)to;
 	(void)p;
 	(void)n;
-	if (b->state != B_ASKING || !addr_same(from, &b->peer))
+	if (f->state != FLOW_ASKING || !addr_same(from, &f->peer))
 		return 0;
-	r = flow_step(b, NEVER);
-	if (r > 0)
-		return binding_answered(b);
-	if (r < 0) {
-		b->code = 420;
-		binding_close(b, ENDED);
-	}
-	return r;
-}
-
-void
-keepalive_init(struct keepalive *k)
-{
-	memset(k, 0, sizeof *k);
-	k->fd = k->slot = -1;
-}
-
-static void
-keepalive_close(struct keepalive *k, enum what what)
-{
-	int e = errno;
-
-	flow_close(k, what);
-	if (k->fd >= 0)
-		close(k->fd);
-	k->fd = -1;
-	k->state = K_CLOSED;
-	errno = e;
-}
-
-int
-keepalive_start(struct keepalive *k, int fd, const union addr *to,
-    const char *host, int64_t now, int64_t deadline)
-{
-	CHECK(k->state == K_CLOSED && now == sim.now && deadline > now);
-	keepalive_init(k);
-	k->fd = fd;
-	k->peer = *to;
-	k->host = host;
-	k->born = k->asked = now;
-	k->deadline = deadline;
-	k->state = K_CONNECTING;
-	flow_open(k, to, 0);
-	if (peer_at(to)->mode == NO_ROUTE) {
-		errno = ENETUNREACH;
-		keepalive_close(k, ENDED);
-		return -1;
-	}
-	flow_ask(k);
-	return 0;
-}
-
-int
-keepalive_ask(struct keepalive *k, int last, int64_t now, int64_t deadline)
-{
-	CHECK(k->fd >= 0 && now == sim.now && deadline > now);
-	k->last = last;
-	k->state = K_ASKING;
-	k->asked = now;
-	k->deadline = deadline;
-	flow_ask(k);
-	if (last && flow_of(k)->answer != NEVER)
-		flow_of(k)->end = flow_of(k)->answer + 10;
-	return 0;
-}
-
-void
-keepalive_want(struct keepalive *k, struct wake *w)
-{
-	if (k->state == K_CLOSED)
-		return;
-	wake_at(w, k->deadline);
-	flow_want(k, w);
-}
-
-int
-keepalive_step(struct keepalive *k, const struct wake *w, int64_t now)
-{
-	int r;
-
-	(void)w;
-	CHECK(now == sim.now);
-	if (k->state == K_CLOSED)
-		return 0;
-	r = flow_step(k, k->deadline);
-	if (r > 0) {
-		k->state = K_OPEN;
-		k->deadline = NEVER;
-		k->http.timeout = flow_of(k)->p->keep_timeout;
-		k->http.max = flow_of(k)->p->keep_max;
-		k->http.close = k->last || flow_of(k)->p->says_close ? 2 : 0;
-	} else if (r < 0)
-		keepalive_close(k, ENDED);
-	return r;
-}
-
-void
-keepalive_stop(struct keepalive *k, int abort)
-{
-	(void)abort;
-	keepalive_close(k, STOPPED);
+	return flow_result(f, path_step(f, NEVER));
 }
 
 /*
- * Instead of relay.c: it takes STUN answers for the bindings that share its
+ * Instead of relay.c: it takes STUN answers for the flows that share its
  * port.
  */
 
@@ -646,10 +550,10 @@ relay_want(struct relay *r, struct wake *w)
 void
 relay_step(struct relay *r, struct wake *w, int64_t now)
 {
-	struct flow *f;
+	struct path *f;
 
 	(void)w;
-	for (f = sim.flow; f < sim.flow + FLOWS; f++)
+	for (f = sim.path; f < sim.path + FLOWS; f++)
 		if (f->of && f->shared &&
 		    (now >= f->answer || now >= f->end))
 			CHECK(r->calls.claim(r->calls.arg, &f->p->addr,
@@ -925,7 +829,7 @@ begin(const char *args)
 static void
 end(void)
 {
-	struct flow *f;
+	struct path *f;
 
 	map_end(&sim.m, SIGTERM, sim.now);
 	sim.m.news = -1;
@@ -934,7 +838,7 @@ end(void)
 	options_free(&sim.c);
 	CHECK(!sim.spun);
 	CHECK(!sim.unsound);
-	for (f = sim.flow; f < sim.flow + FLOWS; f++)
+	for (f = sim.path; f < sim.path + FLOWS; f++)
 		CHECK(!f->of);
 	CHECK(open_fds() == sim.fds);
 	fclose(sim.log);
@@ -972,7 +876,7 @@ sound(void)
 	int closed, busy = 0;
 
 	for (a = sim.m.ask; a < sim.m.ask + ASKS; a++) {
-		closed = a->b.state == B_CLOSED;
+		closed = a->b.state == FLOW_CLOSED;
 		if (a->s ? closed && !a->s->lookup.busy : !closed)
 			return 0;
 		if (a->role == R_FREE ? a->s != NULL :
@@ -981,7 +885,7 @@ sound(void)
 		busy += a->role == R_HOLD || a->role == R_PROBE;
 	}
 	for (kp = sim.m.keep; kp < sim.m.keep + KEEPERS; kp++) {
-		closed = kp->k.state == K_CLOSED;
+		closed = kp->k.state == FLOW_CLOSED;
 		if (kp->s ? closed && !kp->s->lookup.busy : !closed)
 			return 0;
 	}

@@ -485,7 +485,7 @@ old_flows_are_renewed(void)
 	CHECK(first(OPENED, 'x', 0) <= sim.call[1].at + 2 SECONDS);
 	for (a = sim.m.ask; a < sim.m.ask + ASKS; a++)
 		CHECK(a->role != R_HOLD ||
-		    addr_port(&flow_of(&a->b)->mapped) == 40001);
+		    addr_port(&path_of(&a->b)->mapped) == 40001);
 	end();
 	begin("-s a,b -h w -k 60");
 	go_on(5 MINUTES - 7);

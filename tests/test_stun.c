@@ -328,7 +328,7 @@ random_corruption(void)
 
 static struct wake w;
 static union addr peer;
-static struct local flow;
+static struct local ours;
 
 /* A socket of the test on loopback, its address in peer. */
 static int
@@ -353,19 +353,28 @@ server(int type)
 static int
 mapped_port(int type)
 {
-	memset(&flow, 0, sizeof flow);
-	flow.family = AF_INET;
-	flow.type = type;
-	return local_socket(&flow, LOCAL_FLOW, NULL);
+	memset(&ours, 0, sizeof ours);
+	ours.family = AF_INET;
+	ours.type = type;
+	return local_socket(&ours, LOCAL_FLOW, NULL);
+}
+
+/* Opens a flow from there to the peer. */
+static int
+open_flow(struct flow *f, enum flow_kind kind, const char *host, int64_t now,
+    int64_t deadline)
+{
+	return flow_start(f, kind, mapped_port(kind == FLOW_UDP ? SOCK_DGRAM :
+	    SOCK_STREAM), 0, &peer, host, now, deadline);
 }
 
 static int
-turn(struct binding *b, int64_t now, int wait)
+turn(struct flow *b, int64_t now, int wait)
 {
 	wake_clear(&w);
-	binding_want(b, &w);
+	flow_want(b, &w);
 	poll(w.fds, (nfds_t)w.n, wait);
-	return binding_step(b, &w, now);
+	return flow_step(b, &w, now);
 }
 
 /* A turn that has something to do. */
@@ -383,14 +392,14 @@ datagrams(int fd, unsigned char *last)
 }
 
 static void
-answer(struct message *m, const struct binding *b)
+answer(struct message *m, const struct flow *b)
 {
 	message(m, SUCCESS, b->id);
 	add_v4(m, XOR_MAPPED_ADDRESS, "203.0.113.7", 40000);
 }
 
 static int
-is_mapped(const struct binding *b)
+is_mapped(const struct flow *b)
 {
 	char text[ADDR_TEXT];
 
@@ -398,13 +407,13 @@ is_mapped(const struct binding *b)
 }
 
 static void
-send_to(int fd, const struct binding *b, const void *p, size_t n)
+send_to(int fd, const struct flow *b, const void *p, size_t n)
 {
 	union addr a;
 
 	get_local(b->fd, &a);
 	addr_parse(&a, "127.0.0.1", AF_INET);
-	addr_set_port(&a, flow.port);
+	addr_set_port(&a, ours.port);
 	sendto(fd, p, n, 0, &a.sa, addr_len(&a));
 }
 
@@ -421,12 +430,11 @@ udp_schedule(void)
 	};
 	unsigned char req[STUN_HEADER];
 	int s = server(SOCK_DGRAM);
-	struct binding b;
+	struct flow b;
 	size_t i;
 
-	CHECK(binding_start(&b, mapped_port(SOCK_DGRAM), 0, 1, &peer, 1000,
-	    9000) == 0);
-	CHECK(b.state == B_ASKING && b.asked == 1000 && b.born == 1000);
+	CHECK(open_flow(&b, FLOW_UDP, NULL, 1000, 9000) == 0);
+	CHECK(b.state == FLOW_ASKING && b.asked == 1000 && b.born == 1000);
 	CHECK(datagrams(s, req) == 1);
 	for (i = 0; i < sizeof t / sizeof *t; i++) {
 		memset(req, 0, sizeof req);
@@ -436,7 +444,7 @@ udp_schedule(void)
 	}
 	CHECK(w.deadline == 9000 && b.sent == 3);
 	CHECK(turn(&b, 9000, 0) == -1 && errno == ETIMEDOUT);
-	CHECK(b.fd == -1 && b.state == B_CLOSED);
+	CHECK(b.fd == -1 && b.state == FLOW_CLOSED);
 	CHECK(turn(&b, 9001, 0) == 0 && w.deadline == NEVER && w.n == 0);
 	close(s);
 }
@@ -445,16 +453,16 @@ static void
 udp_wakes_for_the_next_request(void)
 {
 	int s = server(SOCK_DGRAM);
-	struct binding b;
+	struct flow b;
 
-	binding_start(&b, mapped_port(SOCK_DGRAM), 0, 1, &peer, 1000, 9000);
+	open_flow(&b, FLOW_UDP, NULL, 1000, 9000);
 	turn(&b, 1000, 0);
 	CHECK(w.deadline == 1500);
 	turn(&b, 1500, 0);
 	turn(&b, 1500, 0);
 	CHECK(w.deadline == 2500);
-	binding_stop(&b);
-	binding_stop(&b);
+	flow_stop(&b, 0);
+	flow_stop(&b, 0);
 	CHECK(b.fd == -1 && b.slot == -1);
 	close(s);
 }
@@ -464,35 +472,35 @@ udp_late_answer(void)
 {
 	unsigned char req[STUN_HEADER], first[STUN_ID];
 	int s = server(SOCK_DGRAM);
-	struct binding b;
+	struct flow b;
 	struct message m;
 	char text[ADDR_TEXT];
 
-	binding_start(&b, mapped_port(SOCK_DGRAM), 0, 1, &peer, 1000, 9000);
+	open_flow(&b, FLOW_UDP, NULL, 1000, 9000);
 	turn(&b, 1500, 0);
 	turn(&b, 2500, 0);
 	answer(&m, &b);
 	send_to(s, &b, m.p, m.n);
 	CHECK(SOON(&b, 9000) == 1);
-	CHECK(b.state == B_OPEN && is_mapped(&b));
-	CHECK(addr_port(&b.local) == flow.port);
+	CHECK(b.state == FLOW_OPEN && is_mapped(&b));
+	CHECK(addr_port(&b.local) == ours.port);
 	CHECK(strcmp(addr_host(&b.local, text), "127.0.0.1") == 0);
 	CHECK(datagrams(s, req) == 3);
 
 	/* the answers to the other two requests, and the next transaction */
 	send_to(s, &b, m.p, m.n);
-	CHECK(SOON(&b, 9001) == 0 && b.state == B_OPEN);
+	CHECK(SOON(&b, 9001) == 0 && b.state == FLOW_OPEN);
 	CHECK(w.deadline == NEVER);
 	memcpy(first, b.id, STUN_ID);
-	CHECK(binding_ask(&b, 11000, 14000) == 0);
+	CHECK(flow_ask(&b, 0, 11000, 14000) == 0);
 	CHECK(memcmp(first, b.id, STUN_ID) != 0 && b.asked == 11000);
 	CHECK(datagrams(s, req) == 1 && memcmp(req + 8, b.id, STUN_ID) == 0);
 	send_to(s, &b, m.p, m.n);
-	CHECK(SOON(&b, 11001) == 0 && b.state == B_ASKING);
+	CHECK(SOON(&b, 11001) == 0 && b.state == FLOW_ASKING);
 	answer(&m, &b);
 	send_to(s, &b, m.p, m.n);
 	CHECK(SOON(&b, 11002) == 1);
-	binding_stop(&b);
+	flow_stop(&b, 0);
 	close(s);
 }
 
@@ -501,10 +509,10 @@ udp_ignores_what_is_no_answer(void)
 {
 	unsigned char big[600];
 	int s = server(SOCK_DGRAM);
-	struct binding b;
+	struct flow b;
 	struct message m;
 
-	binding_start(&b, mapped_port(SOCK_DGRAM), 0, 1, &peer, 0, 9000);
+	open_flow(&b, FLOW_UDP, NULL, 0, 9000);
 	send_to(s, &b, "", 0);
 	send_to(s, &b, "x", 1);
 	answer(&m, &b);
@@ -516,11 +524,11 @@ udp_ignores_what_is_no_answer(void)
 	m.p[19] ^= 1;
 	send_to(s, &b, m.p, m.n);
 	CHECK(SOON(&b, 1) == 0 && turn(&b, 1, 0) == 0 &&
-	    b.state == B_ASKING);
+	    b.state == FLOW_ASKING);
 	m.p[19] ^= 1;
 	send_to(s, &b, m.p, m.n);
 	CHECK(SOON(&b, 2) == 1 && is_mapped(&b));
-	binding_stop(&b);
+	flow_stop(&b, 0);
 	close(s);
 }
 
@@ -528,10 +536,10 @@ static void
 udp_error_response(void)
 {
 	int s = server(SOCK_DGRAM);
-	struct binding b;
+	struct flow b;
 	struct message m;
 
-	binding_start(&b, mapped_port(SOCK_DGRAM), 0, 1, &peer, 0, 9000);
+	open_flow(&b, FLOW_UDP, NULL, 0, 9000);
 	message(&m, ERROR, b.id);
 	add(&m, ERROR_CODE, "\0\0\4\1", 4);
 	send_to(s, &b, m.p, m.n);
@@ -543,10 +551,10 @@ udp_error_response(void)
 static void
 udp_nobody_there(void)
 {
-	struct binding b;
+	struct flow b;
 
 	close(server(SOCK_DGRAM));
-	binding_start(&b, mapped_port(SOCK_DGRAM), 0, 1, &peer, 0, 9000);
+	open_flow(&b, FLOW_UDP, NULL, 0, 9000);
 	CHECK(SOON(&b, 1) == -1 && errno == ECONNREFUSED && b.fd == -1);
 }
 
@@ -557,11 +565,11 @@ shared_socket(void)
 	int s = server(SOCK_DGRAM), fd = mapped_port(SOCK_DGRAM);
 	union addr to, other;
 	char text[ADDR_TEXT];
-	struct binding b;
+	struct flow b;
 	struct message m;
 
 	addr_parse(&to, "192.0.2.55", AF_INET);
-	CHECK(binding_start(&b, fd, 1, 1, &peer, 1000, 5000) == 0);
+	CHECK(flow_start(&b, FLOW_UDP, fd, 1, &peer, NULL, 1000, 5000) == 0);
 	CHECK(datagrams(s, req) == 1 && memcmp(req + 8, b.id, STUN_ID) == 0);
 	CHECK(turn(&b, 1500, 0) == 0 && w.n == 0 && w.deadline == 1500);
 	CHECK(datagrams(s, req) == 1);
@@ -569,24 +577,24 @@ shared_socket(void)
 	answer(&m, &b);
 	other = peer;
 	addr_set_port(&other, addr_port(&peer) ^ 1);
-	CHECK(binding_claim(&b, &other, &to, m.p, m.n) == 0);
+	CHECK(flow_claim(&b, &other, &to, m.p, m.n) == 0);
 	other = peer;
 	addr_parse(&other, "127.0.0.2", AF_INET);
 	addr_set_port(&other, addr_port(&peer));
-	CHECK(binding_claim(&b, &other, &to, m.p, m.n) == 0);
+	CHECK(flow_claim(&b, &other, &to, m.p, m.n) == 0);
 	m.p[8] ^= 1;
-	CHECK(binding_claim(&b, &peer, &to, m.p, m.n) == 0);
+	CHECK(flow_claim(&b, &peer, &to, m.p, m.n) == 0);
 	m.p[8] ^= 1;
-	CHECK(b.state == B_ASKING);
-	CHECK(binding_claim(&b, &peer, &to, m.p, m.n) == 1);
-	CHECK(is_mapped(&b) && addr_port(&b.local) == flow.port);
+	CHECK(b.state == FLOW_ASKING);
+	CHECK(flow_claim(&b, &peer, &to, m.p, m.n) == 1);
+	CHECK(is_mapped(&b) && addr_port(&b.local) == ours.port);
 	CHECK(strcmp(addr_host(&b.local, text), "192.0.2.55") == 0);
-	CHECK(binding_claim(&b, &peer, &to, m.p, m.n) == 0);
+	CHECK(flow_claim(&b, &peer, &to, m.p, m.n) == 0);
 
-	CHECK(binding_ask(&b, 2000, 5000) == 0 && datagrams(s, req) == 1);
+	CHECK(flow_ask(&b, 0, 2000, 5000) == 0 && datagrams(s, req) == 1);
 	message(&m, ERROR, b.id);
 	add(&m, ERROR_CODE, "\0\0\5\0", 4);
-	CHECK(binding_claim(&b, &peer, &to, m.p, m.n) == -1);
+	CHECK(flow_claim(&b, &peer, &to, m.p, m.n) == -1);
 	CHECK(errno == EREFUSED && b.code == 500 && b.fd == -1);
 	CHECK(stun_indicate(fd, &peer) == 0);
 	CHECK(datagrams(s, req) == 1 && be16(req) == INDICATION);
@@ -597,16 +605,15 @@ shared_socket(void)
 /* Opens a TCP flow up to where the request is out; returns the server's end
  * of it. */
 static int
-tcp_flow(struct binding *b, int64_t now)
+tcp_flow(struct flow *b, int64_t now)
 {
 	unsigned char req[STUN_HEADER];
 	int s = server(SOCK_STREAM), fd, one = 1;
 
-	CHECK(binding_start(b, mapped_port(SOCK_STREAM), 0, 0, &peer, now,
-	    now + 9000) == 0);
-	if (b->state == B_CONNECTING)
+	CHECK(open_flow(b, FLOW_TCP, NULL, now, now + 9000) == 0);
+	if (b->state == FLOW_CONNECTING)
 		CHECK(SOON(b, now) == 0);
-	CHECK(b->state == B_ASKING && b->left == 0);
+	CHECK(b->state == FLOW_ASKING && b->left == 0);
 	fd = accept(s, NULL, NULL);
 	close(s);
 	CHECK(recv(fd, req, sizeof req, MSG_WAITALL) == STUN_HEADER);
@@ -618,7 +625,7 @@ tcp_flow(struct binding *b, int64_t now)
 static void
 tcp_byte_by_byte(void)
 {
-	struct binding b;
+	struct flow b;
 	struct message m;
 	int fd = tcp_flow(&b, 1000);
 	size_t i;
@@ -627,15 +634,15 @@ tcp_byte_by_byte(void)
 	add(&m, 0x8022, "server", 6);
 	for (i = 0; i < m.n - 1; i++) {
 		CHECK(send(fd, m.p + i, 1, 0) == 1);
-		CHECK(SOON(&b, 1000) == 0 && b.state == B_ASKING);
+		CHECK(SOON(&b, 1000) == 0 && b.state == FLOW_ASKING);
 		CHECK(b.have == i + 1);
 	}
 	send(fd, m.p + i, 1, 0);
 	CHECK(SOON(&b, 1000) == 1 && is_mapped(&b));
-	CHECK(addr_port(&b.local) == flow.port);
+	CHECK(addr_port(&b.local) == ours.port);
 	turn(&b, 1000, 0);
 	CHECK(w.deadline == NEVER);
-	binding_stop(&b);
+	flow_stop(&b, 0);
 	close(fd);
 }
 
@@ -643,7 +650,7 @@ static void
 tcp_asks_again(void)
 {
 	unsigned char req[STUN_HEADER], first[STUN_ID];
-	struct binding b;
+	struct flow b;
 	struct message m;
 	int fd = tcp_flow(&b, 1000);
 
@@ -651,16 +658,16 @@ tcp_asks_again(void)
 	send(fd, m.p, m.n, 0);
 	CHECK(SOON(&b, 1100) == 1);
 	memcpy(first, b.id, STUN_ID);
-	CHECK(binding_ask(&b, 31000, 33000) == 0 && b.born == 1000);
+	CHECK(flow_ask(&b, 0, 31000, 33000) == 0 && b.born == 1000);
 	CHECK(recv(fd, req, sizeof req, MSG_WAITALL) == STUN_HEADER);
 	CHECK(memcmp(req + 8, b.id, STUN_ID) == 0);
 	CHECK(memcmp(first, b.id, STUN_ID) != 0);
 	answer(&m, &b);
 	send(fd, m.p, m.n, 0);
-	CHECK(SOON(&b, 31001) == 1 && b.state == B_OPEN);
+	CHECK(SOON(&b, 31001) == 1 && b.state == FLOW_OPEN);
 
 	/* an answer of before is an error on a stream */
-	CHECK(binding_ask(&b, 61000, 63000) == 0);
+	CHECK(flow_ask(&b, 0, 61000, 63000) == 0);
 	send(fd, m.p, m.n, 0);
 	CHECK(SOON(&b, 61001) == -1 && errno == ENOTANSWER && b.fd == -1);
 	close(fd);
@@ -669,7 +676,7 @@ tcp_asks_again(void)
 static void
 tcp_two_answers_glued(void)
 {
-	struct binding b;
+	struct flow b;
 	struct message m;
 	int fd = tcp_flow(&b, 0);
 
@@ -686,7 +693,7 @@ tcp_lengths(void)
 {
 	static const unsigned int lengths[] = { 0, 3, 513, 516, 65532, 65535 };
 	static const char fill[512];
-	struct binding b;
+	struct flow b;
 	struct message m;
 	size_t i;
 	int fd;
@@ -705,14 +712,14 @@ tcp_lengths(void)
 	CHECK(m.n == sizeof b.buf);
 	send(fd, m.p, m.n, 0);
 	CHECK(SOON(&b, 1) == 1);
-	binding_stop(&b);
+	flow_stop(&b, 0);
 	close(fd);
 }
 
 static void
 tcp_error_response(void)
 {
-	struct binding b;
+	struct flow b;
 	struct message m;
 	int fd = tcp_flow(&b, 0);
 
@@ -727,7 +734,7 @@ tcp_error_response(void)
 static void
 tcp_closes(int reset)
 {
-	struct binding b;
+	struct flow b;
 	struct message m;
 	size_t i;
 	char c;
@@ -774,7 +781,7 @@ tcp_reset_at_each_byte(void)
 static void
 tcp_stop_resets(void)
 {
-	struct binding b;
+	struct flow b;
 	struct message m;
 	int fd = tcp_flow(&b, 0);
 	char c;
@@ -782,7 +789,7 @@ tcp_stop_resets(void)
 	answer(&m, &b);
 	send(fd, m.p, m.n, 0);
 	CHECK(SOON(&b, 1) == 1);
-	binding_stop(&b);
+	flow_stop(&b, 0);
 	CHECK(recv(fd, &c, 1, 0) == -1 && errno == ECONNRESET);
 	close(fd);
 }
@@ -790,11 +797,11 @@ tcp_stop_resets(void)
 static void
 tcp_refused(void)
 {
-	struct binding b;
+	struct flow b;
 	int r;
 
 	close(server(SOCK_STREAM));
-	r = binding_start(&b, mapped_port(SOCK_STREAM), 0, 0, &peer, 0, 9);
+	r = open_flow(&b, FLOW_TCP, NULL, 0, 9);
 	if (r == 0)
 		r = SOON(&b, 0);
 	CHECK(r == -1 && errno == ECONNREFUSED && b.fd == -1);
@@ -803,15 +810,15 @@ tcp_refused(void)
 static void
 tcp_deadlines(void)
 {
-	struct binding b;
+	struct flow b;
 	int s = server(SOCK_STREAM), fd;
 
-	binding_start(&b, mapped_port(SOCK_STREAM), 0, 0, &peer, 1000, 5000);
+	open_flow(&b, FLOW_TCP, NULL, 1000, 5000);
 	wake_clear(&w);
-	binding_want(&b, &w);
+	flow_want(&b, &w);
 	CHECK(w.deadline == 5000);
-	CHECK(binding_step(&b, &w, 4999) == 0 && b.state == B_CONNECTING);
-	CHECK(binding_step(&b, &w, 5000) == -1 && errno == ETIMEDOUT);
+	CHECK(flow_step(&b, &w, 4999) == 0 && b.state == FLOW_CONNECTING);
+	CHECK(flow_step(&b, &w, 5000) == -1 && errno == ETIMEDOUT);
 	close(s);
 
 	fd = tcp_flow(&b, 1000);
@@ -826,7 +833,7 @@ tcp_request_waits(void)
 {
 	unsigned char buf[STUN_HEADER];
 	static char fill[65536];
-	struct binding b;
+	struct flow b;
 	int sv[2], n;
 
 	socketpair(AF_UNIX, SOCK_STREAM, 0, sv);
@@ -834,9 +841,10 @@ tcp_request_waits(void)
 	fcntl(sv[1], F_SETFL, O_NONBLOCK);
 	while (send(sv[0], fill, sizeof fill, 0) > 0)
 		;
-	binding_init(&b);
+	flow_init(&b);
+	b.kind = FLOW_TCP;
 	b.fd = sv[0];
-	CHECK(binding_ask(&b, 0, 5000) == 0 && b.left == STUN_HEADER);
+	CHECK(flow_ask(&b, 0, 0, 5000) == 0 && b.left == STUN_HEADER);
 	CHECK(turn(&b, 1, 0) == 0 && (w.fds[0].events & POLLOUT));
 	while (recv(sv[1], fill, sizeof fill, 0) > 0)
 		;
@@ -844,7 +852,7 @@ tcp_request_waits(void)
 	CHECK(turn(&b, 2, 0) == 0 && w.fds[0].events == POLLIN);
 	n = (int)recv(sv[1], buf, sizeof buf, 0);
 	CHECK(n == STUN_HEADER && memcmp(buf + 8, b.id, STUN_ID) == 0);
-	binding_stop(&b);
+	flow_stop(&b, 0);
 	close(sv[1]);
 }
 
@@ -863,13 +871,13 @@ writes_go_on_where_they_stopped(void)
 	fcntl(sv[1], F_SETFL, O_NONBLOCK);
 	for (have = 0; have < sizeof in && parts < 1000; parts++) {
 		CHECK(left == 0 ||
-		    flow_write(sv[0], out, sizeof out, &left) == 0);
-		while ((n = flow_read(sv[1], in + have, sizeof in - have)) > 0)
+		    write_left(sv[0], out, sizeof out, &left) == 0);
+		while ((n = read_some(sv[1], in + have, sizeof in - have)) > 0)
 			have += (size_t)n;
 	}
 	CHECK(parts > 1 && left == 0 && memcmp(in, out, sizeof in) == 0);
 	close(sv[0]);
-	CHECK(flow_read(sv[1], in, 1) == -1 && errno == ECLOSED);
+	CHECK(read_some(sv[1], in, 1) == -1 && errno == ECLOSED);
 	close(sv[1]);
 }
 
@@ -888,7 +896,7 @@ flow_options(void)
 {
 	struct linger lg = { 0, 9 };
 	socklen_t len = sizeof lg;
-	struct binding b;
+	struct flow b;
 	int fd = tcp_flow(&b, 0);
 
 	getsockopt(b.fd, SOL_SOCKET, SO_LINGER, &lg, &len);
@@ -905,7 +913,7 @@ flow_options(void)
 #endif
 	CHECK(fcntl(b.fd, F_GETFD) & FD_CLOEXEC);
 	CHECK(fcntl(b.fd, F_GETFL) & O_NONBLOCK);
-	binding_stop(&b);
+	flow_stop(&b, 0);
 	close(fd);
 }
 
@@ -1061,26 +1069,25 @@ http_endless(void)
  */
 
 static int
-kturn(struct keepalive *k, int64_t now, int wait)
+kturn(struct flow *k, int64_t now, int wait)
 {
 	wake_clear(&w);
-	keepalive_want(k, &w);
+	flow_want(k, &w);
 	poll(w.fds, (nfds_t)w.n, wait);
-	return keepalive_step(k, &w, now);
+	return flow_step(k, &w, now);
 }
 
 /* The server's end of a keep-alive connection that has asked. */
 static int
-kflow(struct keepalive *k, const char *host, char *head, size_t size)
+kflow(struct flow *k, const char *host, char *head, size_t size)
 {
 	int s = server(SOCK_STREAM), fd;
 	ssize_t n;
 
-	CHECK(keepalive_start(k, mapped_port(SOCK_STREAM), &peer, host, 1000,
-	    4000) == 0);
-	if (k->state == K_CONNECTING)
+	CHECK(open_flow(k, FLOW_HTTP, host, 1000, 4000) == 0);
+	if (k->state == FLOW_CONNECTING)
 		CHECK(kturn(k, 1010, 2000) == 0);
-	CHECK(k->state == K_ASKING && k->left == 0);
+	CHECK(k->state == FLOW_ASKING && k->left == 0);
 	fd = accept(s, NULL, NULL);
 	close(s);
 	n = recv(fd, head, size - 1, 0);
@@ -1089,7 +1096,7 @@ kflow(struct keepalive *k, const char *host, char *head, size_t size)
 }
 
 static int
-kreply(struct keepalive *k, int fd, const char *text)
+kreply(struct flow *k, int fd, const char *text)
 {
 	send(fd, text, strlen(text), 0);
 	return kturn(k, 1020, 2000);
@@ -1099,7 +1106,7 @@ static void
 keepalive_heads(void)
 {
 	char head[600], want[600];
-	struct keepalive k;
+	struct flow k;
 	int fd;
 
 	fd = kflow(&k, "www.example.org", head, sizeof head);
@@ -1108,11 +1115,11 @@ keepalive_heads(void)
 	    "Connection: keep-alive\r\n\r\n", addr_port(&peer));
 	CHECK(strcmp(head, want) == 0);
 	CHECK(k.born == 1000);
-	CHECK(kreply(&k, fd, http_cases[0].text) == 1 && k.state == K_OPEN);
+	CHECK(kreply(&k, fd, http_cases[0].text) == 1 && k.state == FLOW_OPEN);
 	kturn(&k, 1030, 0);
 	CHECK(w.deadline == NEVER);
 
-	CHECK(keepalive_ask(&k, 1, 31000, 34000) == 0 && k.asked == 31000);
+	CHECK(flow_ask(&k, 1, 31000, 34000) == 0 && k.asked == 31000);
 	head[recv(fd, head, sizeof head - 1, 0)] = '\0';
 	CHECK(strstr(head, "\r\nConnection: close\r\n\r\n") != NULL);
 	CHECK(kreply(&k, fd, http_cases[2].text) == 1 && k.http.close);
@@ -1137,10 +1144,10 @@ keepalive_host_field(void)
 		{ "fe80::1%eth0", 65535, "Host: [fe80::1]:65535\r\n" },
 	};
 	char head[512], host[254];
-	struct keepalive k;
+	struct flow k;
 	size_t i;
 
-	keepalive_init(&k);
+	flow_init(&k);
 	addr_parse(&k.peer, "::1", AF_INET6);
 	for (i = 0; i < sizeof t / sizeof *t; i++) {
 		k.host = t[i].host;
@@ -1158,7 +1165,7 @@ static void
 keepalive_split_anywhere(void)
 {
 	const char *s = http_cases[9].text;
-	struct keepalive k;
+	struct flow k;
 	size_t at, n = strlen(s);
 	char head[600];
 	int fd;
@@ -1166,11 +1173,11 @@ keepalive_split_anywhere(void)
 	for (at = 1; at < n; at++) {
 		fd = kflow(&k, "a", head, sizeof head);
 		send(fd, s, at, 0);
-		CHECK(kturn(&k, 1011, 2000) == 0 && k.state == K_ASKING);
+		CHECK(kturn(&k, 1011, 2000) == 0 && k.state == FLOW_ASKING);
 		send(fd, s + at, n - at, 0);
-		CHECK(kturn(&k, 1012, 2000) == 1 && k.state == K_OPEN);
+		CHECK(kturn(&k, 1012, 2000) == 1 && k.state == FLOW_OPEN);
 		CHECK(k.http.timeout == 5 && k.http.max == 99);
-		keepalive_stop(&k, at & 1);
+		flow_stop(&k, at & 1);
 		CHECK(recv(fd, head, 1, 0) == (at & 1 ? -1 : 0));
 		close(fd);
 	}
@@ -1179,7 +1186,7 @@ keepalive_split_anywhere(void)
 static void
 keepalive_bytes_after_the_answer(void)
 {
-	struct keepalive k;
+	struct flow k;
 	char head[600];
 	int fd;
 
@@ -1200,12 +1207,12 @@ keepalive_bytes_after_the_answer(void)
 static void
 keepalive_server_closes(void)
 {
-	struct keepalive k;
+	struct flow k;
 	char head[600];
 	int fd, r;
 
 	close(server(SOCK_STREAM));
-	r = keepalive_start(&k, mapped_port(SOCK_STREAM), &peer, "a", 0, 9);
+	r = open_flow(&k, FLOW_HTTP, "a", 0, 9);
 	if (r == 0)
 		r = kturn(&k, 0, 2000);
 	CHECK(r == -1 && errno == ECONNREFUSED && k.fd == -1);
@@ -1221,22 +1228,22 @@ keepalive_server_closes(void)
 	fd_abortive(fd, 1);
 	close(fd);
 	CHECK(kturn(&k, 1030, 2000) == -1 && errno == ECONNRESET);
-	keepalive_stop(&k, 0);
-	keepalive_stop(&k, 1);
+	flow_stop(&k, 0);
+	flow_stop(&k, 1);
 }
 
 static void
 keepalive_deadlines(void)
 {
-	struct keepalive k;
+	struct flow k;
 	char head[600];
 	int s = server(SOCK_STREAM), fd;
 
-	keepalive_start(&k, mapped_port(SOCK_STREAM), &peer, "a", 1000, 4000);
+	open_flow(&k, FLOW_HTTP, "a", 1000, 4000);
 	wake_clear(&w);
-	keepalive_want(&k, &w);
-	CHECK(w.deadline == 4000 && keepalive_step(&k, &w, 3999) == 0);
-	CHECK(keepalive_step(&k, &w, 4000) == -1 && errno == ETIMEDOUT);
+	flow_want(&k, &w);
+	CHECK(w.deadline == 4000 && flow_step(&k, &w, 3999) == 0);
+	CHECK(flow_step(&k, &w, 4000) == -1 && errno == ETIMEDOUT);
 	close(s);
 
 	fd = kflow(&k, "a", head, sizeof head);
