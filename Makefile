@@ -50,29 +50,29 @@ variant:
 		$$with $(LDLIBS) || exit 1; done
 
 test-tools:
-	sh tests/install-tools.sh
+	sh tests/tools/install-tools.sh
 
 test: natmap variant
 	bash tests/run $(UNITS) $(E2E)
 
 test-long: natmap
-	sh tests/install-tools.sh long
+	sh tests/tools/install-tools.sh long
 	bash tests/long.sh
 
 test-cross:
-	bash tests/cross.sh
+	bash tests/tools/cross.sh
 
 fuzz:
-	bash tests/fuzz.sh
+	bash tests/tools/fuzz.sh
 
 bench: natmap
-	bash tests/bench.sh
+	bash tests/tools/bench.sh
 
 soak: natmap
-	bash tests/soak.sh
+	bash tests/tools/soak.sh
 
 demo: natmap
-	bash tests/demo.sh
+	bash tests/tools/demo.sh
 
 install: natmap
 	mkdir -p $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/man/man8

@@ -48,15 +48,15 @@ part 'sanitizers: end to end' NATMAP=$PWD/build/asan/natmap NATMAP_SLOW=2 \
 part 'no Linux extras: unit and step tests' build/portable/test_*
 part 'no Linux extras: relay' NATMAP=$PWD/build/portable/natmap \
     NATMAP_PORTABLE=1 tests/e2e_relay*.sh
-part 'valgrind: unit and step tests' -t 600 tests/valgrind.sh
+part 'valgrind: unit and step tests' -t 600 tests/tools/valgrind.sh
 part 'valgrind: end to end' NATMAP=$PWD/build/debug/natmap \
     NATMAP_WRAP="$grind" NATMAP_SLOW=4 tests/e2e_udp.sh tests/e2e_once.sh
 # hooks.sh has a session idle beyond 300 s past a firewall, with either tool
 part 'what takes minutes' NATMAP_LONG=only IDLE=310 -j 24 -t 900 \
-    tests/hooks.sh "${e2e[@]}" tests/firmware.sh
-part 'fuzzing' tests/fuzz.sh
-part 'other processors' tests/cross.sh
-part 'builds' tests/build.sh tests/firmware.sh
+    tests/hooks.sh "${e2e[@]}" tests/tools/firmware.sh
+part 'fuzzing' tests/tools/fuzz.sh
+part 'other processors' tests/tools/cross.sh
+part 'builds' tests/tools/build.sh tests/tools/firmware.sh
 
 count() {
 	grep -c "^$1 " "$log"

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # The unit and step tests of build/debug under valgrind: no error, no leak.
 
-cd "$(dirname "$0")/.." || exit
+cd "$(dirname "$0")/../.." || exit
 . tests/check.sh
 log=$(mktemp) || exit
 trap 'rm -f "$log"' EXIT

@@ -3,7 +3,7 @@
  * libFuzzer target: the reader of HTTP answers says the same however the
  * bytes are cut.  The first byte of the input is the size of the pieces.
  */
-#include "../stun.c"
+#include "../../stun.c"
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);
 

@@ -5,7 +5,7 @@
  * relay connects; with the same port for both there is no relay between.
  * A session's two ends are mostly in one process, so that a round trip costs
  * the machine the relay's work and four system calls, and nothing else.
- * It prints lines "name value".  tests/bench.sh runs it.
+ * It prints lines "name value".  tests/tools/bench.sh runs it.
  */
 #define _GNU_SOURCE		/* sched_setaffinity, CLOCK_MONOTONIC */
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # A demonstration without Internet: a host behind a NAT, a STUN server, a
 # client outside, all in network namespaces of this machine.
-. "$(dirname "$0")/lab.sh"
+. "$(dirname "$0")/../lab.sh"
 
 missing() {
 	echo "The demonstration needs $1."

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* libFuzzer target: the STUN decoder believes nothing. */
-#include "../stun.c"
+#include "../../stun.c"
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # libFuzzer on what reads the network's bytes, FUZZ_SECONDS each, 60 when it is
 # not set.  FUZZ_CORPUS is a folder to keep what was found in, NAME below it.
-. "$(dirname "$0")/lab.sh"
+. "$(dirname "$0")/../lab.sh"
 
 SECS=${FUZZ_SECONDS:-60}
 SANITIZERS=fuzzer,address,undefined
@@ -80,7 +80,7 @@ fuzz() {
 	    "apt-get install clang libclang-rt-14-dev)"
 	clang -std=c99 -g -O1 -fsanitize=$SANITIZERS \
 	    -fno-sanitize-recover=undefined -I "$TESTS/.." -o "$D/fuzz" \
-	    "$TESTS/fuzz_$name.c" "$TESTS/../timer.c" || fail "compiling"
+	    "$TESTS/tools/fuzz_$name.c" "$TESTS/../timer.c" || fail "compiling"
 	mkdir "$D/seeds"
 	(cd "$D/seeds" && "seeds_$name")
 	mkdir -p "${FUZZ_CORPUS:-$D/corpus}/$name"

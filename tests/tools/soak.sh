@@ -15,11 +15,11 @@
 #
 # tb, ub   TCP and UDP in bind mode, tf, uf   TCP and UDP in forward mode
 # tb and uf tell by their script, ub and tf on stdout; -i changes at restarts
-. "$(dirname "$0")/lab.sh"
+. "$(dirname "$0")/../lab.sh"
 
 SOAK_SECONDS=${SOAK_SECONDS:-3600}
 SOAK_SEED=${SOAK_SEED:-$((RANDOM * 32768 + RANDOM))}
-SOAK_PY=$TESTS/lab/soak.py
+SOAK_PY=$TESTS/tools/soak.py
 NAMES='tb ub tf uf'
 
 k=3		# -k of all four

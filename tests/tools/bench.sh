@@ -15,10 +15,10 @@
 # It needs root.  What else runs on the machine shows in all throughputs; the
 # CPU times and the ratios suffer least.
 
-cd "$(dirname "$0")/.." || exit
+cd "$(dirname "$0")/../.." || exit
 if [ -z "$BENCH_INSIDE" ]; then
 	BENCH_INSIDE=1 exec unshare -n --pid --fork --kill-child \
-	    --mount-proc sh tests/bench.sh
+	    --mount-proc sh tests/tools/bench.sh
 fi
 
 natmap=${NATMAP:-./natmap}
@@ -351,7 +351,7 @@ echo 16384 65535 >/proc/sys/net/ipv4/ip_local_port_range
 # BBR, where it is the default, paces the loopback too: its timers would be
 # most of what bulk transfers cost.
 echo reno >/proc/sys/net/ipv4/tcp_congestion_control
-${CC:-cc} -std=c99 -O2 -o "$dir/load" tests/load.c || exit
+${CC:-cc} -std=c99 -O2 -o "$dir/load" tests/tools/load.c || exit
 if command -v turnserver >/dev/null; then
 	turnserver -n -L 127.0.0.1 --no-tls --no-dtls --no-cli -m 1 \
 	    -l stdout --pidfile "$dir/turn.pid" >/dev/null 2>&1 &

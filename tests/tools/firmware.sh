@@ -6,8 +6,8 @@
 #
 # CC is the compiler of the static program, musl-gcc when it is not set, and
 # GROWTH the seconds that the long cases of growth watch, 600 when it is not.
-. "$(dirname "$0")/lab.sh"
-. "$TESTS/lab/targets.sh"
+. "$(dirname "$0")/../lab.sh"
+. "$(dirname "$0")/targets.sh"
 
 MEMORY=16777216		# bytes that the device has
 MOST_RSS=256		# KiB, idle with a mapping

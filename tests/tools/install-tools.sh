@@ -99,5 +99,5 @@ packages=$(missing "$1")
 # shellcheck disable=SC2086	# words
 [ -z "$packages" ] || install $packages
 # not a reason to fail: the tests say what is not there
-[ "$1" != long ] || sh "$(dirname "$0")/lab/musl.sh" \
-    "$(dirname "$0")/../build/musl" || :
+[ "$1" != long ] || sh "$(dirname "$0")/musl.sh" \
+    "$(dirname "$0")/../../build/musl" || :

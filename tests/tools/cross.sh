@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 # Other CPUs, under qemu-user: for each target the unit and step tests, and a
 # mapping with a relay behind it, TCP and UDP, in the lab.
-. "$(dirname "$0")/lab.sh"
-. "$TESTS/lab/targets.sh"
+. "$(dirname "$0")/../lab.sh"
+. "$(dirname "$0")/targets.sh"
 
 # of glibc; those of musl are added
 CPUS="mipsel mips arm aarch64 riscv64 powerpc"

@@ -3,8 +3,8 @@
 # Builds: every compiler without a warning, what they make, and the Makefile's
 # promises.  All of it in copies of the tree.  `build.sh --sizes` prints the
 # README's table of sizes.
-. "$(dirname "$0")/lab.sh"
-. "$TESTS/lab/targets.sh"
+. "$(dirname "$0")/../lab.sh"
+. "$(dirname "$0")/targets.sh"
 
 MOST_BYTES=106496	# of the static binary with musl, 104 KiB
 MOST_TEXT=45056		# of our objects at -Os on x86-64, 44 KiB
