@@ -19,7 +19,7 @@ part() {
 	done
 	echo "# ==== $name"
 	env "${vars[@]}" bash tests/run "$@" 2>&1 |
-	    sed -E 's/^[0-9]+ passed, /# &/' | tee -a "$log"
+	    sed -E 's/^([0-9]+ (passed|retried)|failed: )/# &/' | tee -a "$log"
 	[ "${PIPESTATUS[0]}" = 0 ] || bad=1
 }
 
@@ -62,5 +62,6 @@ count() {
 	grep -c "^$1 " "$log"
 }
 failed=$(count 'not ok')
+sed -nE 's/^# ([0-9]+ retried: )/\1/p; s/^not ok /failed: /p' "$log"
 echo "$(count ok) passed, $failed failed, $(count skip) skipped"
 [ "$failed" = 0 ] && [ $bad = 0 ]
