@@ -207,6 +207,13 @@ files_exist() {
 	done <"$dir/files" | none
 }
 
+# The unit tests of tests/README.md are those that there are.
+tests_listed() {
+	grep -o 'test_[a-z]*\.c' tests/README.md | sort -u >"$dir/listed"
+	printf '%s\n' tests/test_*.c | sed 's|.*/||' | diff - "$dir/listed" |
+	    none
+}
+
 targets_exist() {
 	grep -oE '(`|^|&& )make [a-z][a-z -]*' README.md |
 	    sed 's/.*make //' | tr -s ' ' '\n' | sort -u >"$dir/targets"
@@ -245,6 +252,7 @@ check docs-times-agree times_agree
 check docs-ranges-agree ranges_agree
 check docs-public-servers-named public_servers_named
 check docs-files-exist files_exist
+check docs-tests-listed tests_listed
 check docs-targets-exist targets_exist
 check docs-examples-parse examples_parse
 if command -v mandoc >/dev/null; then
