@@ -326,7 +326,6 @@ read_option(const struct option_row *o, struct config *c, const char *value)
 		break;
 	case MARK:
 		c->mark = (uint32_t)number(o, value, value, 0, 0, UINT32_MAX);
-		c->marked = c->mark != 0;
 		break;
 	case PORTS:
 		read_ports(o, c, value);
@@ -1084,7 +1083,7 @@ port_trouble(struct map *m, const char *why, int64_t now)
 		    m->cfg->interface);
 		return;
 	}
-	if (error == EADDRNOTAVAIL && m->local.source.sa.sa_family) {
+	if (error == EADDRNOTAVAIL && m->cfg->source.sa.sa_family) {
 		warn("source address %s: not on this machine, waiting for it",
 		    m->cfg->interface);
 		return;
@@ -1173,7 +1172,8 @@ place_find(const struct map *m, struct place *p)
 		p->source.sa.sa_family = 0;
 		return;
 	}
-	p->index = link_of(m->local.dev, &p->source, &p->flags);
+	p->index = link_of(m->cfg->source.sa.sa_family ? NULL :
+	    m->cfg->interface, &p->source, &p->flags);
 	if (!p->index) {	/* cannot be told now */
 		p->index = m->place.index;
 		p->flags = m->place.flags;
@@ -2135,7 +2135,7 @@ map_init(struct map *m, const struct config *c, struct wake *w)
 	int i;
 
 	memset(m, 0, offsetof(struct map, server));
-	m->cfg = m->hook.cfg = c;
+	m->cfg = m->hook.cfg = m->local.cfg = c;
 	m->w = w;
 	m->k = c->keepalive * (int64_t)1000;
 	m->udp = c->type == SOCK_DGRAM;
@@ -2150,13 +2150,6 @@ map_init(struct map *m, const struct config *c, struct wake *w)
 		lookup_init(&s->lookup);
 	}
 	m->target->host = &m->target_host;
-	m->local.family = c->family;
-	m->local.type = c->type;
-	m->local.source = c->source;
-	m->local.dev = c->source.sa.sa_family ? NULL : c->interface;
-	m->local.mark = c->mark;
-	m->local.marked = c->marked;
-	m->local.alone = c->target != NULL;
 	m->relay.fd = m->spare = -1;
 	m->check = m->settle = m->listen_check = NEVER;
 	m->news = news_open();

@@ -78,8 +78,7 @@ struct config {
 	const char *script;	/* NULL: print the mapping */
 	const char *interface;	/* as given; NULL: any */
 	union addr source;	/* of -i, when it is an address */
-	uint32_t mark;
-	int marked;		/* mark was given */
+	uint32_t mark;		/* 0: none */
 	int port_lo, port_hi;	/* 0, 0: any */
 	int port_random;
 	const char *congestion;	/* NULL: the system's */
@@ -250,13 +249,8 @@ unsigned link_of(const char *dev, const union addr *a, unsigned *flags);
 /* stun.c: the mapped port's sockets */
 
 struct local {
-	int family, type;
+	const struct config *cfg;	/* with a target no port is shared */
 	int port;		/* host order; 0 until one was chosen */
-	union addr source;	/* sa_family 0: any */
-	const char *dev;	/* NULL: any */
-	uint32_t mark;
-	int marked;
-	int alone;              /* forward mode: shared with no other program */
 	uid_t uid;		/* the service's, whose port we share */
 };
 

@@ -21,7 +21,22 @@
 #ifdef NATMAP_PORTABLE		/* to test here what is built elsewhere */
 #undef SO_BINDTODEVICE
 #undef SO_MARK
+#undef SO_REUSEPORT
 #undef TCP_USER_TIMEOUT
+#endif
+
+/* Where an option has no number, setsockopt() fails with ENOPROTOOPT. */
+#ifndef SO_BINDTODEVICE
+#define SO_BINDTODEVICE	(-1)
+#endif
+#ifndef SO_MARK
+#define SO_MARK		(-1)
+#endif
+#ifndef SO_REUSEPORT
+#define SO_REUSEPORT	(-1)
+#endif
+#ifndef TCP_USER_TIMEOUT
+#define TCP_USER_TIMEOUT (-1)
 #endif
 
 #define PROBE_IDLE	10	/* s without a byte: TCP probes begin */
@@ -39,60 +54,29 @@ static const int send_at[] = { 0, 500, 1500 };
  * The mapped port's sockets.
  */
 
-static int
-set_device(int fd, const char *dev)
-{
-#ifdef SO_BINDTODEVICE
-	return setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, dev,
-	    (socklen_t)strlen(dev) + 1);
-#else
-	(void)fd;
-	(void)dev;
-	errno = ENOPROTOOPT;
-	return -1;
-#endif
-}
-
-static int
-set_mark(int fd, uint32_t mark)
-{
-#ifdef SO_MARK
-	return fd_option(fd, SOL_SOCKET, SO_MARK, (int)mark);
-#else
-	(void)fd;
-	(void)mark;
-	errno = ENOPROTOOPT;
-	return -1;
-#endif
-}
-
-/* Lets sockets on one port listen beside each other. */
+/* Lets sockets listen on one port beside each other, where the kernel can. */
 static NOINLINE int
 set_reuseport(int fd)
 {
-#ifdef SO_REUSEPORT
-	return fd_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
-#else
-	(void)fd;
-	return 0;
-#endif
+	return fd_option(fd, SOL_SOCKET, SO_REUSEPORT, 1) < 0 &&
+	    errno != ENOPROTOOPT ? -1 : 0;
 }
 
 /* The flags that sockets of a role have when they are bound.  Two that share
  * a port must both have them; UDP shares by SO_REUSEADDR whatever the uid, and
  * SO_REUSEPORT would take turns with the service. */
-static int
+static NOINLINE int
 set_role(int fd, int type, enum local_role role)
 {
 	if (role == LOCAL_SERVER && type == SOCK_DGRAM)
 		return 0;
-	if (fd_option(fd, SOL_SOCKET, SO_REUSEADDR, 1) == -1)
+	if (fd_option(fd, SOL_SOCKET, SO_REUSEADDR, 1) < 0)
 		return -1;
 	return role == LOCAL_FLOW && type == SOCK_STREAM ?
 	    set_reuseport(fd) : 0;
 }
 
-static int
+static NOINLINE int
 get_local(int fd, union addr *a)
 {
 	socklen_t len = sizeof *a;
@@ -115,48 +99,37 @@ set_euid(uid_t uid)
 #endif
 }
 
-/* A socket as the uid that Linux compares when listeners share a port. */
+/* A socket with the device and the mark, of the uid that Linux compares when
+ * listeners share a port. */
 static int
-socket_as(uid_t uid, int family, int type)
+new_socket(const struct local *l, int type)
 {
+	const struct config *c = l->cfg;
 	uid_t me = geteuid();
 	int fd, changed;
 
-	changed = uid != 0 && set_euid(uid) == 0;
-	fd = socket(family, type, 0);
-	if (changed && set_euid(me) == -1)
+	changed = l->uid != 0 && set_euid(l->uid) == 0;
+	fd = socket(c->family, type, 0);
+	if (changed && set_euid(me) < 0)
 		abort();
-	return fd;
-}
-
-/* A non-blocking, close-on-exec socket with the device and the mark. */
-static int
-plain_socket(const struct local *l, int type)
-{
-	int fd;
-
-	fd = socket_as(l->uid, l->family, type);
-	if (fd == -1)
+	if (fd < 0)
 		return -1;
-	if (fd_setup(fd) == -1 || (l->family == AF_INET6 &&
-	    fd_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) == -1) ||
-	    (l->marked && set_mark(fd, l->mark) == -1) ||
-	    local_rebind(l, fd) == -1) {
+	if (fd_setup(fd) < 0 || (c->family == AF_INET6 &&
+	    fd_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) < 0) || (c->mark != 0 &&
+	    fd_option(fd, SOL_SOCKET, SO_MARK, (int)c->mark) < 0) ||
+	    local_rebind(l, fd) < 0) {
 		fd_close(fd);
 		return -1;
 	}
 	return fd;
 }
 
-static int
+static NOINLINE int
 bind_port(const struct local *l, int fd, int port)
 {
-	union addr a;
+	union addr a = l->cfg->source;
 
-	memset(&a, 0, sizeof a);
-	if (l->source.sa.sa_family != 0)
-		a = l->source;
-	a.sa.sa_family = (sa_family_t)l->family;
+	a.sa.sa_family = (sa_family_t)l->cfg->family;
 	addr_set_port(&a, port);
 	return bind(fd, &a.sa, addr_len(&a));
 }
@@ -164,53 +137,48 @@ bind_port(const struct local *l, int fd, int port)
 /* A port that the kernel chooses is bound without flags, or it might be one
  * that others share. */
 static int
-take_port(struct local *l, int fd, enum local_role role)
-{
-	union addr a;
-
-	if ((l->port != 0 && set_role(fd, l->type, role) == -1) ||
-	    bind_port(l, fd, l->port) == -1 || get_local(fd, &a) == -1 ||
-	    (l->port == 0 && set_role(fd, l->type, role) == -1))
-		return -1;
-	l->port = addr_port(&a);
-	return 0;
-}
-
-static int
 bound_socket(struct local *l, enum local_role role)
 {
-	int fd;
+	int type = l->cfg->type, any = l->port == 0, fd;
+	union addr a;
 
-	fd = plain_socket(l, l->type);
-	if (fd == -1)
+	fd = new_socket(l, type);
+	if (fd < 0)
 		return -1;
-	if (take_port(l, fd, role) == -1 ||
-	    (role == LOCAL_SERVER && l->type == SOCK_STREAM &&
-	    (listen(fd, SOMAXCONN) == -1 || set_reuseport(fd) == -1))) {
-		fd_close(fd);
-		return -1;
-	}
-	return fd;
+	if ((!any && set_role(fd, type, role) < 0) ||
+	    bind_port(l, fd, l->port) < 0 || get_local(fd, &a) < 0 ||
+	    (any && set_role(fd, type, role) < 0))
+		goto fail;
+	l->port = addr_port(&a);
+	if (role == LOCAL_FLOW || type == SOCK_DGRAM ||
+	    (listen(fd, SOMAXCONN) == 0 && set_reuseport(fd) == 0))
+		return fd;
+fail:
+	fd_close(fd);
+	return -1;
 }
 
 int
 local_rebind(const struct local *l, int fd)
 {
-	return l->dev == NULL ? 0 : set_device(fd, l->dev);
+	const char *dev = l->cfg->interface;
+
+	if (!dev || l->cfg->source.sa.sa_family != 0)
+		return 0;
+	return setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, dev,
+	    (socklen_t)strlen(dev) + 1);
 }
 
 int
 local_source(const struct local *l, const union addr *to, union addr *src)
 {
-	int fd, r;
+	int fd, r = -1;
 
-	fd = plain_socket(l, SOCK_DGRAM);
-	if (fd == -1)
+	fd = new_socket(l, SOCK_DGRAM);
+	if (fd < 0)
 		return -1;
-	r = l->source.sa.sa_family == 0 ? 0 : bind_port(l, fd, 0);
-	if (r == 0)
-		r = connect(fd, &to->sa, addr_len(to));
-	if (r == 0)
+	if (bind_port(l, fd, 0) == 0 &&
+	    connect(fd, &to->sa, addr_len(to)) == 0)
 		r = get_local(fd, src);
 	fd_close(fd);
 	if (r == 0)
@@ -251,7 +219,7 @@ next_line(struct text *t)
 	for (;;) {
 		line = t->buf + t->at;
 		end = memchr(line, '\n', t->have - t->at);
-		if (end != NULL)
+		if (end)
 			break;
 		t->have -= t->at;
 		t->at = 0;
@@ -305,7 +273,7 @@ add_holder(struct holders *hs, const struct holder *h)
 
 	if ((hs->n & (hs->n - 1)) == 0) {
 		more = realloc(hs->h, (hs->n * 2 + 1) * sizeof *more);
-		if (more == NULL)
+		if (!more)
 			return -1;
 		hs->h = more;
 	}
@@ -319,16 +287,16 @@ read_table(struct holders *hs, const char *six, const struct local *l)
 	struct text t;
 	struct holder h;
 	char path[32], *line;
-	int r = 0;
+	int type = l->cfg->type, r = 0;
 
-	fmt(path, sizeof path, l->type == SOCK_STREAM ? "/proc/net/tcp%s" :
+	fmt(path, sizeof path, type == SOCK_STREAM ? "/proc/net/tcp%s" :
 	    "/proc/net/udp%s", six);
 	t.at = t.have = 0;
 	t.fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (t.fd == -1)
+	if (t.fd < 0)
 		return -1;
 	while (r == 0 && (line = next_line(&t)) != NULL)
-		if (parse_holder(line, l->port, l->type, &h))
+		if (parse_holder(line, l->port, type, &h))
 			r = add_holder(hs, &h);
 	fd_close(t.fd);
 	return r;
@@ -356,7 +324,7 @@ search_process(struct holders *hs, pid_t pid)
 
 	fmt(path, sizeof path, "/proc/%ld/fd", (long)pid);
 	d = opendir(path);
-	if (d == NULL)
+	if (!d)
 		return;
 	while ((e = readdir(d)) != NULL) {
 		n = readlinkat(dirfd(d), e->d_name, link, sizeof link - 1);
@@ -378,7 +346,7 @@ search_processes(struct holders *hs)
 	DIR *d;
 
 	d = opendir("/proc");
-	if (d == NULL)
+	if (!d)
 		return -1;
 	while ((e = readdir(d)) != NULL) {
 		pid = strtol(e->d_name, NULL, 10);
@@ -393,12 +361,12 @@ search_processes(struct holders *hs)
 static int
 find_holders(struct holders *hs, const struct local *l)
 {
-	int r = 0;
+	int r = 0, four = l->cfg->family == AF_INET;
 
 	memset(hs, 0, sizeof *hs);
-	if (l->family == AF_INET)
+	if (four)
 		r = read_table(hs, "", l);
-	if (read_table(hs, "6", l) == -1 && l->family == AF_INET6)
+	if (read_table(hs, "6", l) < 0 && !four)
 		r = -1;
 	if (r == 0 && hs->n > 0)
 		r = search_processes(hs);
@@ -451,7 +419,7 @@ local_owner(const struct local *l, struct owner *o)
 	memset(o, 0, sizeof *o);
 	r = find_holders(&hs, l);
 	h = first_holder(&hs);
-	if (h != NULL) {
+	if (h) {
 		o->uid = h->uid;
 		o->pid = h->pid;
 		o->listening = h->listening;
@@ -499,7 +467,7 @@ copy_fd(pid_t pid, int fd)
 	int pidfd, copy;
 
 	pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-	if (pidfd == -1)
+	if (pidfd < 0)
 		return -1;
 	copy = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
 	fd_close(pidfd);
@@ -525,7 +493,7 @@ share_holder(const struct holder *h, int type)
 	if (h->pid == 0)
 		return geteuid() == 0 ? kernel_socket : not_root;
 	fd = copy_fd(h->pid, h->fd);
-	if (fd == -1)
+	if (fd < 0)
 		return errno == ENOSYS ? old_kernel :
 		    errno == EPERM || errno == EACCES ? not_root : NULL;
 	set_role(fd, type, LOCAL_FLOW);
@@ -541,14 +509,14 @@ share_port(struct local *l)
 	struct holders hs;
 	size_t i;
 
-	if (find_holders(&hs, l) == -1)
+	if (find_holders(&hs, l) < 0)
 		why = no_proc;
 	for (i = 0; i < hs.n; i++) {
-		one = share_holder(&hs.h[i], l->type);
-		if (one != NULL)
+		one = share_holder(&hs.h[i], l->cfg->type);
+		if (one)
 			why = one;
 	}
-	if (hs.n > 0 && l->type == SOCK_STREAM)
+	if (hs.n > 0 && l->cfg->type == SOCK_STREAM)
 		l->uid = first_holder(&hs)->uid;
 	free(hs.h);
 	return why;
@@ -561,13 +529,13 @@ local_socket(struct local *l, enum local_role role, const char **why)
 	int fd;
 
 	fd = bound_socket(l, role);
-	if (fd == -1 && errno == EADDRINUSE && role == LOCAL_FLOW &&
-	    !l->alone) {
+	if (fd < 0 && errno == EADDRINUSE && role == LOCAL_FLOW &&
+	    !l->cfg->target) {
 		obstacle = share_port(l);
 		fd = bound_socket(l, role);
 	}
-	if (why != NULL)
-		*why = fd == -1 ? obstacle : NULL;
+	if (why)
+		*why = fd < 0 ? obstacle : NULL;
 	return fd;
 }
 
@@ -665,7 +633,7 @@ keep_value(struct answer *a, unsigned int type, const unsigned char *p,
 	default:
 		return;
 	}
-	if (v->p == NULL) {
+	if (!v->p) {
 		v->p = p;
 		v->n = n;
 	}
@@ -723,7 +691,7 @@ read_error(const struct value *v)
 {
 	int class, number;
 
-	if (v->p == NULL || v->n < 4)
+	if (!v->p || v->n < 4)
 		return 0;
 	class = v->p[2] & 7;
 	number = v->p[3];
@@ -741,7 +709,7 @@ stun_decode(const unsigned char *p, size_t n, const unsigned char id[STUN_ID],
 
 	errno = ENOTANSWER;
 	if (!is_answer(p, n, id) ||
-	    read_attributes(&a, p + STUN_HEADER, n - STUN_HEADER) == -1)
+	    read_attributes(&a, p + STUN_HEADER, n - STUN_HEADER) < 0)
 		return -1;
 	if (be16(p) == ERROR) {
 		error = read_error(&a.error);
@@ -751,10 +719,10 @@ stun_decode(const unsigned char *p, size_t n, const unsigned char id[STUN_ID],
 		}
 		return -1;
 	}
-	if (a.xored.p != NULL)
-		return read_address(&a.xored, p + 4, mapped) == -1 ? -1 : 1;
-	if (a.plain.p != NULL)
-		return read_address(&a.plain, zeros, mapped) == -1 ? -1 : 1;
+	if (a.xored.p)
+		return read_address(&a.xored, p + 4, mapped) < 0 ? -1 : 1;
+	if (a.plain.p)
+		return read_address(&a.plain, zeros, mapped) < 0 ? -1 : 1;
 	return -1;
 }
 
@@ -814,7 +782,7 @@ parameter(char *token, const char *name, int *value)
 	const char *s = after(token, name);
 	unsigned long v;
 
-	if (s == NULL || !is_digit(*s))
+	if (!s || !is_digit(*s))
 		return;
 	v = strtoul(s, NULL, 10);
 	*value = v > INT_MAX ? INT_MAX : (int)v;
@@ -843,7 +811,7 @@ each_token(struct http_reader *h, const char *name,
 {
 	char *s = after(h->line, name);
 
-	if (s != NULL)
+	if (s)
 		for (s = strtok(s, " \t,"); s; s = strtok(NULL, " \t,"))
 			f(h, s);
 }
@@ -902,9 +870,7 @@ static void
 set_probes(int fd)
 {
 	fd_probes(fd, PROBE_IDLE, PROBE_EVERY, PROBES);
-#ifdef TCP_USER_TIMEOUT
 	fd_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, UNSENT_MAX);
-#endif
 }
 
 void

@@ -349,13 +349,24 @@ server(int type)
 	return fd;
 }
 
+static void
+local_init(struct local *l, struct config *c, int family, int type, int port)
+{
+	memset(c, 0, sizeof *c);
+	c->family = family;
+	c->type = type;
+	memset(l, 0, sizeof *l);
+	l->cfg = c;
+	l->port = port;
+}
+
 /* A socket of the mapped port; a port of its own for each test. */
 static int
 mapped_port(int type)
 {
-	memset(&ours, 0, sizeof ours);
-	ours.family = AF_INET;
-	ours.type = type;
+	static struct config c;
+
+	local_init(&ours, &c, AF_INET, type, 0);
 	return local_socket(&ours, LOCAL_FLOW, NULL);
 }
 
@@ -908,7 +919,7 @@ flow_options(void)
 	CHECK(option(b.fd, IPPROTO_TCP, TCP_KEEPINTVL) == 5);
 	CHECK(option(b.fd, IPPROTO_TCP, TCP_KEEPCNT) == 5);
 #endif
-#ifdef TCP_USER_TIMEOUT
+#if TCP_USER_TIMEOUT > 0
 	CHECK(option(b.fd, IPPROTO_TCP, TCP_USER_TIMEOUT) == 30000);
 #endif
 	CHECK(fcntl(b.fd, F_GETFD) & FD_CLOEXEC);
@@ -1258,26 +1269,18 @@ keepalive_deadlines(void)
  */
 
 static void
-local_init(struct local *l, int family, int type, int port)
-{
-	memset(l, 0, sizeof *l);
-	l->family = family;
-	l->type = type;
-	l->port = port;
-}
-
-static void
 ports_of_ones_own(void)
 {
 	static const int types[] = { SOCK_STREAM, SOCK_DGRAM };
+	struct config c;
 	struct local a, b;
 	const char *why;
 	union addr at;
 	int i, fd, again, one;
 
 	for (i = 0; i < 2; i++) {
-		local_init(&a, AF_INET, types[i], 0);
-		a.alone = 1;
+		local_init(&a, &c, AF_INET, types[i], 0);
+		c.target = "t";
 		fd = local_socket(&a, LOCAL_SERVER, &why);
 		CHECK(fd != -1 && why == NULL && a.port != 0);
 		CHECK(get_local(fd, &at) == 0 && addr_port(&at) == a.port);
@@ -1298,17 +1301,18 @@ static void
 families_apart(void)
 {
 	static const int types[] = { SOCK_STREAM, SOCK_DGRAM };
+	struct config c, d;
 	struct local a, b;
 	struct owner o;
 	int i, k, four, six = -1;
 
 	for (i = 0; i < 2; i++) {
 		for (four = -1, k = 0; four == -1 && k < 20; k++) {
-			local_init(&b, AF_INET6, types[i], 0);
+			local_init(&b, &d, AF_INET6, types[i], 0);
 			six = local_socket(&b, LOCAL_SERVER, NULL);
 			if (six == -1 && errno == EAFNOSUPPORT)
 				return;
-			local_init(&a, AF_INET, types[i], b.port);
+			local_init(&a, &c, AF_INET, types[i], b.port);
 			four = local_socket(&a, LOCAL_SERVER, NULL);
 			if (four == -1)		/* somebody else's */
 				close(six);
@@ -1326,11 +1330,12 @@ families_apart(void)
 static void
 flows_beside_ones_own_listener(void)
 {
+	struct config c;
 	struct local l;
 	int s, one, two;
 
-	local_init(&l, AF_INET, SOCK_STREAM, 0);
-	l.alone = 1;
+	local_init(&l, &c, AF_INET, SOCK_STREAM, 0);
+	c.target = "t";
 	s = local_socket(&l, LOCAL_SERVER, NULL);
 	one = local_socket(&l, LOCAL_FLOW, NULL);
 	two = local_socket(&l, LOCAL_FLOW, NULL);
@@ -1343,13 +1348,14 @@ flows_beside_ones_own_listener(void)
 static void
 source_addresses(void)
 {
+	struct config c;
 	struct local l;
 	union addr to, src;
 	char text[ADDR_TEXT];
 	int fd;
 
-	local_init(&l, AF_INET, SOCK_STREAM, 0);
-	addr_parse(&l.source, "127.0.0.1", AF_INET);
+	local_init(&l, &c, AF_INET, SOCK_STREAM, 0);
+	addr_parse(&c.source, "127.0.0.1", AF_INET);
 	fd = local_socket(&l, LOCAL_FLOW, NULL);
 	CHECK(fd != -1 && get_local(fd, &src) == 0);
 	CHECK(strcmp(addr_host(&src, text), "127.0.0.1") == 0);
@@ -1359,13 +1365,13 @@ source_addresses(void)
 	CHECK(local_source(&l, &to, &src) == 0);
 	CHECK(strcmp(addr_host(&src, text), "127.0.0.1") == 0);
 	CHECK(addr_port(&src) == l.port);
-	addr_parse(&l.source, "192.0.2.250", AF_INET);
+	addr_parse(&c.source, "192.0.2.250", AF_INET);
 	CHECK(local_socket(&l, LOCAL_FLOW, NULL) == -1 &&
 	    errno == EADDRNOTAVAIL);
 	CHECK(local_source(&l, &to, &src) == -1 && errno == EADDRNOTAVAIL);
-#ifdef SO_BINDTODEVICE
-	local_init(&l, AF_INET, SOCK_STREAM, 0);
-	l.dev = "nosuchdev0";
+#if SO_BINDTODEVICE > 0
+	local_init(&l, &c, AF_INET, SOCK_STREAM, 0);
+	c.interface = "nosuchdev0";
 	CHECK(local_socket(&l, LOCAL_FLOW, NULL) == -1 && errno == ENODEV);
 #endif
 }
@@ -1376,13 +1382,14 @@ owner_is_found(void)
 {
 	static const int types[] = { SOCK_STREAM, SOCK_DGRAM };
 	char self[32];
+	struct config c;
 	struct local l;
 	struct owner o;
 	int i, s, fd;
 
 	process_name(getpid(), self, sizeof self);
 	for (i = 0; i < 2; i++) {
-		local_init(&l, AF_INET, types[i], 0);
+		local_init(&l, &c, AF_INET, types[i], 0);
 		fd = local_socket(&l, LOCAL_FLOW, NULL);
 		CHECK(local_owner(&l, &o) == (types[i] == SOCK_DGRAM));
 		close(fd);
@@ -1410,6 +1417,7 @@ struct service {
 static void
 serve(const struct service *v, int port[2])
 {
+	struct config cfg;
 	struct local l;
 	union addr a;
 	int fd, one = v->reuseaddr, off = 0;
@@ -1418,7 +1426,7 @@ serve(const struct service *v, int port[2])
 	close(v->quit[1]);
 	if (v->uid != 0 && setuid(v->uid) == -1)
 		_exit(1);
-	local_init(&l, v->family, v->type, 0);
+	local_init(&l, &cfg, v->family, v->type, 0);
 	fd = socket(v->family, v->type, 0);
 	if (v->family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
@@ -1514,16 +1522,17 @@ share_with(struct service v, int possible)
 {
 	int client = service_start(&v), fd;
 	const char *why = NULL;
+	struct config c;
 	struct local l;
 	struct owner o;
 
-	local_init(&l, AF_INET, v.type, v.port);
-	l.alone = 1;
+	local_init(&l, &c, AF_INET, v.type, v.port);
+	c.target = "t";
 	CHECK(local_socket(&l, LOCAL_FLOW, &why) == -1 &&
 	    errno == EADDRINUSE && why == NULL);
 	CHECK(local_owner(&l, &o) == 1 && o.listening);
 	CHECK(o.uid == v.uid && o.pid == v.pid);
-	l.alone = 0;
+	c.target = NULL;
 	fd = local_socket(&l, LOCAL_FLOW, &why);
 	if (possible) {
 		CHECK(fd != -1 && why == NULL);
@@ -1573,6 +1582,7 @@ sharing_needs_root(void)
 {
 	struct service v = { .family = AF_INET, .type = SOCK_STREAM };
 	const char *why = NULL;
+	struct config c;
 	struct local l;
 	int status = -1;
 	pid_t pid;
@@ -1580,7 +1590,7 @@ sharing_needs_root(void)
 	if (geteuid() != 0)
 		return;
 	service_start(&v);
-	local_init(&l, AF_INET, v.type, v.port);
+	local_init(&l, &c, AF_INET, v.type, v.port);
 	pid = fork();
 	if (pid == 0)
 		_exit(setuid(65534) == -1 ||
@@ -1604,11 +1614,12 @@ socket_without_process(void)
 	struct msghdr m = { .msg_iov = &io, .msg_iovlen = 1,
 	    .msg_control = u.buf, .msg_controllen = sizeof u.buf };
 	const char *why = NULL;
+	struct config c;
 	struct local l;
 	struct owner o;
 	int sv[2], fd;
 
-	local_init(&l, AF_INET, SOCK_DGRAM, 0);
+	local_init(&l, &c, AF_INET, SOCK_DGRAM, 0);
 	fd = local_socket(&l, LOCAL_SERVER, NULL);
 	socketpair(AF_UNIX, SOCK_STREAM, 0, sv);
 	memset(&u, 0, sizeof u);
