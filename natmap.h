@@ -303,14 +303,13 @@ int stun_decode(const unsigned char *p, size_t n,
 enum http_reply { HTTP_MORE, HTTP_DONE, HTTP_BAD };
 
 struct http_reader {		/* one answer's header, read byte by byte */
-	int status;		/* of the answer so far */
+	int status;		/* 0: a status line comes next */
 	int close;		/* the server will close after this answer;
 				   1 by its version, 2 it said so */
 	int timeout;		/* s, from Keep-Alive; -1 unknown */
 	int max;		/* requests left, from Keep-Alive; -1 unknown */
 	size_t total;           /* bytes of this answer and its 1xx so far */
 	size_t len;		/* bytes of line */
-	int state;
 	char line[128];         /* a header line; what is longer is cut */
 };
 

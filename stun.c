@@ -76,7 +76,7 @@ set_role(int fd, int type, enum local_role role)
 	    set_reuseport(fd) : 0;
 }
 
-static NOINLINE int
+static int
 get_local(int fd, union addr *a)
 {
 	socklen_t len = sizeof *a;
@@ -124,7 +124,7 @@ new_socket(const struct local *l, int type)
 	return fd;
 }
 
-static NOINLINE int
+static int
 bind_port(const struct local *l, int fd, int port)
 {
 	union addr a = l->cfg->source;
@@ -235,7 +235,7 @@ next_line(struct text *t)
 }
 
 /* The word of that number, from 0, in a line. */
-static const char *
+static NOINLINE const char *
 word(const char *s, int number)
 {
 	for (s += strspn(s, " "); number-- > 0; s += strspn(s, " "))
@@ -552,23 +552,16 @@ local_socket(struct local *l, enum local_role role, const char **why)
  *   |        attribute type         |  length of the value          |
  *   |                 value, padded to 4 bytes                  ... |
  */
-#define COOKIE			0x2112a442
-#define REQUEST			0x0001
-#define INDICATION		0x0011
+#define REQUEST			0x01	/* the high byte is 0 */
+#define INDICATION		0x11
 #define SUCCESS			0x0101
 #define ERROR			0x0111
 #define MAPPED_ADDRESS		0x0001
 #define ERROR_CODE		0x0009
 #define XOR_MAPPED_ADDRESS	0x0020
 
-struct value {                  /* p is NULL when the attribute is not there */
-	const unsigned char *p;
-	size_t n;
-};
-
-struct answer {
-	struct value xored, plain, error;
-};
+/* of a message without attributes: type, length and cookie */
+static const unsigned char start[] = { 0, 0, 0, 0, 0x21, 0x12, 0xa4, 0x42 };
 
 static unsigned int
 be16(const unsigned char *p)
@@ -576,27 +569,12 @@ be16(const unsigned char *p)
 	return (unsigned int)p[0] << 8 | p[1];
 }
 
-static uint32_t
-be32(const unsigned char *p)
-{
-	return (uint32_t)be16(p) << 16 | be16(p + 2);
-}
-
-static void
-put16(unsigned char *p, unsigned int v)
-{
-	p[0] = (unsigned char)(v >> 8);
-	p[1] = (unsigned char)v;
-}
-
 size_t
 stun_request(unsigned char buf[STUN_HEADER], const unsigned char id[STUN_ID],
     int indication)
 {
-	put16(buf, indication ? INDICATION : REQUEST);
-	put16(buf + 2, 0);
-	put16(buf + 4, COOKIE >> 16);
-	put16(buf + 6, COOKIE & 0xffff);
+	memcpy(buf, start, sizeof start);
+	buf[1] = indication ? INDICATION : REQUEST;
 	memcpy(buf + 8, id, STUN_ID);
 	return STUN_HEADER;
 }
@@ -608,93 +586,64 @@ is_answer(const unsigned char *p, size_t n, const unsigned char id[STUN_ID])
 {
 	return n >= STUN_HEADER && n % 4 == 0 &&
 	    (be16(p) == SUCCESS || be16(p) == ERROR) &&
-	    be16(p + 2) == n - STUN_HEADER && be32(p + 4) == COOKIE &&
-	    memcmp(p + 8, id, STUN_ID) == 0;
+	    be16(p + 2) == n - STUN_HEADER &&
+	    memcmp(p + 4, start + 4, 4) == 0 && memcmp(p + 8, id, STUN_ID) == 0;
 }
 
-/* The first of several counts (section 14).  Attributes that we do not know
- * are passed over, the required ones of old servers too. */
-static NOINLINE void
-keep_value(struct answer *a, unsigned int type, const unsigned char *p,
-    size_t n)
+/* The first attribute of that type in p[left], which is a multiple of 4 as in
+ * is_answer(); NULL when there is none, or when the length of any attribute is
+ * wrong.  Attributes that we do not know are passed over, the required ones of
+ * old servers too. */
+static const unsigned char *
+attribute(const unsigned char *p, size_t left, unsigned int type)
 {
-	struct value *v;
-
-	switch (type) {
-	case XOR_MAPPED_ADDRESS:
-		v = &a->xored;
-		break;
-	case MAPPED_ADDRESS:
-		v = &a->plain;
-		break;
-	case ERROR_CODE:
-		v = &a->error;
-		break;
-	default:
-		return;
-	}
-	if (!v->p) {
-		v->p = p;
-		v->n = n;
-	}
-}
-
-/* p[left] are attributes; left is a multiple of 4, so that padding fits
- * where its value does. */
-static int
-read_attributes(struct answer *a, const unsigned char *p, size_t left)
-{
+	const unsigned char *found = NULL;
 	size_t n;
 
-	memset(a, 0, sizeof *a);
-	while (left > 0) {
-		n = be16(p + 2);
-		if (n > left - 4)
-			return -1;
-		keep_value(a, be16(p), p + 4, n);
-		n = 4 + ((n + 3) & ~(size_t)3);
-		p += n;
-		left -= n;
+	for (; left > 0; p += n, left -= n) {
+		n = 4 + ((be16(p + 2) + 3U) & ~3U);
+		if (n > left)
+			return NULL;
+		if (!found && be16(p) == type)
+			found = p;
 	}
-	return 0;
+	return found;
 }
 
-/* Sections 14.1 and 14.2; mask is the cookie and the transaction id, or
- * zeros.  -1 when this is no address. */
+/* Sections 14.1 and 14.2: reads the attribute p; mask is the cookie and the
+ * transaction id, or zeros.  -1 when p is no address. */
 static int
-read_address(const struct value *v, const unsigned char mask[16],
+read_address(const unsigned char *p, const unsigned char mask[16],
     union addr *a)
 {
+	unsigned int n = be16(p + 2), i;
 	unsigned char *host;
-	size_t i, n;
 
 	memset(a, 0, sizeof *a);
-	if (v->n == 8 && v->p[1] == 1) {
+	if (n == 8 && p[5] == 1) {
 		a->sa.sa_family = AF_INET;
 		host = (unsigned char *)&a->in.sin_addr;
-		n = 4;
-	} else if (v->n == 20 && v->p[1] == 2) {
+	} else if (n == 20 && p[5] == 2) {
 		a->sa.sa_family = AF_INET6;
 		host = a->in6.sin6_addr.s6_addr;
-		n = 16;
 	} else
 		return -1;
-	for (i = 0; i < n; i++)
-		host[i] = v->p[4 + i] ^ mask[i];
-	addr_set_port(a, (int)(be16(v->p + 2) ^ be16(mask)));
-	return addr_port(a) == 0 ? -1 : 0;
+	for (i = 0; i < n - 4; i++)
+		host[i] = p[8 + i] ^ mask[i];
+	addr_set_port(a, (int)(be16(p + 6) ^ be16(mask)));
+	return addr_port(a) == 0 ? -1 : 1;
 }
 
-/* Section 14.8; 0 when this is no error code. */
+/* Section 14.8: the code in the attribute p, 0 when p is no error code. */
 static int
-read_error(const struct value *v)
+read_error(const unsigned char *p)
 {
 	int class, number;
 
-	if (!v->p || v->n < 4)
+	if (be16(p + 2) < 4)
 		return 0;
-	class = v->p[2] & 7;
-	number = v->p[3];
+	class = p[6] & 7;
+	number = p[7];
 	return class < 3 || class > 6 || number > 99 ? 0 :
 	    class * 100 + number;
 }
@@ -704,26 +653,25 @@ stun_decode(const unsigned char *p, size_t n, const unsigned char id[STUN_ID],
     union addr *mapped, int *code)
 {
 	static const unsigned char zeros[16];
-	struct answer a;
-	int error;
+	const unsigned char *found;
 
 	errno = ENOTANSWER;
-	if (!is_answer(p, n, id) ||
-	    read_attributes(&a, p + STUN_HEADER, n - STUN_HEADER) < 0)
+	if (!is_answer(p, n, id))
 		return -1;
+	n -= STUN_HEADER;
 	if (be16(p) == ERROR) {
-		error = read_error(&a.error);
-		if (error != 0) {
-			*code = error;
+		found = attribute(p + STUN_HEADER, n, ERROR_CODE);
+		if (found && read_error(found) != 0) {
+			*code = read_error(found);
 			errno = EREFUSED;
 		}
 		return -1;
 	}
-	if (a.xored.p)
-		return read_address(&a.xored, p + 4, mapped) < 0 ? -1 : 1;
-	if (a.plain.p)
-		return read_address(&a.plain, zeros, mapped) < 0 ? -1 : 1;
-	return -1;
+	found = attribute(p + STUN_HEADER, n, XOR_MAPPED_ADDRESS);
+	if (found)
+		return read_address(found, p + 4, mapped);
+	found = attribute(p + STUN_HEADER, n, MAPPED_ADDRESS);
+	return found ? read_address(found, zeros, mapped) : -1;
 }
 
 /*
@@ -731,8 +679,6 @@ stun_decode(const unsigned char *p, size_t n, const unsigned char id[STUN_ID],
  * empty line, each ending in LF or CR LF; answers of class 1xx come before
  * the one that counts.
  */
-
-enum { STATUS_LINE, FIELDS };
 
 void
 http_reset(struct http_reader *h)
@@ -762,12 +708,11 @@ status_line(struct http_reader *h)
 	h->status = (int)strtol(h->line + 9, NULL, 10);
 	h->close = h->line[7] == '0';
 	h->timeout = h->max = -1;
-	h->state = FIELDS;
 	return h->status < 100 || h->status == 101 ? HTTP_BAD : HTTP_MORE;
 }
 
 /* What follows name, in whatever case, at the start of s, or NULL. */
-static NOINLINE char *
+static char *
 after(char *s, const char *name)
 {
 	size_t n = strlen(name);
@@ -789,38 +734,20 @@ parameter(char *token, const char *name, int *value)
 }
 
 /* RFC 9112 section 9.3: "close" wins, wherever it stands. */
-static void
-connection_token(struct http_reader *h, char *s)
-{
-	if (strcasecmp(s, "close") == 0)
-		h->close = 2;
-	else if (strcasecmp(s, "keep-alive") == 0 && h->close == 1)
-		h->close = 0;
-}
-
-static void
-keep_alive_token(struct http_reader *h, char *s)
-{
-	parameter(s, "timeout=", &h->timeout);
-	parameter(s, "max=", &h->max);
-}
-
-static void
-each_token(struct http_reader *h, const char *name,
-    void (*f)(struct http_reader *h, char *s))
-{
-	char *s = after(h->line, name);
-
-	if (s)
-		for (s = strtok(s, " \t,"); s; s = strtok(NULL, " \t,"))
-			f(h, s);
-}
-
-static void
+static NOINLINE void
 field_line(struct http_reader *h)
 {
-	each_token(h, "Connection:", connection_token);
-	each_token(h, "Keep-Alive:", keep_alive_token);
+	char *connection = after(h->line, "Connection:");
+	char *s = connection ? connection : after(h->line, "Keep-Alive:");
+
+	for (s = s ? strtok(s, " \t,") : NULL; s; s = strtok(NULL, " \t,"))
+		if (!connection) {
+			parameter(s, "timeout=", &h->timeout);
+			parameter(s, "max=", &h->max);
+		} else if (strcasecmp(s, "close") == 0)
+			h->close = 2;
+		else if (strcasecmp(s, "keep-alive") == 0 && h->close == 1)
+			h->close = 0;
 }
 
 static enum http_reply
@@ -832,14 +759,15 @@ end_of_line(struct http_reader *h)
 		len--;
 	h->line[len] = '\0';
 	h->len = 0;
-	if (h->state == STATUS_LINE)
+	if (h->status == 0)
 		return status_line(h);
-	if (len > 0) {
+	if (len > 0)
 		field_line(h);
-		return HTTP_MORE;
-	}
-	h->state = STATUS_LINE;
-	return h->status < 200 ? HTTP_MORE : HTTP_DONE;
+	else if (h->status >= 200)
+		return HTTP_DONE;
+	else
+		h->status = 0;
+	return HTTP_MORE;
 }
 
 enum http_reply
@@ -908,16 +836,15 @@ flow_fail(struct flow *f)
 static size_t
 write_head(const struct flow *f, char *buf, size_t size)
 {
-	int bare = strchr(f->host, ':') && f->host[0] != '[';
-	int port = addr_port(&f->peer);
+	int v6 = strchr(f->host, ':') != NULL, port = addr_port(&f->peer);
 	char colon[16] = "";
 
 	if (port != 80)
 		fmt(colon, sizeof colon, ":%d", port);
 	fmt(buf, size, "HEAD / HTTP/1.1\r\nHost: %s%.*s%s%s\r\n"
 	    "User-Agent: natmap/" VERSION "\r\nConnection: %s\r\n\r\n",
-	    bare ? "[" : "", (int)strcspn(f->host, "%"), f->host,
-	    bare ? "]" : "", colon, f->last ? "close" : "keep-alive");
+	    v6 ? "[" : "", (int)strcspn(f->host, "%"), f->host,
+	    v6 ? "]" : "", colon, f->last ? "close" : "keep-alive");
 	return strlen(buf);
 }
 
@@ -938,6 +865,7 @@ write_left(int fd, const void *p, size_t n, size_t *left)
 static int
 send_request(struct flow *f)
 {
+	socklen_t len = 0;
 	char buf[512];
 	size_t n;
 
@@ -950,9 +878,10 @@ send_request(struct flow *f)
 	}
 	f->sent++;
 	f->resend = f->sent == SENDS ? NEVER : f->asked + send_at[f->sent];
-	return sendto(f->fd, buf, n, 0, f->shared ? &f->peer.sa : NULL,
-	    f->shared ? addr_len(&f->peer) : 0) < 0 && !fd_again() &&
-	    errno != ENOBUFS ? -1 : 0;
+	if (f->shared)
+		len = addr_len(&f->peer);
+	return sendto(f->fd, buf, n, 0, len ? &f->peer.sa : NULL, len) < 0 &&
+	    !fd_again() && errno != ENOBUFS ? -1 : 0;
 }
 
 int

@@ -40,6 +40,13 @@ static const unsigned char rfc_v6[] =
  * The codec.
  */
 
+static void
+put16(unsigned char *p, unsigned int v)
+{
+	p[0] = (unsigned char)(v >> 8);
+	p[1] = (unsigned char)v;
+}
+
 struct message {
 	unsigned char p[1024];
 	size_t n;
@@ -1151,7 +1158,7 @@ keepalive_host_field(void)
 		{ "example.org", 80, "Host: example.org\r\n" },
 		{ "example.org", 8080, "Host: example.org:8080\r\n" },
 		{ "2001:db8::1", 80, "Host: [2001:db8::1]\r\n" },
-		{ "[2001:db8::1]", 81, "Host: [2001:db8::1]:81\r\n" },
+		{ "2001:db8::1", 81, "Host: [2001:db8::1]:81\r\n" },
 		{ "fe80::1%eth0", 65535, "Host: [fe80::1]:65535\r\n" },
 	};
 	char head[512], host[254];
