@@ -40,21 +40,23 @@
 #define HTTP_PORT	80
 
 /* The policy's times, ms. */
-#define OVERTAKE_UDP    3000    /* unanswered: the next server is asked too */
-#define OVERTAKE_TCP	2500
+#define LATE_UDP	3000    /* unanswered: the next server is asked too */
+#define LATE_TCP	2500
 #define ANSWER_LIMIT	10000	/* unanswered: the flow has failed */
 #define HARD_LIMIT      4000    /* the same while nothing holds the mapping */
 #define LOOKUP_LIMIT	10000
 #define LOOKUP_AGE      600000  /* older addresses are looked up again */
 #define TARGET_AGE	60000
-#define BACKOFF_MIN	1000	/* after a failure, doubled each time */
-#define BACKOFF_MAX	30000
 #define BACKOFF_HARD    4000    /* the cap while nothing holds the mapping */
-#define PAIR_LIMIT      1000    /* two answers this close are comparable */
-#define STALE           180000  /* an address that none confirms so long */
-#define REMEMBERED      10000   /* by a NAT: a flow that its server reset */
-#define RESTED          13000   /* the same, and what such a flow lives */
+#define RESET_MEMORY    13000   /* the NAT may know a flow that was reset */
+#define KEPT            16000   /* the same, and what such a flow lives */
 #define HOLD_GRACE	5000	/* k and this long an answer holds */
+#define ALONE		1000    /* the first answer waits for a second one */
+#define FIRST_LIMIT     4000    /* the same, while others are awaited */
+#define DOUBT_LIMIT     10000   /* answers are awaited so long */
+#define DOUBT_AGAIN     10000   /* all are asked once more no earlier */
+#define FLAP_GAP        2000    /* between two announcements */
+#define OUTVOTED_REST   600000  /* an outvoted server is left alone */
 #define SETTLE          500     /* the network's news settle this long */
 #define NEWS_GAP        2000    /* and are acted on no more often than this */
 #define PORT_TRIES	255	/* ports of a range tried at a time */
@@ -66,8 +68,9 @@
 #define RUN_KILL	5000	/* between TERM and KILL of that run */
 #define RUN_RETRY	5000	/* a script that cannot be run */
 
-#define ASKS		4	/* flows to STUN servers at a time */
-#define KEEPERS		2
+#define FIRST_ASKED	3	/* servers asked before the first announcement */
+
+enum { DEAD = 1, LATE };	/* why a live server is asked as well */
 
 /* Public servers that answer over TCP and UDP; below the line UDP only. */
 static const char *const public_stun[] = {
@@ -467,36 +470,10 @@ read_options(struct config *c, int argc, char **argv)
 
 /* script and output */
 
-struct server {
-	const struct host *host;
-	const char *what;	/* of answers: "a STUN", "an HTTP" */
-	int64_t looked;		/* ms: when addrs were found */
-	int64_t started;	/* ms: the last attempt */
-	int64_t retry;		/* ms: not before this */
-	int64_t reset_at;	/* ms: when it reset a flow; 0: it did not */
-	int turn;		/* which of addrs comes next */
-	int tried;		/* addresses that failed in a row */
-	int fails;		/* rounds through all of them that failed */
-	int error, detail;	/* the last failure, with its code */
-	uint32_t said;		/* a bit for each failure that was said */
-	int repeats;		/* failures since it answered */
-	union addr mapped;	/* what it said last; family 0: nothing */
-	struct addrs addrs;	/* the last good ones */
-	struct lookup lookup;
-};
-
 struct mapping {
 	union addr public, local;	/* sa_family 0: none yet */
 	const struct server *by;	/* who told it */
 };
-
-static const char *
-server_name(const struct server *s, char buf[300])
-{
-	fmt(buf, 300, strchr(s->host->name, ':') ? "[%.253s]:%d" :
-	    "%.253s:%d", s->host->name, s->host->port);
-	return buf;
-}
 
 /* Delivers the newest mapping: to the script, one run at a time, or to
  * stdout.  What changes during a run waits behind it, only the newest. */
@@ -563,7 +540,7 @@ static void
 hook_exec(const struct hook *h, struct fields *f)
 {
 	const struct config *c = h->cfg;
-	char stun[300];
+	char stun[SERVER_TEXT];
 	struct fields old;
 	char *argv[9], **arg = argv;
 	int i;
@@ -716,92 +693,95 @@ hook_delivered(const struct hook *h)
 	return h->last.public.sa.sa_family && !h->pending && !h->pid;
 }
 
-/* servers */
+/* contacts */
 
-enum role { R_FREE, R_HOLD, R_PROBE, R_RETIRED };
+enum role {
+	FREE,			/* unused */
+	HOLDS,			/* keeps the mapping alive: asks every k; at due
+				   its flow is opened, or the next one is */
+	CHECKS,			/* asks by a new flow; answered, it holds, and
+				   the worst holder leaves */
+	LEAVING			/* not needed; a late answer still counts, and
+				   an HTTP server is asked to close first */
+};
 
-/* A flow to a STUN server, or the wish for one. */
-struct ask {
+/* A flow with a role, or the wish for one. */
+struct contact {
 	enum role role;
-	int overtaken;          /* this request waits long; others are asked */
-	struct server *s;	/* NULL: no flow; b closed: being looked up */
-	int64_t due;		/* R_HOLD: when to ask or to start */
-	union addr seen;	/* the flow's last answer; family 0: none, or
-				   no flow */
-	struct flow b;
+	int http;		/* else STUN */
+	struct server *s;	/* NULL: no flow; its flow is closed while its
+				   name is looked up */
+	int late;		/* no answer yet; others were asked too */
+	int event;		/* what flow_step() returned, until handled */
+	int error;		/* errno of event -1 */
+	int fresh;		/* the NAT did not know the flow before */
+	int64_t due;		/* ms: when to ask, or to open a flow */
+	int64_t seen;		/* ms: the flow's last answer; 0: none yet */
+	struct flow f;
 };
 
-/* The keep-alive connection. */
-struct keeper {
-	struct server *s;	/* NULL: none; k closed: being looked up */
-	int64_t due;		/* ms: when to ask again */
-	int answered;		/* an answer came on this connection */
-	int ending;		/* it will be closed; another may start */
-	int suspect;		/* the late answer has been acted on */
-	struct flow k;
-};
-
-struct doubt {                  /* a new mapping that waits for a second say */
-	struct mapping map;
-	union addr peer;	/* who said it; family 0: no doubt */
-	union addr other;	/* who said the old one since */
-	int64_t until;
-	int differ;             /* pairs of servers that disagreed in a row */
-};
-
-struct place {			/* where the flows leave the machine */
-	union addr source;	/* family 0: no route */
-	unsigned index;		/* of the interface; 0 unknown */
-	unsigned flags;		/* IFF_UP | IFF_RUNNING */
+/*
+ * Servers are asked one by one until an answer differs from what was
+ * announced: then there is a doubt, and all are asked.  Before the first
+ * announcement everything is in doubt.
+ */
+struct doubt {
+	int64_t began;		/* ms: answers to older requests do not count;
+				   0: no doubt */
+	int64_t round;		/* ms: when somebody was asked again */
+	int64_t again;		/* ms: when all may be asked once more */
+	const struct server *by;	/* its answer began the doubt */
+	struct server *resting;	/* to be asked when its answer is fresh */
 };
 
 struct map {                    /* what is used most comes first: see size */
 	const struct config *cfg;
 	struct wake *w;
 	int64_t k;		/* ms between keep-alives */
-	int64_t confirmed;      /* ms: when one last said what was announced */
 	int64_t serve_at;	/* ms: when the port may be tried again */
-	int64_t keep_due;	/* ms: when a keeper is to start */
-	int64_t check;		/* ms: TCP, the next check; NEVER */
+	int64_t check;		/* ms: the next check; NEVER */
+	int64_t judge_at;	/* ms: the verdict may change then; NEVER */
 	int64_t settle;         /* ms: act on the news; NEVER: none came */
-	struct server *stun;	/* in server[]; then http and target */
-	struct server *http, *target;
-	int udp;		/* else TCP */
-	int probing;		/* a flow to check is being chosen */
-	int again;		/* checks in a row that could not be */
-	int cone;		/* two servers have said the same */
+	int64_t held;		/* ms: when a flow last answered; 0: none */
+	int known;		/* the mapping of this network was announced */
 	int depends;		/* the mapping depends on the destination */
+	int differ;		/* doubts in a row that ended without a
+				   majority */
+	int beside;		/* a live server is to be asked as well */
+	int was_reset;		/* a server reset a flow in this turn */
+	int again;		/* checks in a row that could not be */
 	int quit;		/* the signal that ends us, 0: run on */
-	int stun_turn, http_turn;	/* which server comes next */
-	struct ask ask[ASKS];
-	struct mapping said;	/* what was announced; family 0: nothing */
-	struct keeper keep[KEEPERS];
-	int64_t held;		/* ms: when a flow last answered */
-	const struct server *first;	/* who told the first mapping */
+	int64_t first_at;	/* ms: the first answer of this network; 0 */
+	int64_t announced_at;	/* ms */
+	struct mapping announced;	/* family 0: nothing yet */
+	struct server *follow;	/* its word is to be announced */
 	struct doubt doubt;
+	struct contact contact[CONTACTS];
 	struct local local;
+	struct relay relay;
 	struct hook hook;
-	struct place place;
-	int cycle;		/* UDP: packets since the last check */
-	int http_down;		/* the keeper's last connection failed */
+	struct route route;
+	int cycle;		/* UDP: packets since the last request */
 	int spare;		/* a server socket not yet used, or -1 */
-	int port_error;		/* errno said of the port; 0 none */
-	int fake;		/* the warning of 198.18.0.0/15 was said */
-	int news, news_slot;	/* the kernel's news; -1 none */
-	int moved;		/* the place was another while it settled */
+	int port_error;		/* errno logged of the port; 0: none */
+	int fake;		/* the warning of 198.18.0.0/15 was logged */
+	int waits;		/* that -p 0 waits was logged */
+	int news, news_slot;	/* the kernel's news; -1: none */
+	int moved;		/* the route was another while it settled */
 	int64_t settled;	/* ms: when we last acted on news */
 	int64_t listen_check;	/* ms: NEVER when done */
 	int64_t end;		/* ms: limit for ending the flows */
 	struct host target_host;
-	struct relay relay;
-	/* last: what is not named costs no page of memory */
-	struct server server[2 * MAX_SERVERS + 1];
+	struct server target;	/* only its look-up is used */
+	/* last: unused entries stay untouched, so their pages are never
+	 * allocated */
+	struct servers stun, http;
 };
 
 static int
 is_udp(const struct map *m)
 {
-	return m->udp;
+	return m->cfg->type == SOCK_DGRAM;
 }
 
 static NOINLINE const char *
@@ -819,174 +799,82 @@ holds(const struct map *m, int64_t now)
 	return m->held && now < m->held + age + HOLD_GRACE;
 }
 
-/* 1 when a flow of ours goes to that address */
 static int
-in_use(const struct map *m, const union addr *a)
+is_open(const struct contact *c)
 {
-	int i;
-
-	for (i = 0; i < ASKS; i++)
-		if (m->ask[i].b.state != FLOW_CLOSED &&
-		    addr_same(&m->ask[i].b.peer, a))
-			return 1;
-	for (i = 0; i < KEEPERS; i++)
-		if (m->keep[i].k.state != FLOW_CLOSED &&
-		    addr_same(&m->keep[i].k.peer, a))
-			return 1;
-	return 0;
+	return c->f.state != FLOW_CLOSED;
 }
 
-/* 1 when a flow of ours goes to that server, or waits for its look-up */
-static NOINLINE int
-server_busy(const struct map *m, const struct server *s)
+/* 1 while an answer is awaited */
+static int
+is_asking(const struct contact *c)
 {
-	int i;
-
-	for (i = 0; i < ASKS; i++)
-		if (m->ask[i].s == s)
-			return 1;
-	for (i = 0; i < KEEPERS; i++)
-		if (m->keep[i].s == s)
-			return 1;
-	return 0;
+	return is_open(c) && c->f.state != FLOW_OPEN;
 }
 
-/* the server's next address that no flow uses and that did not fail since it
- * answered, or lately, NULL when there is none */
-static const union addr *
-server_addr(const struct map *m, struct server *s)
+/* the contact with that server, NULL when there is none */
+static struct contact *
+contact_with(struct map *m, const struct server *s)
 {
-	const union addr *a;
-	int i;
+	struct contact *c;
 
-	for (i = s->turn; i < s->turn + s->addrs.n - s->tried; i++) {
-		a = &s->addrs.a[i % s->addrs.n];
-		if (!in_use(m, a)) {
-			s->turn = i;
-			return a;
-		}
-	}
+	for (c = m->contact; c < m->contact + CONTACTS; c++)
+		if (c->s == s)
+			return c;
 	return NULL;
 }
 
-/* Shall s rest for a check to come?  Where all servers reset their flows soon,
- * those before it go to the one that did it last. */
+/* how many flows are up and have answered */
 static int
-rests(const struct map *m, const struct server *s, int64_t now)
+open_flows(const struct map *m)
 {
-	const struct server *o;
+	const struct contact *c;
+	int n = 0;
 
-	if (!s->reset_at || now < m->check - RESTED)
-		return 0;
-	for (o = m->stun; o < m->http; o++)
-		if (o->reset_at > s->reset_at && o->retry <= now)
-			return 1;
-	return 0;
+	for (c = m->contact; c < m->contact + CONTACTS; c++)
+		n += is_open(c) && c->seen && !c->late;
+	return n;
 }
 
-/* The next server that may be asked now: one that no flow goes to, else one
- * with another address.  NULL: none; *soonest, when not NULL, then tells when
- * to ask again. */
-static struct server *
-pick(struct map *m, struct server *list, int n, int turn, int64_t now,
-    int64_t *soonest)
+static NOINLINE void
+find_uses(const struct map *m, struct use *use)
 {
-	struct server *s, *second = NULL;
-	int64_t when = now + m->k;
-	int i, busy;
+	const struct contact *c;
 
-	for (i = 0; i < n; i++) {
-		s = &list[(turn + i) % n];
-		busy = server_busy(m, s);
-		if (now >= s->started + BACKOFF_MAX)
-			s->tried = 0;	/* others may use the rest */
-		if (m->probing ? s->reset_at && now < s->reset_at + REMEMBERED :
-		    rests(m, s, now))
-			continue;	/* would show the old mapping */
-		if (s->retry > now) {
-			if (!busy && s->retry < when)
-				when = s->retry;
-		} else if (s->addrs.n ? server_addr(m, s) != NULL : !busy) {
-			if (!busy)
-				return s;
-			second = second ? second : s;
+	use->n = 0;
+	for (c = m->contact; c < m->contact + CONTACTS; c++)
+		if (c->s) {
+			use->flow[use->n].s = c->s;
+			use->flow[use->n++].a = is_open(c) || c->event ?
+			    &c->f.peer : NULL;
 		}
-	}
-	if (soonest)
-		*soonest = when;
-	return second;
 }
 
+/* the server that is asked next; *soonest as of server_choose() */
 static struct server *
-pick_stun(struct map *m, int64_t now, int64_t *soonest)
+choose(struct map *m, int http, int how, int64_t now, int64_t *soonest)
 {
-	return pick(m, m->stun, m->cfg->nstun, m->stun_turn, now, soonest);
+	struct use use;
+
+	find_uses(m, &use);
+	return server_choose(http ? &m->http : &m->stun, &use, how,
+	    &m->announced.public, now, soonest);
 }
 
-static NOINLINE struct server *
-pick_http(struct map *m, int64_t now, int64_t *soonest)
-{
-	return pick(m, m->http, m->cfg->nhttp, m->http_turn, now, soonest);
-}
-
-/* what went wrong, in words */
-static const char *
-failure(const struct server *s, int error, int detail, char buf[80])
-{
-	static const struct {
-		int error, detail;
-		const char *text;
-	} known[] = {
-		{ 0, EAI_NONAME, "name not found" },
-		{ 0, EAI_AGAIN, "the name servers do not answer" },
-		{ 0, EAI_NODATA, "no address of the family" },
-		{ 0, EAI_ADDRFAMILY, "no address of the family" },
-		{ ETIMEDOUT, 0, "no answer (timed out)" },
-		{ ECONNREFUSED, 0, "refused" },
-		{ ENETUNREACH, 0, "unreachable" },
-		{ EHOSTUNREACH, 0, "unreachable" },
-		{ ECLOSED, 0, "closed the connection" },
-		{ ECONNRESET, 0, "closed the connection" },
-		{ EADDRNOTAVAIL, 0, "the last connection has not ended yet" }
-	};
-	size_t i;
-
-	for (i = 0; i < sizeof known / sizeof *known; i++)
-		if (error == known[i].error &&
-		    (error || detail == known[i].detail))
-			return known[i].text;
-	if (!error)
-		fmt(buf, 80, "look-up failed (%d)", detail);
-	else if (error == ENOTANSWER)
-		fmt(buf, 80, "not %s answer", s->what);
-	else if (error == EREFUSED)
-		fmt(buf, 80, "STUN error %d", detail);
-	else
-		return strerror(error);
-	return buf;
-}
-
-/* how long a server is left alone that failed n times, ms */
-static int64_t
-backoff(const struct map *m, int n, int64_t now)
-{
-	int64_t t = BACKOFF_MIN, cap = holds(m, now) ? BACKOFF_MAX :
-	    BACKOFF_HARD;
-
-	while (--n > 0 && t < cap)
-		t *= 2;
-	if (t > cap)
-		t = cap;
-	return t - random_below((uint32_t)t / 4);
-}
-
-/* Says a failure once, and what is tried next. */
+/* Logs a new kind of failure, and what is tried next.  peer, when not NULL, is
+ * the address that failed. */
 static void
-server_say(struct map *m, struct server *s, const union addr *peer,
-    const struct server *next, int64_t now)
+failed(struct map *m, struct server *s, const union addr *peer, int error,
+    int detail, int64_t now)
 {
-	char name[300], other[300], why[80], host[ADDR_TEXT] = "", in[24] = "";
+	char name[SERVER_TEXT], other[SERVER_TEXT], why[80], in[24] = "";
+	char host[ADDR_TEXT] = "";
+	const struct server *next;
 
+	if (!server_failed(s, peer, error, detail, holds(m, now) ? BACKOFF_MAX :
+	    BACKOFF_HARD))
+		return;
+	next = choose(m, s->kind == FLOW_HTTP, 0, now, NULL);
 	if (next == s)
 		next = NULL;
 	if (!next && s->retry > now)
@@ -998,69 +886,28 @@ server_say(struct map *m, struct server *s, const union addr *peer,
 		host[0] = '\0';
 	warn("%s%s%s%s: %s%s%s, trying %s%s", server_name(s, name),
 	    host[0] ? " (" : "", host, host[0] ? ")" : "",
-	    failure(s, s->error, s->detail, why), s->error ? " over " : "",
-	    s->error ? proto(m) : "", next ? server_name(next, other) : "again",
+	    server_error(s, error, detail, why), error ? " over " : "",
+	    error ? proto(m) : "", next ? server_name(next, other) : "again",
 	    in);
 }
 
-/* An attempt failed: the server's next address is tried, then it is left
- * alone for a while, counted from the attempt's start. */
+/* A server answered, and a flow holds the mapping.  When none did before, the
+ * network is back, and the other servers may be asked at once. */
 static void
-server_failed(struct map *m, struct server *s, const union addr *peer,
-    int error, int detail, int64_t now)
+note_answer(struct map *m, struct server *s, int64_t now)
 {
-	uint32_t bit = 1U << ((uint32_t)(error + 7 * detail) % 32);
-	struct server *next;
+	char name[SERVER_TEXT];
+	int failures;
 
-	s->turn++;
-	if (!peer || ++s->tried >= s->addrs.n) {
-		s->tried = 0;
-		s->looked = 0;	/* the addresses may be old */
-		s->fails++;
-		s->retry = s->started + backoff(m, s->fails, now);
+	if (!holds(m, now)) {
+		servers_forgive(&m->stun);
+		servers_forgive(&m->http);
 	}
-	s->error = error;
-	s->detail = detail;
-	s->repeats++;
-	if (s->said & bit)
-		return;
-	s->said |= bit;
-	next = s < m->http ? pick_stun(m, now, NULL) :
-	    pick_http(m, now, NULL);
-	server_say(m, s, peer, next, now);
-}
-
-/* What failed before says nothing of how they are now. */
-static void
-servers_forgive(struct map *m)
-{
-	struct server *s;
-
-	for (s = m->server; s <= m->target; s++) {
-		s->retry = 0;
-		if (s->fails)		/* its return will be said */
-			s->fails = 1;
-	}
-}
-
-/* It answered, and a flow holds the mapping.  When none did the network is
- * back, and the others get their chance at once. */
-static void
-server_good(struct map *m, struct server *s, int64_t now)
-{
-	char name[300];
-
-	if (!holds(m, now))
-		servers_forgive(m);
 	m->held = now;
-	s->tried = 0;
-	s->retry = 0;
-	if (!s->fails)	/* one of its addresses may fail for long */
-		return;
-	warn("%s: answers again (failures: %d)", server_name(s, name),
-	    s->repeats);
-	s->fails = s->repeats = 0;
-	s->said = 0;
+	failures = server_answered(s);
+	if (failures)
+		warn("%s: answers again (failures: %d)", server_name(s, name),
+		    failures);
 }
 
 /* the mapped port */
@@ -1156,89 +1003,261 @@ check_fake(struct map *m, const union addr *a, const char *of)
 	    addr_host(a, host));
 }
 
-static void
-place_find(const struct map *m, struct place *p)
-{
-	const char *any = m->cfg->family == AF_INET ? "192.0.2.1" :
-	    "2001:db8::1";
-	union addr to;
+/* flows of contacts */
 
-	memset(p, 0, sizeof *p);
-	addr_parse(&to, any, m->cfg->family);
-	addr_set_port(&to, STUN_PORT);
-	if (m->first && m->first->addrs.n)
-		to = m->first->addrs.a[0];
-	if (local_source(&m->local, &to, &p->source) < 0) {
-		p->source.sa.sa_family = 0;
+/* Ends the flow; a holder stays one, and opens another flow at due. */
+static void
+contact_stop(struct map *m, struct contact *c)
+{
+	/* our reset makes the NAT forget the flow */
+	if (is_open(c) && c->f.kind == FLOW_TCP)
+		server_remembered(&m->stun, &c->f.peer, 0);
+	flow_stop(&c->f, 0);
+	c->s = NULL;
+	c->seen = 0;
+	c->late = c->event = 0;
+	if (c->role != HOLDS)
+		c->role = FREE;
+}
+
+static void
+contact_leave(struct map *m, struct contact *c, int64_t now)
+{
+	c->role = LEAVING;
+	c->due = now;
+	if (!is_asking(c) && !(c->http && is_open(c)))
+		contact_stop(m, c);
+}
+
+/* a free contact, else one that is not needed; NULL: there is none */
+static struct contact *
+contact_new(struct map *m)
+{
+	struct contact *c, *best = NULL;
+
+	for (c = m->contact; c < m->contact + CONTACTS; c++)
+		if (c->role == FREE) {
+			c->http = 0;
+			return c;
+		} else if (!c->http && (c->role == LEAVING ||
+		    (c->role == CHECKS && c->late)))
+			best = c;
+	if (best)
+		contact_stop(m, best);
+	return best;
+}
+
+/* when a flow that was born then is followed by another: at once where it
+ * lived long, or a server that closes early would be asked all the time */
+static NOINLINE int64_t
+next_flow(const struct map *m, int64_t born, int64_t now)
+{
+	return now - born < m->k / 2 ? born + m->k : now;
+}
+
+/* when a request that is sent now has failed */
+static NOINLINE int64_t
+limit(const struct map *m, int64_t now)
+{
+	return now + (holds(m, now) ? ANSWER_LIMIT : HARD_LIMIT);
+}
+
+/* Opens a flow to the server's next address, which is known. */
+static void
+contact_open(struct map *m, struct contact *c, int64_t now)
+{
+	struct server *s = c->s;
+	int i, fd, shared = is_udp(m) && m->relay.fd >= 0;
+	struct use use;
+
+	find_uses(m, &use);
+	i = server_addr(s, &use, 1, now);
+	if (i < 0)
+		i = server_addr(s, &use, 0, now);
+	if (i < 0) {		/* another name has that address too */
+		contact_stop(m, c);
+		c->due = now + BACKOFF_MIN;
 		return;
 	}
-	p->index = link_of(m->cfg->source.sa.sa_family ? NULL :
-	    m->cfg->interface, &p->source, &p->flags);
-	if (!p->index) {	/* cannot be told now */
-		p->index = m->place.index;
-		p->flags = m->place.flags;
+	fd = shared ? m->relay.fd : port_socket(m, LOCAL_FLOW, now);
+	if (fd < 0) {
+		contact_stop(m, c);
+		c->due = m->serve_at;
+		return;
+	}
+	c->fresh = server_asked(c->http ? &m->http : &m->stun, s, i, now);
+	if (flow_start(&c->f, s->kind, fd, shared, &s->addrs.a[i],
+	    s->host->name, now, limit(m, now)) < 0) {
+		c->event = -1;
+		c->error = errno;
 	}
 }
 
-/* announcing */
-
-/* Ends the flow; a holder stays one, with the wish for another at due. */
+/* Starts the look-up of a name whose addresses are missing or old. */
 static void
-ask_end(struct ask *a)
+resolve(struct map *m, struct server *s, int family, int64_t age, int64_t now)
 {
-	flow_stop(&a->b, 0);
-	a->s = NULL;
-	a->seen.sa.sa_family = 0;
-	a->overtaken = 0;
-	if (a->role != R_HOLD)
-		a->role = R_FREE;
+	if (server_resolve(s, family, age, now + (holds(m, now) ?
+	    LOOKUP_LIMIT : HARD_LIMIT), now) == 0)
+		return;
+	if (!s->repeats++)
+		warn("%s: cannot look it up:", s->host->name);
+	s->retry = now + BACKOFF_HARD;
 }
 
-/* No longer needed: a late answer still counts, an open flow is left for the
- * server to close. */
 static void
-retire(struct ask *a)
+contact_resolved(struct map *m, struct contact *c, int64_t now)
 {
-	a->role = R_RETIRED;
-	if (!a->s || a->b.state == FLOW_CLOSED)
-		ask_end(a);
+	if (c->s->addrs.n) {
+		contact_open(m, c, now);
+	} else if (!c->s->lookup.busy) {	/* not found, which was said */
+		if (c->role == CHECKS && !c->late)
+			m->check = now;
+		contact_stop(m, c);
+		c->due = now;
+	}
 }
 
-/* where the relay's new sessions go */
+/* Opens a flow to s as soon as its address is known. */
 static void
-target_set(struct map *m)
+contact_start(struct map *m, struct contact *c, struct server *s, int64_t now)
 {
-	struct addrs to = m->target->addrs;
-	int i, port = m->cfg->target_port;
-
-	if (!port && m->said.public.sa.sa_family)
-		port = addr_port(&m->said.public);
-	if (!port)
-		to.n = 0;
-	for (i = 0; i < to.n; i++)
-		addr_set_port(&to.a[i], port);
-	relay_target(&m->relay, &to);
+	c->s = s;
+	c->due = now + m->k;
+	resolve(m, s, m->cfg->family, LOOKUP_AGE, now);
+	contact_resolved(m, c, now);
 }
 
-/* A holder that still has an old mapping holds nothing: it is replaced. */
-static void
-renew(struct map *m, int64_t now)
+/* how many flows are to hold the mapping; TCP: two, one of them to an HTTP
+ * server that answers */
+static int
+wanted(const struct map *m, int http)
 {
-	struct ask *a;
-	struct keeper *kp;
+	const struct server *s;
+	int live = 0;
 
-	for (a = m->ask; a < m->ask + ASKS; a++)
-		if (a->role == R_HOLD && a->b.state == FLOW_OPEN &&
-		    !addr_same(&a->seen, &m->said.public))
-			retire(a);
-	for (kp = m->keep; kp < m->keep + KEEPERS; kp++)
-		if (kp->answered) {
-			kp->ending = 1;
-			kp->due = m->keep_due = now;
+	if (http)
+		return m->http.n > 0;
+	if (!m->known)
+		return m->stun.n < FIRST_ASKED ? m->stun.n : FIRST_ASKED;
+	for (s = m->http.s; s < m->http.s + m->http.n; s++)
+		live |= s->live;
+	return is_udp(m) || live ? 1 : 2;
+}
+
+/* the worst holder: one without a flow, one that is late, one with an old
+ * mapping, the oldest; answered: of those whose flow has answered */
+static struct contact *
+worst(struct map *m, int http, int answered)
+{
+	struct contact *c, *bad = NULL;
+	int rank, most = -1;
+
+	for (c = m->contact; c < m->contact + CONTACTS; c++) {
+		if (c->role != HOLDS || c->http != http ||
+		    (answered && !(c->seen && is_open(c))))
+			continue;
+		rank = !c->s ? 3 : c->late ? 2 : c->seen && !http &&
+		    m->known && !addr_same(&c->f.mapped, &m->announced.public);
+		if (rank > most || (rank == most && c->f.born < bad->f.born)) {
+			most = rank;
+			bad = c;
 		}
+	}
+	return bad;
 }
 
-/* TCP: when a new flow is to check next; in UDP the holder's are new */
+/* As many holders as are wanted.  A flow to an HTTP server that is about to
+ * close gets its successor before that. */
+static void
+balance(struct map *m, int http, int64_t now)
+{
+	struct contact *c;
+	int64_t due = now, next;
+	int n = -wanted(m, http);
+
+	for (c = m->contact; c < m->contact + CONTACTS; c++) {
+		if (c->http != http || c->role == FREE)
+			continue;
+		n += c->role == HOLDS;
+		next = http && c->role == LEAVING ?
+		    next_flow(m, c->f.born, now) : now;
+		if (next > due)
+			due = next;
+	}
+	for (; n > 0 && (c = worst(m, http, 0)); n--)
+		contact_leave(m, c, now);
+	for (; n < 0 && (c = contact_new(m)); n++) {
+		c->role = HOLDS;
+		c->http = http;
+		c->due = due;
+	}
+}
+
+/* A server's reset makes the NAT forget us within seconds: when nothing else
+ * is open, another server is asked soon. */
+static void
+replace_reset(struct map *m, int64_t now)
+{
+	struct contact *c;
+
+	m->was_reset = 0;
+	if (open_flows(m) || m->stun.n + m->http.n < 2)
+		return;
+	for (c = m->contact; c < m->contact + CONTACTS; c++)
+		if (c->role == HOLDS && !c->http && !c->s &&
+		    c->due > now + BACKOFF_MIN)
+			c->due = now + BACKOFF_MIN;
+}
+
+/* checks */
+
+/* Frees a server for a new flow: closes a flow that is leaving, else the worst
+ * one.  The last open flow is closed only where it is late, and nobody else
+ * is being asked. */
+static int
+make_room(struct map *m)
+{
+	struct contact *c;
+	int alone = 1;
+
+	for (c = m->contact; c < m->contact + CONTACTS; c++) {
+		if (c->role == LEAVING && !c->http)
+			break;
+		if (c->s && !c->http && !c->late && !c->seen)
+			alone = 0;
+	}
+	if (c == m->contact + CONTACTS) {
+		c = worst(m, 0, 1);
+		if (is_udp(m) || !c || open_flows(m) - !c->late +
+		    (c->late && alone) < 1)
+			return 0;
+	}
+	contact_stop(m, c);
+	c->role = FREE;
+	return 1;
+}
+
+/* Asks a server by a new flow; 0 when none can be asked. */
+static int
+check_start(struct map *m, int how, int64_t now)
+{
+	struct server *s = choose(m, 0, how, now, NULL);
+	struct contact *c;
+
+	if (!s && (how & FRESH) && make_room(m))
+		s = choose(m, 0, how, now, NULL);
+	c = s ? contact_new(m) : NULL;
+	if (!c)
+		return 0;
+	if (!s->live && s->repeats && !m->beside)
+		m->beside = DEAD;
+	c->role = CHECKS;
+	contact_start(m, c, s, now);
+	return 1;
+}
+
+/* TCP: when a new flow is to check next; in UDP every request is a new one */
 static NOINLINE int64_t
 next_check(const struct map *m, int64_t now)
 {
@@ -1246,667 +1265,832 @@ next_check(const struct map *m, int64_t now)
 }
 
 static void
-announce(struct map *m, const struct mapping *map, int64_t now)
+checks_step(struct map *m, int64_t now)
 {
-	int first = !m->said.public.sa.sa_family;
-	int moved = !addr_same(&m->said.public, &map->public);
-	char pub[ADDR_TEXT], loc[ADDR_TEXT], name[300];
+	int started;
 
-	note("%s: %s is %s from outside", server_name(map->by, name),
-	    addr_text(&map->local, loc), addr_text(&map->public, pub));
-	check_fake(m, &map->local, "this machine");
-	m->said = *map;
-	m->confirmed = now;
-	m->doubt.peer.sa.sa_family = 0;
-	hook_news(&m->hook, map, now);
-	if (m->relay.fd >= 0 && !m->cfg->target_port)
+	if (now >= m->check) {
+		m->check = next_check(m, now);
+		started = m->cfg->once || check_start(m, FRESH, now);
+		if (started || ++m->again > 3)
+			m->again = 0;
+		else if (m->check != NEVER)	/* soon it may be possible */
+			m->check = now + BACKOFF_MIN;
+	}
+	if (!m->beside)
+		return;
+	if (choose(m, 0, LIVE | FRESH, now, NULL))
+		check_start(m, LIVE | FRESH, now);
+	else if (m->beside == LATE && !check_start(m, FRESH, now) && is_udp(m))
+		check_start(m, 0, now);
+	m->beside = 0;
+}
+
+/* the verdict */
+
+struct voice {			/* what one name said */
+	const union addr *said;	/* NULL: not heard, or the same server as an
+				   earlier name */
+	int fresh;		/* the NAT could not remember the flow */
+	int awaited;		/* not heard, and an answer may come */
+};
+
+enum ruling {
+	NOTHING,		/* nobody says anything else */
+	WAIT,			/* until more is heard, or for so many ms */
+	ANNOUNCE,		/* the address */
+	OUTVOTED,		/* those who say something else are wrong */
+	ONE_EACH,		/* one for each: what was announced stays */
+	RESTING,		/* only the NAT's memory speaks for it */
+	SEVERAL,		/* several others: it stays */
+	DIFFER			/* three or more, and no two agree */
+};
+
+struct verdict {
+	enum ruling ruling;
+	const union addr *addr;
+	int64_t ms;
+};
+
+/* how many voices there are for a; fresh: only those */
+static int
+votes(const struct voice *v, int n, const union addr *a, int fresh)
+{
+	int i, sum = 0;
+
+	for (i = 0; i < n; i++)
+		sum += v[i].said && v[i].fresh >= fresh &&
+		    addr_same(v[i].said, a);
+	return sum;
+}
+
+struct tally {
+	const union addr *best;	/* said most often, not counting the one that
+				   was announced; NULL: nothing else was said */
+	int votes;		/* for it */
+	int tied;		/* another address has as many */
+	int heard, awaited;	/* names */
+	int addrs;		/* different ones that fresh flows told, and the
+				   announced one where nobody says it now */
+};
+
+static struct tally
+count_voices(const struct voice *v, int n, const union addr *announced)
+{
+	struct tally t = { NULL, 0, 0, 0, 0, 0 };
+	int i, k;
+
+	if (announced)
+		t.addrs = votes(v, n, announced, 1) > 0 ||
+		    votes(v, n, announced, 0) == 0;
+
+	for (i = 0; i < n; i++) {
+		t.awaited += v[i].awaited;
+		t.heard += v[i].said != NULL;
+		if (!v[i].said || (announced &&
+		    addr_same(v[i].said, announced)) ||
+		    votes(v, i, v[i].said, 0))
+			continue;
+		t.addrs += votes(v, n, v[i].said, 1) > 0;
+		k = votes(v, n, v[i].said, 0);
+		t.tied = k == t.votes || (t.tied && k < t.votes);
+		if (k > t.votes) {
+			t.votes = k;
+			t.best = v[i].said;
+		}
+	}
+	return t;
+}
+
+/*
+ * Before the first announcement; age: ms since the first answer came.
+ *
+ *   an address has two voices, more than any other     announce it
+ *   one server is configured                           announce it
+ *   one was heard, and no other is awaited or there    after 1 s announce it
+ *     are only two
+ *   several were heard, and no other is awaited        announce the first
+ *   else                                               the same after 4 s
+ */
+static struct verdict
+verdict_first(const struct voice *v, int n, int64_t age)
+{
+	struct tally t = count_voices(v, n, NULL);
+	struct verdict r = { ANNOUNCE, t.best, 0 };
+
+	if (!t.heard) {
+		r.ruling = NOTHING;
+		return r;
+	}
+	if (n == 1 || (t.votes > 1 && !t.tied))
+		return r;
+	if (t.heard == 1)
+		r.ms = (!t.awaited || n == 2 ? ALONE : FIRST_LIMIT) - age;
+	else if (t.awaited)
+		r.ms = FIRST_LIMIT - age;
+	if (r.ms > 0)
+		r.ruling = WAIT;
+	else if (t.heard > 1)
+		r.ruling = t.addrs > 2 && t.votes == 1 ? DIFFER : SEVERAL;
+	return r;
+}
+
+/*
+ * In a doubt; age: ms since somebody was asked again.  The first that holds:
+ *
+ *   another address has two voices or more, more than  announce it
+ *     any other, and more than the old one has fresh
+ *   the old one has two fresh voices or more, and as   the others are
+ *     many as the best other                           outvoted
+ *   an answer may come, and age is below 10 s          wait
+ *   three or more addresses, and no two agree          they differ
+ *   the old one has one fresh voice                    one each: it stays
+ *   the old one has others only                        let one of them rest
+ *   one other address was said                         announce it
+ *   several were said                                  the old one stays
+ */
+static struct verdict
+verdict(const struct voice *v, int n, const union addr *announced, int64_t age)
+{
+	struct tally t = count_voices(v, n, announced);
+	struct verdict r = { ANNOUNCE, t.best, DOUBT_LIMIT - age };
+	int all = votes(v, n, announced, 0), old = votes(v, n, announced, 1);
+
+	if (!t.best)		/* the one that began it says so no more */
+		r.ruling = NOTHING;
+	else if (t.votes > 1 && !t.tied && t.votes > old)
+		r.ruling = ANNOUNCE;
+	else if (old > 1 && old >= t.votes)
+		r.ruling = OUTVOTED;
+	else if (t.awaited && r.ms > 0)
+		r.ruling = WAIT;
+	else if (t.addrs > 2 && t.votes == 1 && all < 2)
+		r.ruling = DIFFER;
+	else if (old)
+		r.ruling = ONE_EACH;
+	else if (all)
+		r.ruling = RESTING;
+	else if (t.tied)
+		r.ruling = SEVERAL;
+	return r;
+}
+
+/* judging what servers said */
+
+/* Collects what counts: answers to requests sent since the doubt began. */
+static NOINLINE void
+voices(struct map *m, struct voice v[MAX_SERVERS], int64_t now)
+{
+	const struct server *s, *list = m->stun.s;
+	const struct contact *c;
+	int i, k;
+
+	for (i = 0; i < m->stun.n; i++) {
+		s = &list[i];
+		c = contact_with(m, s);
+		v[i].said = s->said_at >= m->doubt.began ? &s->said : NULL;
+		v[i].fresh = s->fresh;
+		v[i].awaited = !v[i].said && ((c && !c->late && !c->seen) ||
+		    (m->known && s->live && now >= s->rest));
+		for (k = 0; k < i && v[i].said; k++)
+			if (v[k].said && addr_same(&list[k].by, &s->by))
+				v[i].said = NULL;	/* one server, two names */
+	}
+}
+
+/* the server that said a, rather the one that began the doubt */
+static const struct server *
+teller(const struct map *m, const union addr *a)
+{
+	const struct server *s, *by = m->doubt.by;
+
+	if (by && addr_same(&by->said, a))
+		return by;
+	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++)
+		if (s->said_at >= m->doubt.began && addr_same(&s->said, a))
+			return s;
+	return m->stun.s;
+}
+
+/* Flows with an old mapping are replaced: they do not hold the new one. */
+static void
+renew(struct map *m, int64_t now)
+{
+	struct contact *c;
+
+	for (c = m->contact; c < m->contact + CONTACTS; c++)
+		if (c->role == HOLDS && c->seen && is_open(c) && (c->http ||
+		    !addr_same(&c->f.mapped, &m->announced.public)))
+			contact_leave(m, c, now);
+}
+
+/* how many servers said what was announced */
+static int
+agreeing(const struct map *m)
+{
+	const struct server *s, *o;
+	int n = 0;
+
+	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++) {
+		for (o = m->stun.s; o < s && !addr_same(&o->by, &s->by); o++)
+			;
+		n += o == s && addr_same(&s->said, &m->announced.public);
+	}
+	return n;
+}
+
+/* The target's port; with -p 0 the public one, where two servers told it, or
+ * the only one there is.  Below 1024 it must be that of -b: nobody outside
+ * shall choose the service that they reach.  0: it waits. */
+static int
+target_port(struct map *m)
+{
+	const struct config *c = m->cfg;
+	int n = agreeing(m), port = addr_port(&m->announced.public);
+
+	if (c->target_port || !m->announced.public.sa.sa_family)
+		return c->target_port;
+	if (port < 1024 ? n > 1 && port == c->port_lo && port == c->port_hi :
+	    n > 1 || m->stun.n == 1) {
+		m->waits = 0;
+		return port;
+	}
+	if (!m->waits++)
+		warn("-p 0: waiting: public port %d %s", port, port < 1024 ?
+		    "is below 1024, and not told by two servers and -b" :
+		    "was told by one server only");
+	return 0;
+}
+
+/* where the relay's new sessions go */
+static void
+target_set(struct map *m)
+{
+	struct addrs to = m->target.addrs;
+	int i, port = target_port(m);
+
+	if (!port)
+		to.n = 0;
+	for (i = 0; i < to.n; i++)
+		addr_set_port(&to.a[i], port);
+	relay_target(&m->relay, &to);
+}
+
+static void
+announce(struct map *m, const struct server *s, int64_t now)
+{
+	int first = !m->announced.public.sa.sa_family;
+	int moved = !addr_same(&m->announced.public, &s->said);
+	char pub[ADDR_TEXT], loc[ADDR_TEXT], name[SERVER_TEXT];
+
+	addr_text(&s->said, pub);
+	addr_text(&s->local, loc);
+	server_name(s, name);
+	if (m->cfg->script && (first || moved))
+		warn("%s is %s from outside (%s)", loc, pub, name);
+	else
+		note("%s is %s from outside (%s)", loc, pub, name);
+	check_fake(m, &s->local, "this machine");
+	m->announced.public = s->said;
+	m->announced.local = s->local;
+	m->announced.by = s;
+	m->announced_at = now;
+	if (!m->known)
+		m->check = next_check(m, now);
+	m->known = 1;
+	hook_news(&m->hook, &m->announced, now);
+	if (m->relay.fd >= 0)
 		target_set(m);
 	if (first) {
-		place_find(m, &m->place);
-		m->check = pick_stun(m, now, NULL) ? now : next_check(m, now);
+		route_find(&m->local, &s->by, &m->route);
 		m->listen_check = now + LISTEN_CHECK;
 	} else if (moved && !m->depends)
 		renew(m, now);
 }
 
-/* asking STUN servers */
-
-static void ask_failed(struct map *, struct ask *, int, int64_t);
-
-/* how many flows are up and have answered */
-static int
-open_flows(const struct map *m)
+/* All are asked: because of s, whose answer since began counts. */
+static NOINLINE void
+doubt(struct map *m, const struct server *s, int64_t began, int64_t now)
 {
-	int i, n = 0;
-
-	for (i = 0; i < KEEPERS; i++)
-		n += m->keep[i].answered;
-	for (i = 0; i < ASKS; i++)
-		n += m->ask[i].b.state != FLOW_CLOSED && !m->ask[i].overtaken &&
-		    m->ask[i].seen.sa.sa_family;
-	return n;
+	m->doubt.began = began;
+	m->doubt.round = now;
+	m->doubt.again = now + DOUBT_AGAIN;
+	m->doubt.by = s;
+	m->doubt.resting = NULL;
 }
 
-/* when a flow that was born then is followed by another: one that lived long
- * is at once, or the server that closes early would be asked all the time */
-static NOINLINE int64_t
-next_flow(const struct map *m, int64_t born, int64_t now)
-{
-	return now - born < m->k / 2 ? born + m->k : now;
-}
-
-/* when an attempt that starts now has failed */
-static NOINLINE int64_t
-limit(const struct map *m, int64_t now)
-{
-	return now + (holds(m, now) ? ANSWER_LIMIT : HARD_LIMIT);
-}
-
-/* Opens the flow to the server's next address, which is known. */
-static void
-ask_open(struct map *m, struct ask *a, int64_t now)
-{
-	const union addr *peer = server_addr(m, a->s);
-	int fd, shared = is_udp(m) && m->relay.fd >= 0;
-
-	if (!peer)
-		peer = &a->s->addrs.a[a->s->turn % a->s->addrs.n];
-	fd = shared ? m->relay.fd : port_socket(m, LOCAL_FLOW, now);
-	if (fd < 0) {
-		ask_end(a);
-		a->due = m->serve_at;
-		return;
-	}
-	a->s->started = now;
-	if (flow_start(&a->b, is_udp(m) ? FLOW_UDP : FLOW_TCP, fd, shared,
-	    peer, NULL, now, limit(m, now)) < 0)
-		ask_failed(m, a, errno, now);
-}
-
-/* Starts the look-up of a server whose addresses are missing or old. */
-static void
-server_look(struct map *m, struct server *s, int family, int64_t age,
-    int64_t now)
-{
-	if (s->lookup.busy || (s->addrs.n && now < s->looked + age))
-		return;
-	if (!s->addrs.n)
-		s->started = now;
-	if (lookup_start(&s->lookup, s->host->name, s->host->port, family,
-	    now + (holds(m, now) ? LOOKUP_LIMIT : HARD_LIMIT)) < 0) {
-		if (!s->repeats++)
-			warn("%s: cannot look it up:", s->host->name);
-		s->retry = now + BACKOFF_HARD;
-	}
-}
-
-/* A check that comes to nothing is made by another flow. */
-static void
-check_again(struct map *m, const struct ask *a, int64_t now)
-{
-	if (a->role == R_PROBE && !a->overtaken)
-		m->check = now;
-}
-
-static void
-ask_go_on(struct map *m, struct ask *a, int64_t now)
-{
-	if (a->s->addrs.n)
-		ask_open(m, a, now);
-	else if (!a->s->lookup.busy) {	/* not found, which was said */
-		check_again(m, a, now);
-		ask_end(a);
-		a->due = now;
-	}
-}
-
-/* Gives a the server s and a flow to it, as soon as its address is known. */
-static void
-ask_start(struct map *m, struct ask *a, struct server *s, int64_t now)
-{
-	m->stun_turn = (int)(s - m->stun) + 1;
-	a->s = s;
-	a->due = now + m->k;
-	server_look(m, s, m->cfg->family, LOOKUP_AGE, now);
-	ask_go_on(m, a, now);
-}
-
-/* A flow ended by error.  After a reset the NAT forgets us within seconds:
- * when nothing else is open, another server is asked soon. */
-static void
-flow_lost(struct map *m, int error, int64_t now)
-{
-	struct ask *a;
-
-	if (error != ECONNRESET || open_flows(m) || m->target - m->stun < 2)
-		return;
-	for (a = m->ask; a < m->ask + ASKS; a++)
-		if (a->role == R_HOLD && !a->s && a->due > now + BACKOFF_MIN)
-			a->due = now + BACKOFF_MIN;
-}
-
-static void
-ask_failed(struct map *m, struct ask *a, int error, int64_t now)
-{
-	struct server *s = a->s;
-	int lived = a->seen.sa.sa_family != 0;
-
-	if (lived && error != ETIMEDOUT)
-		note("%s: closed the connection", s->host->name);
-	else if (lived || !a->overtaken)	/* else it was said */
-		server_failed(m, s, &a->b.peer, error, a->b.code, now);
-	if (lived && error == ECONNRESET)
-		s->reset_at = now;
-	check_again(m, a, now);
-	ask_end(a);
-	a->due = lived ? next_flow(m, a->b.born, now) : now;
-	flow_lost(m, error, now);
-}
-
-/* how many flows to STUN servers are to hold the mapping */
-static int
-wanted(const struct map *m)
-{
-	if (m->cfg->once)
-		return 3;
-	return is_udp(m) || (m->cfg->nhttp && !m->http_down) ? 1 : 2;
-}
-
-/* the holder that is worst, to be replaced: one without a flow, an overtaken
- * one, the oldest; answered: of those whose flow has answered */
-static struct ask *
-worst(struct map *m, int answered)
-{
-	struct ask *a, *bad = NULL;
-
-	for (a = m->ask; a < m->ask + ASKS; a++) {
-		if (a->role != R_HOLD ||
-		    (answered && !a->seen.sa.sa_family))
-			continue;
-		if (!a->s)
-			return a;
-		if (!bad || a->overtaken > bad->overtaken ||
-		    (a->overtaken == bad->overtaken &&
-		    a->b.born < bad->b.born))
-			bad = a;
-	}
-	return bad;
-}
-
-static NOINLINE int
-holders(const struct map *m)
-{
-	int i, n = 0;
-
-	for (i = 0; i < ASKS; i++)
-		n += m->ask[i].role == R_HOLD;
-	return n;
-}
-
-/* a free place, at worst that of a flow which is not needed */
-static struct ask *
-place_for(struct map *m)
-{
-	struct ask *a, *best = NULL;
-
-	for (a = m->ask; a < m->ask + ASKS; a++)
-		if (a->role == R_FREE)
-			return a;
-	for (a = m->ask; a < m->ask + ASKS; a++)
-		if (a->role == R_RETIRED || (a->role == R_PROBE &&
-		    a->overtaken && !best))
-			best = a;
-	if (best)
-		ask_end(best);
-	return best;
-}
-
-/* Frees a server for a new flow: ends what is retired, else the worst holder
- * where another flow is open.  Where it is overtaken and none is open it holds
- * nothing, and goes too, but one at a time. */
-static int
-make_room(struct map *m)
-{
-	struct ask *a;
-	int alone = 1;		/* no new flow is under way */
-
-	for (a = m->ask; a < m->ask + ASKS; a++) {
-		if (a->role == R_RETIRED)
-			break;
-		if (a->s && !a->overtaken && !a->seen.sa.sa_family)
-			alone = 0;
-	}
-	if (a == m->ask + ASKS) {
-		a = worst(m, 1);
-		if (is_udp(m) || !a || open_flows(m) - !a->overtaken +
-		    (a->overtaken && alone) < 1)
-			return 0;
-	}
-	a->s->reset_at = 0;	/* by our own reset the NAT forgets it */
-	ask_end(a);
-	a->role = R_FREE;
-	return 1;
-}
-
-/* Asks by a new flow to another server or address than those that hold.
- * Returns 0 when there is none. */
-static int
-probe(struct map *m, int64_t now)
+/* Asks the names that were not asked since the doubt began, at once.  A TCP
+ * server that holds a flow is asked by a new flow while another one holds. */
+static NOINLINE void
+ask_all(struct map *m, int64_t now)
 {
 	struct server *s;
-	struct ask *a;
+	struct contact *c;
+	enum role role;
 
-	m->probing = 1;
-	s = pick_stun(m, now, NULL);
-	if (!s && make_room(m))
-		s = pick_stun(m, now, NULL);
-	a = s ? place_for(m) : NULL;
-	if (a) {
-		a->role = R_PROBE;
-		ask_start(m, a, s, now);
-	}
-	m->probing = 0;
-	return a && a->s;
-}
-
-/* judging what was answered */
-
-static NOINLINE void
-doubt(struct map *m, const struct mapping *map, const union addr *peer,
-    int64_t now)
-{
-	m->doubt.map = *map;
-	m->doubt.peer = *peer;
-	m->doubt.until = now + PAIR_LIMIT;
-}
-
-/* Another server speaks while a new mapping is in doubt.  Where servers once
- * agreed the NAT is a cone: one that still says the old may be remembered by
- * the NAT, and only two of them outvote the doubt. */
-static void
-compare(struct map *m, const struct mapping *map, const union addr *peer,
-    int64_t now)
-{
-	struct doubt *d = &m->doubt;
-
-	if (addr_same(peer, &d->peer) || addr_same(peer, &d->other))
-		return;
-	if (addr_same(&map->public, &d->map.public)) {
-		m->cone = 1;
-		d->peer.sa.sa_family = 0;
-		if (!addr_same(&map->public, &m->said.public))
-			announce(m, map, now);
-	} else if (++d->differ < 2) {
-		if (m->cone && addr_same(&map->public, &m->said.public))
-			d->other = *peer;
+	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++) {
+		c = contact_with(m, s);
+		if (s == m->doubt.by || s->asked >= m->doubt.began ||
+		    s->retry > now || now < s->rest ||
+		    (c && (!c->seen || open_flows(m) - !c->late < 1)))
+			continue;
+		role = c && c->role == HOLDS ? HOLDS : CHECKS;
+		if (c)
+			contact_stop(m, c);
 		else
-			doubt(m, map, peer, now);
-		probe(m, now);
-	} else {
-		d->peer.sa.sa_family = 0;
-		m->depends = !m->cone;
-		if (m->depends)
-			warn("the mapping depends on the destination: this "
-			    "NAT is not a cone, the port will not be "
-			    "reachable");
+			c = contact_new(m);
+		if (!c)
+			return;
+		c->role = role;
+		contact_start(m, c, s, now);
 	}
 }
 
-/* A flow's first answer, or one that differs from its last; it is news when
- * the server said something else before. */
-static void
-judge(struct map *m, struct ask *a, int news, int64_t now)
+/* when an answer of s can be fresh; a TCP flow that is open is reset for it,
+ * where another one holds the mapping */
+static int64_t
+fresh_from(struct map *m, struct server *s, int64_t now)
 {
-	struct mapping map;
+	struct contact *c = contact_with(m, s);
+
+	if (!is_udp(m) && c && c->seen) {
+		if (open_flows(m) < 2)
+			return now + RESET_MEMORY;
+		contact_stop(m, c);
+	}
+	return server_fresh_at(&m->stun, &s->by);
+}
+
+/* Lets the server rest that can be the first to forget our flow, of those that
+ * say what was announced by the NAT's memory; then it is asked again. */
+static void
+rest_one(struct map *m, int64_t now)
+{
+	struct server *s, *best = m->doubt.resting;
+	int64_t at, least = NEVER;
+
+	for (s = m->stun.s; !best && s < m->stun.s + m->stun.n; s++) {
+		if (s->said_at < m->doubt.began ||
+		    !addr_same(&s->said, &m->announced.public))
+			continue;
+		at = fresh_from(m, s, now);
+		if (at < least) {
+			least = at;
+			m->doubt.resting = s;
+		}
+	}
+	if (least != NEVER)
+		m->doubt.resting->rest = least > now ? least : now;
+	m->judge_at = m->doubt.resting->rest;
+}
+
+static void
+ask_rested(struct map *m, int64_t now)
+{
+	struct server *s = m->doubt.resting;
+	struct contact *c;
+
+	if (!s || now < s->rest)
+		return;
+	m->doubt.resting = NULL;
+	m->doubt.round = now;
+	s->said_at = 0;
+	c = contact_with(m, s) ? NULL : contact_new(m);
+	if (c) {
+		c->role = CHECKS;
+		contact_start(m, c, s, now);
+	}
+}
+
+/* Before the first announcement: two more names are asked where answers
+ * differ. */
+static int
+ask_more(struct map *m, const struct voice *v, int64_t now)
+{
+	const struct server *s;
+	int i, heard = 0;
+
+	for (i = 0; i < m->stun.n; i++)
+		heard += v[i].said != NULL;
+	if (m->known || m->doubt.again || heard < 2)
+		return 0;
+	m->doubt.again = now;
+	for (i = 0; i < 2; i++) {
+		s = choose(m, 0, 0, now, NULL);
+		if (!s || s->asked >= m->doubt.began || !check_start(m, 0, now))
+			break;
+	}
+	return i > 0;
+}
+
+/* Logs once of each server that it says something else than the others.
+ * outvoted: it is left alone for a while. */
+static void
+say_differ(struct map *m, int outvoted, int64_t now)
+{
+	char name[SERVER_TEXT], other[SERVER_TEXT], a[ADDR_TEXT], b[ADDR_TEXT];
+	const union addr *old = &m->announced.public;
+	struct server *s;
+	struct contact *c;
+
+	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++) {
+		if (s->said_at < m->doubt.began || addr_same(&s->said, old))
+			continue;
+		if (!s->warned++)
+			warn("%s says %s, but %s says %s: %s",
+			    server_name(s, name), addr_text(&s->said, a),
+			    server_name(teller(m, old), other),
+			    addr_text(old, b), outvoted ?
+			    "outvoted, not asked for 10 minutes" :
+			    "one is wrong, or the mapping depends on the "
+			    "destination; the second stays announced");
+		c = outvoted ? contact_with(m, s) : NULL;
+		if (outvoted)
+			s->rest = now + OUTVOTED_REST;
+		if (c && c->role != LEAVING)
+			contact_leave(m, c, now);
+	}
+}
+
+/* No two servers agree: once may be a move, twice in a row is the NAT. */
+static void
+differ(struct map *m, const union addr *said, int first, int64_t now)
+{
+	if (!first && ++m->differ < 2) {
+		doubt(m, teller(m, said), now, now);
+		m->judge_at = now;
+		return;
+	}
+	m->doubt.began = 0;
+	m->depends = 1;
+	warn("the mapping depends on the destination: this NAT is not a "
+	    "cone, the port will not be reachable");
+}
+
+/* Does what the verdict says. */
+static void
+rule(struct map *m, const struct verdict *r, int64_t now)
+{
+	int first = !m->known;
+
+	if (first && r->ruling == NOTHING)
+		return;
+	if (r->ruling == ANNOUNCE)
+		announce(m, teller(m, r->addr), now);
+	else if (first)
+		announce(m, m->doubt.by, now);
+	if (r->ruling == DIFFER) {
+		differ(m, r->addr, first, now);
+		return;
+	}
+	if (r->ruling == RESTING) {
+		rest_one(m, now);
+		return;
+	}
+	if (r->ruling != NOTHING && (r->ruling != ANNOUNCE || m->cfg->once))
+		say_differ(m, r->ruling == OUTVOTED, now);
+	m->differ = 0;
+	m->doubt.began = 0;
+}
+
+static void
+judge(struct map *m, int64_t now)
+{
+	struct voice v[MAX_SERVERS];
+	struct verdict r;
+
+	m->judge_at = NEVER;
+	if (m->follow)
+		announce(m, m->follow, now);
+	m->follow = NULL;
+	if (m->known && !m->doubt.began)
+		return;
+	if (m->known) {
+		ask_rested(m, now);
+		ask_all(m, now);
+	}
+	voices(m, v, now);
+	r = m->known ? verdict(v, m->stun.n, &m->announced.public,
+	    now - m->doubt.round) :
+	    verdict_first(v, m->stun.n, now - m->first_at);
+	if (r.ruling != NOTHING && r.ruling != ANNOUNCE &&
+	    ask_more(m, v, now))
+		m->judge_at = m->first_at + FIRST_LIMIT;
+	else if (r.ruling == WAIT)
+		m->judge_at = now + r.ms;
+	else if (r.ruling == ANNOUNCE && m->known &&
+	    now < m->announced_at + FLAP_GAP)
+		m->judge_at = m->announced_at + FLAP_GAP;
+	else
+		rule(m, &r, now);
+}
+
+/* 1 when a server said that address since the doubt began */
+static int
+is_told(const struct map *m, const union addr *a)
+{
+	const struct server *s;
+
+	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++)
+		if (s->said_at >= m->doubt.began && addr_same(&s->said, a))
+			return 1;
+	return 0;
+}
+
+/* What an answer means, when s has said the address of a just now.  news: its
+ * flow is new to the NAT, or it said something else before. */
+static void
+weigh(struct map *m, struct server *s, int told, int news, int64_t now)
+{
 	struct doubt *d = &m->doubt;
+	int other = !addr_same(&s->said, &m->announced.public);
 
-	map.public = a->b.mapped;
-	map.local = a->b.local;
-	map.by = a->s;
-	if (addr_any(&map.local))	/* IP_PKTINFO did not tell it */
-		local_source(&m->local, &a->b.peer, &map.local);
-	if (m->depends && a->s != m->first && !m->first->fails)
-		return;
-	if (!m->said.public.sa.sa_family || m->depends)
-		m->first = a->s;	/* or another, while that one fails */
-	if (!m->said.public.sa.sa_family) {
-		announce(m, &map, now);
-	} else if (d->peer.sa.sa_family) {
-		compare(m, &map, &a->b.peer, now);
-	} else if (addr_same(&map.public, &m->said.public)) {
-		m->confirmed = now;
-		m->cone |= map.by != m->said.by;
-		if (!addr_same(&map.local, &m->said.local))
-			announce(m, &map, now);
-	} else if (news || !m->cone || now >= m->confirmed + STALE) {
-		memset(d, 0, sizeof *d);
-		doubt(m, &map, &a->b.peer, now);
-		if (m->depends || !probe(m, now))
-			announce(m, &map, now);
+	if (!m->known) {
+		if (!m->first_at) {
+			m->first_at = now;
+			d->by = s;
+		}
+	} else if (m->depends) {
+		/* the server that was announced is followed, or another one
+		 * while that one does not answer */
+		if (other && (s == m->announced.by || !m->announced.by->live))
+			m->follow = s;
+	} else if (!other) {
+		s->warned = 0;
+		if (!addr_same(&s->local, &m->announced.local))
+			m->follow = s;
+		else if (m->relay.fd >= 0 && m->waits)
+			target_set(m);
+	} else if (!d->began ? news : !told && now >= d->again) {
+		doubt(m, s, s->said_at, now);
 	}
 }
 
+/* Notes what a server said, and since when the NAT may know that flow. */
 static void
-ask_answered(struct map *m, struct ask *a, int64_t now)
+heard(struct map *m, struct contact *c, int64_t now)
 {
-	int fresh = !a->seen.sa.sa_family ||
-	    !addr_same(&a->seen, &a->b.mapped);
-	int news = !addr_same(&a->s->mapped, &a->b.mapped);
-	struct ask *old;
+	struct server *s = c->s;
+	int64_t at = is_udp(m) ? c->f.asked : c->f.born;
+	int same = addr_same(&s->said, &c->f.mapped);
+	int told = is_told(m, &c->f.mapped);
+	struct route r;
 
-	server_good(m, a->s, now);
-	a->seen = a->s->mapped = a->b.mapped;
-	a->overtaken = 0;
-	if (a->role == R_PROBE) {
-		old = worst(m, 0);
-		a->role = R_HOLD;
-		a->due = a->b.asked + m->k;
-		if (old && holders(m) > wanted(m))
-			retire(old);
+	if (at < s->said_at)	/* a newer flow was answered before */
+		return;
+	s->fresh = c->fresh ||
+	    (same && s->fresh && s->said_at >= m->doubt.began);
+	s->said = c->f.mapped;
+	s->said_at = at;
+	s->by = c->f.peer;
+	s->local = c->f.local;
+	if (addr_any(&s->local)) {	/* IP_PKTINFO did not tell it */
+		route_find(&m->local, &s->by, &r);
+		s->local = r.source;
+		addr_set_port(&s->local, m->local.port);
 	}
-	if (is_udp(m))
-		a->s->turn++;
-	if (fresh)		/* it may give the place to a probe */
-		judge(m, a, news, now);
-	if (is_udp(m) && a->b.state == FLOW_OPEN)
-		ask_end(a);	/* the port's socket is open for a moment */
+	weigh(m, s, told, !same || (c->fresh && !c->seen), now);
 }
 
-/* A request waits long: others are asked, the late answer still counts. */
-static void
-overtake(struct map *m, struct ask *a, int64_t now)
+/* RFC 6890: an address that a NAT in front of us can have */
+static int
+is_plausible(const union addr *a, const union addr *local)
 {
-	if (a->overtaken || now < a->b.asked +
-	    (is_udp(m) ? OVERTAKE_UDP : OVERTAKE_TCP))
-		return;
-	a->overtaken = 1;
-	if (a->role == R_RETIRED)
-		return;
-	if (!a->seen.sa.sa_family)
-		server_failed(m, a->s, &a->b.peer, ETIMEDOUT, 0, now);
-	probe(m, now);
+	const unsigned char *b = (const void *)&a->in.sin_addr;
+	const struct in6_addr *v6 = &a->in6.sin6_addr;
+
+	if (a->sa.sa_family != local->sa.sa_family || !addr_port(a))
+		return 0;
+	if (a->sa.sa_family == AF_INET)
+		return b[0] && b[0] < 224 && (b[0] != 127 ||
+		    *(const unsigned char *)&local->in.sin_addr == 127);
+	return !IN6_IS_ADDR_UNSPECIFIED(v6) && !IN6_IS_ADDR_MULTICAST(v6) &&
+	    !IN6_IS_ADDR_V4MAPPED(v6) && !IN6_IS_ADDR_LINKLOCAL(v6) &&
+	    (!IN6_IS_ADDR_LOOPBACK(v6) ||
+	    IN6_IS_ADDR_LOOPBACK(&local->in6.sin6_addr));
 }
 
-/* UDP between two checks: a packet that wants no answer. */
+/* stepping contacts */
+
+/* The connection will be closed by the server: another one may be up before
+ * that. */
+static void
+http_answered(struct map *m, struct contact *c)
+{
+	const struct http_reader *h = &c->f.http;
+
+	if (h->close || !h->max ||
+	    (h->timeout >= 0 && h->timeout * (int64_t)1000 <= m->k))
+		c->role = LEAVING;
+}
+
+/* A flow ended, or a request failed. */
+static void
+contact_failed(struct map *m, struct contact *c, int error, int64_t now)
+{
+	struct server *s = c->s;
+	char why[80];
+	int lived = c->seen && error != ETIMEDOUT;
+
+	if (lived || (c->http && c->role == LEAVING))
+		note("%s: %s", s->host->name, server_error(s, error, 0, why));
+	else if (c->seen || !c->late || c->http)	/* else it was said */
+		failed(m, s, &c->f.peer, error, c->f.code, now);
+	if (c->seen && error == ECONNRESET) {
+		m->was_reset = 1;
+		if (!c->http)
+			server_remembered(&m->stun, &c->f.peer,
+			    now + RESET_MEMORY);
+	}
+	if (c->role == CHECKS && !c->late && !m->doubt.began)
+		m->check = now;
+	c->due = lived ? next_flow(m, c->f.born, now) : now;
+	contact_stop(m, c);
+}
+
+static void
+contact_answered(struct map *m, struct contact *c, int64_t now)
+{
+	if (!c->http && !is_plausible(&c->f.mapped, &c->f.peer)) {
+		contact_failed(m, c, EFALSE, now);
+		return;
+	}
+	note_answer(m, c->s, now);
+	c->late = c->event = 0;
+	c->due = c->f.asked + m->k;
+	if (c->http)
+		http_answered(m, c);
+	else
+		heard(m, c, now);
+	c->seen = now;
+	if (c->role == CHECKS)
+		c->role = HOLDS;
+	if (!c->http && (is_udp(m) || c->role == LEAVING))
+		contact_stop(m, c);	/* in UDP each request has its socket */
+}
+
+/* A request waits long: others are asked, but a late answer still counts. */
+static void
+overtake(struct map *m, struct contact *c, int64_t now)
+{
+	c->late = 1;
+	if (c->role == LEAVING)
+		return;
+	if (!c->seen && !c->http)
+		failed(m, c->s, &c->f.peer, ETIMEDOUT, 0, now);
+	m->beside = LATE;
+}
+
+static int64_t
+late_at(const struct map *m, const struct contact *c)
+{
+	return c->f.asked + (is_udp(m) ? LATE_UDP : LATE_TCP);
+}
+
+/* UDP between two requests: a packet that wants no answer. */
 static NOINLINE void
-ask_indicate(struct map *m, struct ask *a, int64_t now)
+indicate(struct map *m, struct contact *c, int64_t now)
 {
-	int fd, shared = m->relay.fd >= 0;
+	int fd = m->relay.fd >= 0 ? m->relay.fd :
+	    port_socket(m, LOCAL_FLOW, now);
 
-	a->due = now + m->k;
-	fd = shared ? m->relay.fd : port_socket(m, LOCAL_FLOW, now);
+	c->due = now + m->k;
 	if (fd < 0)
 		return;
-	stun_indicate(fd, &a->b.peer);
-	if (!shared)
+	stun_indicate(fd, &c->f.peer);
+	if (m->relay.fd < 0)
 		close(fd);
 }
 
-/* What a holder does when its time has come. */
+/* UDP: with few names one of them is asked every k, so that the others rest
+ * long enough for a fresh answer; with many all take turns. */
+static int
+is_held_by_one(const struct map *m)
+{
+	return is_udp(m) && m->known && m->stun.n > 1 &&
+	    (m->stun.n - 1) * m->k * m->cfg->cycle <= UDP_ONCE;
+}
+
+/* Asks the next server, for a holder without a flow. */
 static void
-ask_due(struct map *m, struct ask *a, int64_t now)
+hold(struct map *m, struct contact *c, int64_t now)
 {
 	struct server *s;
+	int how = 0;
 
-	if (a->b.state == FLOW_OPEN) {
-		a->due = now + m->k;
-		a->overtaken = 0;
-		if (flow_ask(&a->b, 0, now, now + ANSWER_LIMIT) < 0)
-			ask_failed(m, a, errno, now);
-	} else if (!a->s && is_udp(m) && holds(m, now) &&
-	    ++m->cycle < m->cfg->cycle) {
-		ask_indicate(m, a, now);
-	} else if (!a->s) {
-		m->cycle = 0;
-		s = pick_stun(m, now, &a->due);
-		if (s)
-			ask_start(m, a, s, now);
-	}
-}
-
-static void
-ask_step(struct map *m, struct ask *a, int64_t now)
-{
-	int r = flow_step(&a->b, m->w, now);
-
-	if (r > 0)
-		ask_answered(m, a, now);
-	else if (r < 0)
-		ask_failed(m, a, errno, now);
-	else if (a->s && a->b.state == FLOW_CLOSED)
-		ask_go_on(m, a, now);
-	if (a->s && (a->b.state == FLOW_CONNECTING ||
-	    a->b.state == FLOW_ASKING))
-		overtake(m, a, now);
-	if (a->role == R_HOLD && now >= a->due && now >= m->serve_at)
-		ask_due(m, a, now);
-}
-
-/* As many holders as are wanted. */
-static void
-asks_balance(struct map *m, int64_t now)
-{
-	struct ask *a;
-	int n = holders(m) - wanted(m);
-
-	for (; n > 0 && (a = worst(m, 0)); n--)
-		retire(a);
-	for (; n < 0 && (a = place_for(m)); n++) {
-		a->role = R_HOLD;
-		a->due = now;
-	}
-}
-
-static void
-asks_want(struct map *m)
-{
-	struct ask *a;
-
-	for (a = m->ask; a < m->ask + ASKS; a++) {
-		flow_want(&a->b, m->w);
-		if (a->role == R_HOLD && !(a->s && a->b.state != FLOW_OPEN))
-			wake_at(m->w, a->due > m->serve_at ? a->due :
-			    m->serve_at);
-		if ((a->b.state == FLOW_CONNECTING ||
-		    a->b.state == FLOW_ASKING) && !a->overtaken)
-			wake_at(m->w, a->b.asked + (is_udp(m) ?
-			    OVERTAKE_UDP : OVERTAKE_TCP));
-	}
-	if (m->doubt.peer.sa.sa_family)
-		wake_at(m->w, m->doubt.until);
-	wake_at(m->w, m->check);
-}
-
-static void
-asks_step(struct map *m, int64_t now)
-{
-	int i;
-
-	for (i = 0; i < ASKS; i++)
-		ask_step(m, &m->ask[i], now);
-	if (m->doubt.peer.sa.sa_family && now >= m->doubt.until) {
-		m->doubt.peer.sa.sa_family = 0;
-		if (!addr_same(&m->doubt.map.public, &m->said.public))
-			announce(m, &m->doubt.map, now);
-	}
-	if (now >= m->check) {
-		m->check = next_check(m, now);
-		m->again++;	/* one that cannot be now may be soon */
-		if (m->cfg->once || probe(m, now) || m->again > 3)
-			m->again = 0;
-		else if (m->check != NEVER)
-			m->check = now + BACKOFF_MIN;
-	}
-	if (now >= m->serve_at)
-		asks_balance(m, now);
-}
-
-/* the keep-alive connection */
-
-static void
-keep_end(struct keeper *kp, int abort)
-{
-	flow_stop(&kp->k, abort);
-	kp->s = NULL;
-	kp->answered = kp->ending = kp->suspect = 0;
-}
-
-/* A keeper's connection ended.  One that lived is replaced soon, one that
- * never answered when its server's back-off, or another server, allows. */
-static void
-keep_failed(struct map *m, struct keeper *kp, int error, int64_t now)
-{
-	const struct keeper *other = &m->keep[kp == m->keep];
-	int64_t born = kp->k.born;
-	int planned = kp->ending || (kp->answered && error != ETIMEDOUT);
-
-	if (planned)
-		note("%s: closed the connection", kp->s->host->name);
-	else
-		server_failed(m, kp->s, &kp->k.peer, error, 0, now);
-	if (!kp->answered)
-		m->http_down = 1;
-	m->http_turn += !planned;
-	keep_end(kp, 0);
-	if (!other->ending || other->k.born < born)
-		m->keep_due = planned ? next_flow(m, born, now) : now;
-	flow_lost(m, error, now);
-}
-
-static void
-keep_open(struct map *m, struct keeper *kp, int64_t now)
-{
-	const union addr *peer = server_addr(m, kp->s);
-	int fd;
-
-	if (!peer) {		/* the ending connection has it */
-		kp->s = NULL;
-		m->keep_due = now + BACKOFF_MIN;
+	if (is_udp(m) && holds(m, now) && ++m->cycle < m->cfg->cycle) {
+		indicate(m, c, now);
 		return;
 	}
-	fd = port_socket(m, LOCAL_FLOW, now);
-	if (fd < 0) {
-		kp->s = NULL;
-		m->keep_due = m->serve_at;
+	m->cycle = 0;
+	if (is_held_by_one(m)) {
+		how = RECENT;
+		m->check = now;
+	} else if (!is_udp(m) && m->check - KEPT <= now)
+		how = SPARE;
+	c->due = c->http ? NEVER : now + m->k;
+	s = choose(m, c->http, how, now, &c->due);
+	if (!s) {
+		if (c->due == NEVER)	/* the old connection is still open */
+			c->due = now + BACKOFF_MIN;
 		return;
 	}
-	kp->s->started = now;
-	if (flow_start(&kp->k, FLOW_HTTP, fd, 0, peer, kp->s->host->name, now,
-	    limit(m, now)) < 0)
-		keep_failed(m, kp, errno, now);
+	if (is_udp(m) && !s->live && s->repeats && !m->beside)
+		m->beside = DEAD;
+	contact_start(m, c, s, now);
 }
 
+/* What a holder does when its time has come, and an HTTP connection that
+ * leaves. */
 static void
-keep_go_on(struct map *m, struct keeper *kp, int64_t now)
+contact_due(struct map *m, struct contact *c, int64_t now)
 {
-	if (kp->s->addrs.n)
-		keep_open(m, kp, now);
-	else if (!kp->s->lookup.busy) {
-		keep_end(kp, 0);
-		m->http_down = 1;
-		m->keep_due = now;
-	}
-}
-
-/* the keeper that is not being ended, NULL when there is none */
-static struct keeper *
-keep_active(struct map *m)
-{
-	int i;
-
-	for (i = 0; i < KEEPERS; i++)
-		if (m->keep[i].s && !m->keep[i].ending)
-			return &m->keep[i];
-	return NULL;
-}
-
-static void
-keep_start(struct map *m, int64_t now)
-{
-	struct server *s = pick_http(m, now, &m->keep_due);
-	struct keeper *kp = m->keep;
-
-	if (!s)
+	if (c->role != HOLDS && !(c->role == LEAVING && c->http))
 		return;
-	while (kp < m->keep + KEEPERS && kp->s)
-		kp++;
-	if (kp == m->keep + KEEPERS)
-		keep_end(--kp, 0);
-	m->http_turn = (int)(s - m->http);	/* the first that serves */
-	kp->s = s;
-	server_look(m, s, m->cfg->family, LOOKUP_AGE, now);
-	keep_go_on(m, kp, now);
+	if (c->f.state == FLOW_OPEN) {
+		if (c->f.last) {	/* asked to close, it did not */
+			contact_stop(m, c);
+			return;
+		}
+		c->due = now + m->k;
+		c->late = 0;
+		if (flow_ask(&c->f, c->role == LEAVING, now,
+		    now + ANSWER_LIMIT) < 0) {
+			c->event = -1;
+			c->error = errno;
+		}
+	} else if (!c->s && now >= m->serve_at)
+		hold(m, c, now);
 }
 
 static void
-keep_answered(struct map *m, struct keeper *kp, int64_t now)
+contact_step(struct map *m, struct contact *c, int64_t now)
 {
-	const struct http_reader *h = &kp->k.http;
-
-	server_good(m, kp->s, now);
-	m->http_down = 0;
-	kp->answered = 1;
-	kp->suspect = 0;
-	kp->due = kp->k.asked + m->k;
-	if (kp->ending || (!h->close && h->max &&
-	    (h->timeout < 0 || h->timeout * (int64_t)1000 > m->k)))
+	if (c->event)
 		return;
-	/* It will be closed: the next one may be up before that. */
-	kp->ending = 1;
-	m->keep_due = next_flow(m, kp->k.born, now);
+	c->event = flow_step(&c->f, m->w, now);
+	c->error = errno;
+	if (c->event)
+		return;
+	if (c->s && !is_open(c))
+		contact_resolved(m, c, now);
+	else if (is_asking(c) && !c->late && now >= late_at(m, c))
+		overtake(m, c, now);
 }
 
+/* What came is recorded first, then handled, answers before failures, then
+ * judged: no step changes what another one walks through. */
 static void
-keep_step(struct map *m, struct keeper *kp, int64_t now)
+contacts_step(struct map *m, int64_t now)
 {
-	int r = flow_step(&kp->k, m->w, now);
+	struct contact *c, *end = m->contact + CONTACTS;
+	int events = 0;
 
-	if (r > 0)
-		keep_answered(m, kp, now);
-	else if (r < 0)
-		keep_failed(m, kp, errno, now);
-	else if (kp->s && kp->k.state == FLOW_CLOSED)
-		keep_go_on(m, kp, now);
-	else if (kp->k.state == FLOW_ASKING && !kp->suspect &&
-	    now >= kp->k.asked + OVERTAKE_TCP) {
-		kp->suspect = 1;	/* is the mapping still there? */
-		probe(m, now);
-	} else if (kp->k.state == FLOW_OPEN && now >= kp->due) {
-		if (kp->k.last)		/* asked to close, it did not */
-			keep_end(kp, 0);
-		else if (flow_ask(&kp->k, kp->ending, now,
-		    now + ANSWER_LIMIT) < 0)
-			keep_failed(m, kp, errno, now);
+	for (c = m->contact; c < end; c++)
+		contact_step(m, c, now);
+	for (c = m->contact; c < end; c++) {
+		events += c->event != 0;
+		if (c->event > 0)
+			contact_answered(m, c, now);
 	}
+	for (c = m->contact; c < end; c++)
+		if (c->event < 0)
+			contact_failed(m, c, c->error, now);
+	if (events || now >= m->judge_at)
+		judge(m, now);
+	if (m->was_reset)
+		replace_reset(m, now);
+	for (c = m->contact; c < end; c++)
+		if (now >= c->due)
+			contact_due(m, c, now);
+	if (now < m->serve_at)
+		return;
+	checks_step(m, now);
+	balance(m, 0, now);
+	balance(m, 1, now);
 }
 
 static void
-keeps_want(struct map *m)
+contacts_want(struct map *m)
 {
-	struct keeper *kp;
+	struct contact *c;
+	int waits;
 
-	for (kp = m->keep; kp < m->keep + KEEPERS; kp++) {
-		flow_want(&kp->k, m->w);
-		if (kp->k.state == FLOW_OPEN)
-			wake_at(m->w, kp->due);
-		else if (kp->k.state == FLOW_ASKING && !kp->suspect)
-			wake_at(m->w, kp->k.asked + OVERTAKE_TCP);
+	for (c = m->contact; c < m->contact + CONTACTS; c++) {
+		flow_want(&c->f, m->w);
+		waits = !c->s && c->role == HOLDS;
+		if (c->event)
+			wake_at(m->w, 0);
+		else if (waits || (c->f.state == FLOW_OPEN && (c->http ?
+		    c->role == HOLDS || c->role == LEAVING :
+		    c->role == HOLDS)))
+			wake_at(m->w, waits && c->due < m->serve_at ?
+			    m->serve_at : c->due);
+		else if (is_asking(c) && !c->late)
+			wake_at(m->w, late_at(m, c));
 	}
-	if (m->cfg->nhttp && !keep_active(m))
-		wake_at(m->w, m->keep_due > m->serve_at ? m->keep_due :
-		    m->serve_at);
-}
-
-static void
-keeps_step(struct map *m, int64_t now)
-{
-	int i;
-
-	for (i = 0; i < KEEPERS; i++)
-		keep_step(m, &m->keep[i], now);
-	if (m->cfg->nhttp && !keep_active(m) && now >= m->keep_due &&
-	    now >= m->serve_at)
-		keep_start(m, now);
+	wake_at(m->w, m->judge_at);
+	wake_at(m->w, m->check < m->serve_at ? m->serve_at : m->check);
 }
 
 /* look-ups */
@@ -1918,13 +2102,13 @@ server_looked(struct map *m, struct server *s, int found, int64_t now)
 	if (found)
 		check_fake(m, &s->addrs.a[0], s->host->name);
 	else if (!s->addrs.n)
-		server_failed(m, s, NULL, 0, s->lookup.gai, now);
+		failed(m, s, NULL, 0, s->lookup.gai, now);
 }
 
 static void
 target_looked(struct map *m, int found, int64_t now)
 {
-	struct server *s = m->target;
+	struct server *s = &m->target;
 	char why[80];
 
 	if (found) {
@@ -1934,44 +2118,45 @@ target_looked(struct map *m, int found, int64_t now)
 		target_set(m);
 		return;
 	}
-	s->retry = now + backoff(m, ++s->fails, now);
+	server_failed(s, NULL, 0, s->lookup.gai, holds(m, now) ? BACKOFF_MAX :
+	    BACKOFF_HARD);
 	if (s->fails == 1)
 		warn("target %s: %s, %s", s->host->name,
-		    failure(s, 0, s->lookup.gai, why), s->addrs.n ?
+		    server_error(s, 0, s->lookup.gai, why), s->addrs.n ?
 		    "the last good address serves on" : "trying again");
 }
 
 static void
 lookups_want(struct map *m)
 {
-	struct server *s;
+	struct servers *list[] = { &m->stun, &m->http };
+	int i, k;
 
-	for (s = m->server; s <= m->target; s++)
-		lookup_want(&s->lookup, m->w);
-	if (m->relay.fd >= 0 && !m->target->addrs.n && !m->target->lookup.busy)
-		wake_at(m->w, m->target->retry);
+	for (k = 0; k < 2; k++)
+		for (i = 0; i < list[k]->n; i++)
+			lookup_want(&list[k]->s[i].lookup, m->w);
+	lookup_want(&m->target.lookup, m->w);
+	if (m->relay.fd >= 0 && !m->target.addrs.n && !m->target.lookup.busy)
+		wake_at(m->w, m->target.retry);
 }
 
 static void
 lookups_step(struct map *m, int64_t now)
 {
-	struct server *s;
-	int r;
+	struct servers *list[] = { &m->stun, &m->http }, none = { 0 };
+	int i, k, r;
 
-	for (s = m->server; s <= m->target; s++) {
-		r = lookup_step(&s->lookup, m->w, now);
-		if (r > 0) {
-			s->addrs = s->lookup.got;
-			s->tried = 0;
-			s->looked = now;
+	for (k = 0; k < 2; k++)
+		for (i = 0; i < list[k]->n; i++) {
+			r = server_step(list[k], &list[k]->s[i], m->w, now);
+			if (r)
+				server_looked(m, &list[k]->s[i], r > 0, now);
 		}
-		if (r && s == m->target)
-			target_looked(m, r > 0, now);
-		else if (r)
-			server_looked(m, s, r > 0, now);
-	}
-	if (m->relay.fd >= 0 && !m->target->addrs.n && now >= m->target->retry)
-		server_look(m, m->target, AF_UNSPEC, TARGET_AGE, now);
+	r = server_step(&none, &m->target, m->w, now);
+	if (r)
+		target_looked(m, r > 0, now);
+	if (m->relay.fd >= 0 && !m->target.addrs.n && now >= m->target.retry)
+		resolve(m, &m->target, AF_UNSPEC, TARGET_AGE, now);
 }
 
 /* the relay */
@@ -1982,15 +2167,15 @@ claim(void *arg, const union addr *from, const union addr *to,
     const unsigned char *p, size_t n, int64_t now)
 {
 	struct map *m = arg;
-	struct ask *a;
+	struct contact *c;
 	int r = 0;
 
-	for (a = m->ask; a < m->ask + ASKS && r == 0; a++) {
-		r = flow_claim(&a->b, from, to, p, n);
-		if (r > 0)
-			ask_answered(m, a, now);
-		else if (r < 0)
-			ask_failed(m, a, errno, now);
+	(void)now;
+	for (c = m->contact; c < m->contact + CONTACTS && r == 0; c++) {
+		if (c->event)
+			continue;
+		r = c->event = flow_claim(&c->f, from, to, p, n);
+		c->error = errno;
 	}
 	return r != 0;
 }
@@ -2001,8 +2186,8 @@ used(void *arg, int64_t now)
 {
 	struct map *m = arg;
 
-	if (now >= m->target->retry)
-		server_look(m, m->target, AF_UNSPEC, TARGET_AGE, now);
+	if (now >= m->target.retry)
+		resolve(m, &m->target, AF_UNSPEC, TARGET_AGE, now);
 }
 
 /* Opens the relay's port as soon as it can be had. */
@@ -2023,39 +2208,40 @@ serve(struct map *m, int64_t now)
 		port_trouble(m, "the relay does not start", now);
 		return;
 	}
-	server_look(m, m->target, AF_UNSPEC, TARGET_AGE, now);
+	resolve(m, &m->target, AF_UNSPEC, TARGET_AGE, now);
 }
 
 /* the network's news */
 
-static int
-place_same(const struct place *a, const struct place *b)
+/* the route from the mapped port to a server that is known, or to anywhere */
+static NOINLINE void
+find_route(const struct map *m, struct route *r)
 {
-	return addr_same_host(&a->source, &b->source) &&
-	    a->index == b->index && a->flags == b->flags;
+	union addr to;
+
+	addr_parse(&to, m->cfg->family == AF_INET ? "192.0.2.1" :
+	    "2001:db8::1", m->cfg->family);
+	addr_set_port(&to, STUN_PORT);
+	route_find(&m->local, m->announced.by ? &m->announced.by->by : &to, r);
+	if (!r->index) {	/* cannot be told now */
+		r->index = m->route.index;
+		r->flags = m->route.flags;
+	}
 }
 
-/* Nothing that failed before counts any longer. */
-static void
-forgive(struct map *m, int64_t now)
-{
-	int i;
-
-	servers_forgive(m);
-	for (i = 0; i < ASKS; i++)
-		if (m->ask[i].role == R_HOLD)
-			m->ask[i].due = now;
-	m->serve_at = m->quit ? NEVER : now;
-	if (!keep_active(m))
-		m->keep_due = now;
-}
-
-/* asks at once whether the mapping is still what it was */
+/* Asks at once whether the mapping is still what it was; nothing that failed
+ * before counts any longer. */
 static NOINLINE void
 recheck(struct map *m, int64_t now)
 {
-	forgive(m, now);
-	m->check = m->quit ? NEVER : now;
+	struct contact *c;
+
+	servers_forgive(&m->stun);
+	servers_forgive(&m->http);
+	m->serve_at = m->check = m->quit ? NEVER : now;
+	for (c = m->contact; c < m->contact + CONTACTS; c++)
+		if (c->role == HOLDS && (!c->http || !c->s))
+			c->due = now;
 }
 
 /* Our address or interface is another: all flows are dead. */
@@ -2063,40 +2249,45 @@ static NOINLINE void
 restart(struct map *m, int64_t now)
 {
 	char host[ADDR_TEXT];
+	struct contact *c;
 	int i;
 
 	warn("the network changed, mapping again from %s",
-	    addr_host(&m->place.source, host));
-	for (i = 0; i < ASKS; i++)
-		ask_end(&m->ask[i]);
-	for (i = 0; i < KEEPERS; i++)
-		keep_end(&m->keep[i], 1);
-	m->held = 0;
-	m->depends = m->cone = 0;
-	m->doubt.peer.sa.sa_family = 0;
-	m->keep_due = now;
+	    addr_host(&m->route.source, host));
+	for (c = m->contact; c < m->contact + CONTACTS; c++) {
+		flow_stop(&c->f, 1);
+		contact_stop(m, c);
+		c->role = FREE;
+	}
+	for (i = 0; i < m->stun.n; i++)
+		memset(m->stun.s[i].fresh_at, 0, sizeof m->stun.s->fresh_at);
+	m->held = m->first_at = 0;
+	m->known = m->depends = m->differ = 0;
+	memset(&m->doubt, 0, sizeof m->doubt);
+	m->doubt.began = now;
+	m->judge_at = NEVER;
 	if (m->relay.fd >= 0 && local_rebind(&m->local, m->relay.fd) < 0)
 		warn("interface \"%s\":", m->cfg->interface);
-	forgive(m, now);
+	recheck(m, now);
+	m->check = NEVER;
 }
 
 static void
 news_settled(struct map *m, int64_t now)
 {
-	struct place p, old = m->place;
+	struct route r, old = m->route;
 
 	m->settle = NEVER;
 	m->settled = now;
-	place_find(m, &p);
-	if (!p.source.sa.sa_family) {
+	find_route(m, &r);
+	if (!r.source.sa.sa_family) {
 		m->moved = 1;	/* act when there is a way out again */
 		return;
 	}
-	m->place = p;
-	if ((old.index && old.index != p.index) ||
-	    !addr_same_host(&old.source, &p.source))
+	m->route = r;
+	if (!route_same(&old, &r))
 		restart(m, now);
-	else if (m->moved || old.flags != p.flags || !holds(m, now))
+	else if (m->moved || old.flags != r.flags || !holds(m, now))
 		recheck(m, now);
 	m->moved = 0;
 }
@@ -2111,13 +2302,14 @@ news_want(struct map *m)
 static void
 news_step(struct map *m, int64_t now)
 {
-	struct place p;
+	struct route r;
 
 	if (woke(m->w, m->news_slot)) {
-		news_read(m->news);
+		route_read(m->news);
 		if (m->settle == NEVER) {
-			place_find(m, &p);
-			m->moved |= !place_same(&p, &m->place);
+			find_route(m, &r);
+			m->moved |= !route_same(&r, &m->route) ||
+			    r.flags != m->route.flags;
 			m->settle = now + SETTLE > m->settled + NEWS_GAP ?
 			    now + SETTLE : m->settled + NEWS_GAP;
 		}
@@ -2128,40 +2320,40 @@ news_step(struct map *m, int64_t now)
 
 /* the mapping as a whole */
 
-static NOINLINE void
-map_init(struct map *m, const struct config *c, struct wake *w)
+static void
+servers_init(struct servers *list, const struct host *host, int n,
+    enum flow_kind kind)
 {
-	struct server *s;
+	for (list->n = 0; list->n < n; list->n++)
+		server_init(&list->s[list->n], &host[list->n], kind);
+}
+
+static NOINLINE void
+map_init(struct map *m, const struct config *c, struct wake *w, int64_t now)
+{
 	int i;
 
-	memset(m, 0, offsetof(struct map, server));
+	memset(m, 0, offsetof(struct map, stun));
 	m->cfg = m->hook.cfg = m->local.cfg = c;
 	m->w = w;
 	m->k = c->keepalive * (int64_t)1000;
-	m->udp = c->type == SOCK_DGRAM;
-	m->stun = m->server;
-	m->http = m->stun + c->nstun;
-	m->target = m->http + c->nhttp;
+	servers_init(&m->stun, c->stun, c->nstun, c->type == SOCK_DGRAM ?
+	    FLOW_UDP : FLOW_TCP);
+	servers_init(&m->http, c->http, c->nhttp, FLOW_HTTP);
 	m->target_host.name = c->target;
-	for (i = 0, s = m->server; s <= m->target; i++, s++) {
-		memset(s, 0, sizeof *s);
-		s->host = i < c->nstun ? &c->stun[i] : &c->http[i - c->nstun];
-		s->what = i < c->nstun ? "a STUN" : "an HTTP";
-		lookup_init(&s->lookup);
-	}
-	m->target->host = &m->target_host;
+	server_init(&m->target, &m->target_host, FLOW_TCP);
 	m->relay.fd = m->spare = -1;
-	m->check = m->settle = m->listen_check = NEVER;
-	m->news = news_open();
-	for (i = 0; i < ASKS; i++)
-		flow_init(&m->ask[i].b);
-	for (i = 0; i < KEEPERS; i++)
-		flow_init(&m->keep[i].k);
+	m->check = m->judge_at = m->settle = m->listen_check = NEVER;
+	m->doubt.began = now;
+	m->news = route_open();
+	for (i = 0; i < CONTACTS; i++)
+		flow_init(&m->contact[i].f);
 	port_next(m);
 	if (!c->port_lo)
 		m->local.port = 0;
-	place_find(m, &m->place);
-	asks_balance(m, 0);
+	find_route(m, &m->route);
+	balance(m, 0, now);
+	balance(m, 1, now);
 }
 
 /* In bind mode somebody should serve the port by now. */
@@ -2182,8 +2374,7 @@ static NOINLINE void
 map_want(struct map *m)
 {
 	lookups_want(m);
-	asks_want(m);
-	keeps_want(m);
+	contacts_want(m);
 	news_want(m);
 	hook_want(&m->hook, m->w);
 	wake_at(m->w, m->listen_check);
@@ -2199,8 +2390,7 @@ map_step(struct map *m, int64_t now)
 	news_step(m, now);
 	serve(m, now);
 	lookups_step(m, now);
-	keeps_step(m, now);	/* it may take the last holder's place */
-	asks_step(m, now);
+	contacts_step(m, now);
 	if (now >= m->listen_check)
 		check_listener(m);
 	if (m->relay.fd >= 0)
@@ -2213,38 +2403,39 @@ map_step(struct map *m, int64_t now)
 static void
 map_end(struct map *m, int sig, int64_t now)
 {
-	struct keeper *kp;
-	int i, held;
+	struct contact *c;
+	int held = open_flows(m) > 1;
 
 	if (m->quit)
 		return;
-	held = open_flows(m) > 1;
 	m->quit = sig;
 	m->end = now + END_LIMIT;
-	m->check = m->serve_at = NEVER;
-	for (i = 0; i < ASKS; i++) {
-		m->ask[i].role = R_FREE;
-		ask_end(&m->ask[i]);
-	}
-	for (kp = m->keep; kp < m->keep + KEEPERS; kp++) {
-		kp->ending = 1;
-		if (kp->k.state != FLOW_OPEN || flow_ask(&kp->k, 1, now,
-		    m->end) < 0)
-			keep_end(kp, !held);
+	m->check = m->judge_at = m->serve_at = NEVER;
+	for (c = m->contact; c < m->contact + CONTACTS; c++) {
+		c->role = c->http ? LEAVING : FREE;
+		if (c->http && c->f.state == FLOW_OPEN &&
+		    flow_ask(&c->f, 1, now, m->end) == 0)
+			continue;
+		if (c->http)
+			flow_stop(&c->f, !held);
+		contact_stop(m, c);
 	}
 }
 
 static void
 map_stop(struct map *m)
 {
-	struct server *s;
+	struct contact *c;
 	int i;
 
 	relay_stop(&m->relay);
-	for (i = 0; i < KEEPERS; i++)
-		keep_end(&m->keep[i], 0);
-	for (s = m->server; s <= m->target; s++)
-		lookup_stop(&s->lookup);
+	for (c = m->contact; c < m->contact + CONTACTS; c++)
+		flow_stop(&c->f, 0);
+	for (i = 0; i < m->stun.n; i++)
+		lookup_stop(&m->stun.s[i].lookup);
+	for (i = 0; i < m->http.n; i++)
+		lookup_stop(&m->http.s[i].lookup);
+	lookup_stop(&m->target.lookup);
 	if (m->news >= 0)
 		close(m->news);
 }
@@ -2285,8 +2476,8 @@ finished(struct map *m, int64_t now)
 {
 	int i, open = 0;
 
-	for (i = 0; i < KEEPERS; i++)
-		open += m->keep[i].k.state != FLOW_CLOSED;
+	for (i = 0; i < CONTACTS; i++)
+		open += is_open(&m->contact[i]);
 	if (m->quit)
 		return !open || now >= m->end;
 	return m->cfg->once && hook_delivered(&m->hook);
@@ -2305,13 +2496,13 @@ run(struct map *m, int sigfd)
 		map_want(m);
 		if (m->quit)
 			wake_at(m->w, m->end);
-		if (m->cfg->once && !m->said.public.sa.sa_family)
+		if (m->cfg->once && !m->announced.public.sa.sa_family)
 			wake_at(m->w, limit_at);
 		now = wake_wait(m->w, now);
 		if (woke(m->w, slot))
 			signals(m, now);
 		map_step(m, now);
-		if (m->cfg->once && !m->said.public.sa.sa_family &&
+		if (m->cfg->once && !m->announced.public.sa.sa_family &&
 		    now >= limit_at) {
 			log_level(0);	/* -q does not hide what is fatal */
 			warn("no STUN server answered within %d s",
@@ -2341,7 +2532,7 @@ inherited(void)
 
 /* what -d and --once refuse to start without */
 static void
-check_start(struct map *m)
+startable(struct map *m)
 {
 	const struct config *c = m->cfg;
 	int fd;
@@ -2452,8 +2643,8 @@ main(int argc, char **argv)
 	sigfd = signals_open();
 	if (sigfd < 0)
 		die("cannot catch signals:");
-	map_init(&m, &c, &w);
-	check_start(&m);
+	map_init(&m, &c, &w, now_ms());
+	startable(&m);
 	settle_down(&c);
 	status = run(&m, sigfd);
 	map_stop(&m);

@@ -41,6 +41,8 @@
 #define MAX_SERVERS	16	/* of each kind */
 #define MAX_ADDRS	8	/* used of one name */
 #define ADDR_TEXT	64	/* "[v6%scope]:port" and its NUL */
+#define SERVER_TEXT	264	/* "host:port" and its NUL */
+#define CONTACTS	(MAX_SERVERS + 4)	/* flows at a time */
 
 /*
  * Errors of a peer that errno has no name for.
@@ -48,6 +50,7 @@
 #define ECLOSED         ESHUTDOWN       /* the peer closed the connection */
 #define ENOTANSWER      EBADMSG         /* what came is not an answer */
 #define EREFUSED        EPROTO          /* an answer that is a STUN error */
+#define EFALSE          EDOM            /* an address that cannot be ours */
 
 union addr {			/* sa.sa_family is 0 while unset */
 	struct sockaddr sa;
@@ -238,14 +241,6 @@ void lookup_want(struct lookup *l, struct wake *w);
 int lookup_step(struct lookup *l, const struct wake *w, int64_t now);
 void lookup_stop(struct lookup *l);
 
-/* the kernel's news of links, addresses and routes: a descriptor that becomes
- * readable, -1 where there is none; news_read drains it */
-int news_open(void);
-void news_read(int fd);
-/* the index of the interface dev, or of the one with the IPv4 address a when
- * dev is NULL; 0 unknown.  Its IFF_UP and IFF_RUNNING go to *flags */
-unsigned link_of(const char *dev, const union addr *a, unsigned *flags);
-
 /* stun.c: the mapped port's sockets */
 
 struct local {
@@ -277,9 +272,6 @@ int local_socket(struct local *l, enum local_role role, const char **why);
 int local_rebind(const struct local *l, int fd);
 /* fills o; 1 found, 0 nobody holds the port, -1 cannot tell */
 int local_owner(const struct local *l, struct owner *o);
-/* the source address towards to from the mapped port's device and mark;
- * 0, or -1 with errno when there is no route */
-int local_source(const struct local *l, const union addr *to, union addr *src);
 
 /* stun.c: STUN (RFC 8489) */
 
@@ -375,6 +367,113 @@ int flow_claim(struct flow *f, const union addr *from, const union addr *to,
     const unsigned char *p, size_t n);
 /* closes: STUN over TCP by a reset, HTTP by FIN, or by a reset on abort */
 void flow_stop(struct flow *f, int abort);
+
+/* stun.c: servers */
+
+struct server {			/* a name, and what is known of it */
+	const struct host *host;
+	enum flow_kind kind;	/* of the flows to it */
+	struct lookup lookup;
+	struct addrs addrs;	/* the last good ones */
+	int64_t fresh_at[MAX_ADDRS];	/* ms: the NAT has forgotten our flows
+					   to that address */
+	int64_t looked;		/* ms: when addrs were found; 0: too old */
+	int64_t asked;		/* ms: the last attempt; 0: never */
+	int64_t retry;		/* ms: not before this, after a failure */
+	int64_t rest;		/* ms: not before this, unless it is alone */
+	int turn;		/* which of addrs comes next */
+	int tried;		/* addresses that failed in a row */
+	int fails;		/* rounds through all of them that failed */
+	int repeats;		/* failures since it answered */
+	uint32_t logged[2];	/* the last failures that were logged */
+	int live;		/* its last request was answered */
+	union addr said;	/* its last answer; family 0: none */
+	union addr local;	/* from that address of ours */
+	union addr by;		/* from this address of its own */
+	int64_t said_at;	/* ms: since when the NAT may know the flow */
+	int fresh;		/* the NAT could not know it before */
+	int warned;		/* that it says something else was logged */
+};
+
+#define BACKOFF_MIN	1000	/* ms: after a failure, doubled each time */
+#define BACKOFF_MAX	30000
+#define UDP_ONCE	35000	/* ms: then a NAT has forgotten a UDP flow */
+#define UDP_TWICE	125000	/* the same, where it was used more than once */
+
+struct servers {
+	int n;
+	struct server s[MAX_SERVERS];
+};
+
+struct use {			/* where the flows go now */
+	int n;
+	struct { const struct server *s; const union addr *a; } flow[CONTACTS];
+};
+
+/* what server_choose() wants */
+enum {
+	FRESH = 1,		/* one that the NAT has forgotten */
+	LIVE = 2,		/* one that answered last */
+	RECENT = 4,		/* see there */
+	SPARE = 8		/* not the next check's, where flows are reset */
+};
+
+void server_init(struct server *s, const struct host *host,
+    enum flow_kind kind);
+/* looks the name up where the addresses are older than age or missing; limit:
+ * when that has failed.  -1 with errno: no child could be made */
+int server_resolve(struct server *s, int family, int64_t age, int64_t limit,
+    int64_t now);
+/* 1 addresses were found, -1 none (s->lookup.gai), 0 */
+int server_step(struct servers *list, struct server *s, const struct wake *w,
+    int64_t now);
+/* the next address that no flow uses, that did not fail since the server
+ * answered, and where fresh is asked for, that the NAT has forgotten; or -1 */
+int server_addr(const struct server *s, const struct use *use, int fresh,
+    int64_t now);
+/* The server that may be asked now: the one that was not asked for longest, or
+ * with RECENT the one that was asked last and says so, rather one that no
+ * flow goes to.  NULL: none; *soonest, when not NULL, tells when to ask again. */
+struct server *server_choose(struct servers *list, const struct use *use,
+    int how, const union addr *says, int64_t now, int64_t *soonest);
+/* a flow to address i of s begins: 1 when the NAT cannot know it */
+int server_asked(struct servers *list, struct server *s, int i, int64_t now);
+/* the NAT remembers flows to a until then */
+void server_remembered(struct servers *list, const union addr *a,
+    int64_t until);
+/* ms: when the NAT will have forgotten all flows to a */
+int64_t server_fresh_at(const struct servers *list, const union addr *a);
+/* A request to peer failed by error, with its code in detail; NULL and 0: the
+ * look-up failed.  Waits up to cap ms; 1 when that kind of failure is new. */
+int server_failed(struct server *s, const union addr *peer, int error,
+    int detail, int64_t cap);
+/* it answered; returns the failures before that, which are forgotten, when
+ * all of its addresses had failed, else 0 */
+int server_answered(struct server *s);
+/* what failed before says nothing of how they are now */
+void servers_forgive(struct servers *list);
+/* host:port */
+const char *server_name(const struct server *s, char buf[SERVER_TEXT]);
+/* what went wrong, in words */
+const char *server_error(const struct server *s, int error, int detail,
+    char buf[80]);
+
+/* stun.c: the route out of the machine */
+
+struct route {			/* where the flows leave the machine */
+	union addr source;	/* family 0: no route */
+	unsigned index;		/* of the interface; 0: unknown */
+	unsigned flags;		/* IFF_UP | IFF_RUNNING */
+};
+
+/* the kernel's news of links, addresses and routes: a descriptor that becomes
+ * readable, -1 where there is none; route_read drains it */
+int route_open(void);
+void route_read(int fd);
+/* finds the route to an address from the mapped port's device and mark */
+void route_find(const struct local *l, const union addr *to, struct route *r);
+/* 1 when both have the same address and interface */
+int route_same(const struct route *a, const struct route *b);
 
 /* relay.c */
 

@@ -7,12 +7,14 @@
 #include "natmap.h"
 
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <netdb.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -167,23 +169,6 @@ local_rebind(const struct local *l, int fd)
 		return 0;
 	return setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, dev,
 	    (socklen_t)strlen(dev) + 1);
-}
-
-int
-local_source(const struct local *l, const union addr *to, union addr *src)
-{
-	int fd, r = -1;
-
-	fd = new_socket(l, SOCK_DGRAM);
-	if (fd < 0)
-		return -1;
-	if (bind_port(l, fd, 0) == 0 &&
-	    connect(fd, &to->sa, addr_len(to)) == 0)
-		r = get_local(fd, src);
-	fd_close(fd);
-	if (r == 0)
-		addr_set_port(src, l->port);
-	return r;
 }
 
 /*
@@ -561,7 +546,7 @@ local_socket(struct local *l, enum local_role role, const char **why)
 #define XOR_MAPPED_ADDRESS	0x0020
 
 /* of a message without attributes: type, length and cookie */
-static const unsigned char start[] = { 0, 0, 0, 0, 0x21, 0x12, 0xa4, 0x42 };
+static const unsigned char first_words[] = { 0, 0, 0, 0, 0x21, 0x12, 0xa4, 0x42 };
 
 static unsigned int
 be16(const unsigned char *p)
@@ -573,7 +558,7 @@ size_t
 stun_request(unsigned char buf[STUN_HEADER], const unsigned char id[STUN_ID],
     int indication)
 {
-	memcpy(buf, start, sizeof start);
+	memcpy(buf, first_words, sizeof first_words);
 	buf[1] = indication ? INDICATION : REQUEST;
 	memcpy(buf + 8, id, STUN_ID);
 	return STUN_HEADER;
@@ -587,7 +572,7 @@ is_answer(const unsigned char *p, size_t n, const unsigned char id[STUN_ID])
 	return n >= STUN_HEADER && n % 4 == 0 &&
 	    (be16(p) == SUCCESS || be16(p) == ERROR) &&
 	    be16(p + 2) == n - STUN_HEADER &&
-	    memcmp(p + 4, start + 4, 4) == 0 && memcmp(p + 8, id, STUN_ID) == 0;
+	    memcmp(p + 4, first_words + 4, 4) == 0 && memcmp(p + 8, id, STUN_ID) == 0;
 }
 
 /* The first attribute of that type in p[left], which is a multiple of 4 as in
@@ -897,7 +882,7 @@ stun_indicate(int fd, const union addr *peer)
 
 /* Prepares a request; none of it has been sent. */
 static NOINLINE void
-begin(struct flow *f, int64_t now, int64_t deadline)
+begin_transaction(struct flow *f, int64_t now, int64_t deadline)
 {
 	random_bytes(f->id, sizeof f->id);
 	http_reset(&f->http);
@@ -928,7 +913,7 @@ flow_start(struct flow *f, enum flow_kind kind, int fd, int shared,
 		return flow_ask(f, 0, now, deadline);
 	if (errno != EINPROGRESS && errno != EINTR)
 		return flow_fail(f);
-	begin(f, now, deadline);
+	begin_transaction(f, now, deadline);
 	f->state = FLOW_CONNECTING;
 	return 0;
 }
@@ -937,7 +922,7 @@ int
 flow_ask(struct flow *f, int last, int64_t now, int64_t deadline)
 {
 	f->last = last;
-	begin(f, now, deadline);
+	begin_transaction(f, now, deadline);
 	f->state = FLOW_ASKING;
 	return send_request(f) < 0 ? flow_fail(f) : 0;
 }
@@ -1105,4 +1090,441 @@ flow_claim(struct flow *f, const union addr *from, const union addr *to,
 		addr_set_port(&f->local, port);
 	}
 	return r;
+}
+
+/*
+ * Servers: a name, its addresses in turn, when it may be asked again, and what
+ * it said last.  Choosing one changes nothing.
+ */
+
+void
+server_init(struct server *s, const struct host *host, enum flow_kind kind)
+{
+	memset(s, 0, sizeof *s);
+	s->host = host;
+	s->kind = kind;
+	lookup_init(&s->lookup);
+}
+
+int
+server_resolve(struct server *s, int family, int64_t age, int64_t limit,
+    int64_t now)
+{
+	if (s->lookup.busy || (s->addrs.n && now < s->looked + age))
+		return 0;
+	s->asked = now;
+	return lookup_start(&s->lookup, s->host->name, s->host->port, family,
+	    limit);
+}
+
+int64_t
+server_fresh_at(const struct servers *list, const union addr *a)
+{
+	const struct server *s;
+	int64_t at = 0;
+	int i;
+
+	for (s = list->s; s < list->s + list->n; s++)
+		for (i = 0; i < s->addrs.n; i++)
+			if (addr_same(&s->addrs.a[i], a) && s->fresh_at[i] > at)
+				at = s->fresh_at[i];
+	return at;
+}
+
+int
+server_step(struct servers *list, struct server *s, const struct wake *w,
+    int64_t now)
+{
+	int64_t at[MAX_ADDRS];
+	int i, r = lookup_step(&s->lookup, w, now);
+
+	if (r <= 0)
+		return r;
+	for (i = 0; i < s->lookup.got.n; i++)
+		at[i] = server_fresh_at(list, &s->lookup.got.a[i]);
+	memcpy(s->fresh_at, at, sizeof at);
+	s->addrs = s->lookup.got;
+	s->tried = 0;
+	s->looked = now;
+	return r;
+}
+
+void
+server_remembered(struct servers *list, const union addr *a, int64_t until)
+{
+	struct server *s;
+	int i;
+
+	for (s = list->s; s < list->s + list->n; s++)
+		for (i = 0; i < s->addrs.n; i++)
+			if (addr_same(&s->addrs.a[i], a))
+				s->fresh_at[i] = until;
+}
+
+int
+server_asked(struct servers *list, struct server *s, int i, int64_t now)
+{
+	int fresh = now >= s->fresh_at[i];
+
+	if (now >= s->asked + BACKOFF_MAX)
+		s->tried = 0;
+	s->turn = i + 1;
+	s->asked = now;
+	if (s->kind == FLOW_UDP)
+		server_remembered(list, &s->addrs.a[i],
+		    now + (fresh ? UDP_ONCE : UDP_TWICE));
+	return fresh;
+}
+
+static int
+in_use(const struct use *use, const union addr *a)
+{
+	int i;
+
+	for (i = 0; i < use->n; i++)
+		if (use->flow[i].a && addr_same(use->flow[i].a, a))
+			return 1;
+	return 0;
+}
+
+static int
+is_busy(const struct use *use, const struct server *s)
+{
+	int i;
+
+	for (i = 0; i < use->n; i++)
+		if (use->flow[i].s == s)
+			return 1;
+	return 0;
+}
+
+int
+server_addr(const struct server *s, const struct use *use, int fresh,
+    int64_t now)
+{
+	/* after a while the addresses that failed are tried again */
+	int tried = now < s->asked + BACKOFF_MAX ? s->tried : 0;
+	int i, k;
+
+	for (k = 0; k < s->addrs.n - tried; k++) {
+		i = (s->turn + k) % s->addrs.n;
+		if (!in_use(use, &s->addrs.a[i]) &&
+		    (!fresh || now >= s->fresh_at[i]))
+			return i;
+	}
+	return -1;
+}
+
+/* 1 when s is to be asked rather than o */
+static int
+goes_before(const struct server *s, const struct server *o, int how,
+    const union addr *says)
+{
+	int a = addr_same(&s->said, says), b = addr_same(&o->said, says);
+
+	if (!(how & RECENT))
+		return s->asked < o->asked;
+	if (s->live != o->live)
+		return s->live;
+	return a != b ? a : s->asked > o->asked;
+}
+
+/* 1 when a server is live, and need not rest */
+static int
+have_live(const struct servers *list, int64_t now)
+{
+	const struct server *s;
+
+	for (s = list->s; s < list->s + list->n; s++)
+		if (s->live && now >= s->rest)
+			return 1;
+	return 0;
+}
+
+/* when the NAT forgets, or forgot, the last flow to s that the server reset */
+static int64_t
+reset_of(const struct server *s)
+{
+	int64_t at = 0;
+	int i;
+
+	for (i = 0; i < s->addrs.n; i++)
+		if (s->fresh_at[i] > at)
+			at = s->fresh_at[i];
+	return at;
+}
+
+/* Where all servers reset their flows soon, flows before a check go to the one
+ * that did so last; the others are kept for the check. */
+static int
+is_kept(const struct servers *list, const struct server *s, int64_t now)
+{
+	const struct server *o;
+
+	for (o = list->s; o < list->s + list->n; o++)
+		if (reset_of(s) && reset_of(o) > reset_of(s) && o->retry <= now)
+			return 1;
+	return 0;
+}
+
+struct server *
+server_choose(struct servers *list, const struct use *use, int how,
+    const union addr *says, int64_t now, int64_t *soonest)
+{
+	struct server *s, *best[2] = { NULL, NULL };
+	int busy, live = have_live(list, now);
+
+	for (s = list->s; s < list->s + list->n; s++) {
+		busy = is_busy(use, s);
+		if (s->retry > now) {
+			if (soonest && !busy && s->retry < *soonest)
+				*soonest = s->retry;
+			continue;
+		}
+		if ((live && now < s->rest) || ((how & LIVE) && !s->live) ||
+		    ((how & SPARE) && is_kept(list, s, now)) ||
+		    (s->addrs.n ? server_addr(s, use, how & FRESH, now) < 0 :
+		    busy))
+			continue;
+		if (!best[busy] || goes_before(s, best[busy], how, says))
+			best[busy] = s;
+	}
+	return best[0] ? best[0] : best[1];
+}
+
+/* how long a server is left alone that failed n times, ms */
+static int64_t
+backoff(int n, int64_t cap)
+{
+	int64_t t = BACKOFF_MIN;
+
+	while (--n > 0 && t < cap)
+		t *= 2;
+	if (t > cap)
+		t = cap;
+	return t - random_below((uint32_t)t / 4);
+}
+
+int
+server_failed(struct server *s, const union addr *peer, int error, int detail,
+    int64_t cap)
+{
+	uint32_t kind = (uint32_t)error << 16 ^ (uint32_t)detail;
+
+	s->live = 0;
+	s->repeats++;
+	if (peer && s->addrs.n &&
+	    addr_same(&s->addrs.a[s->turn % s->addrs.n], peer))
+		s->turn++;
+	if (!peer || ++s->tried >= s->addrs.n) {
+		s->tried = 0;
+		s->looked = 0;		/* the addresses may be old */
+		s->fails++;
+		s->retry = s->asked + backoff(s->fails, cap);
+	}
+	if (kind == s->logged[0] || kind == s->logged[1])
+		return 0;
+	s->logged[1] = s->logged[0];
+	s->logged[0] = kind;
+	return 1;
+}
+
+int
+server_answered(struct server *s)
+{
+	int repeats = s->fails ? s->repeats : 0;
+
+	s->live = 1;
+	s->tried = 0;
+	s->retry = 0;
+	if (!repeats)		/* one of its addresses may fail for long */
+		return 0;
+	s->fails = s->repeats = 0;
+	memset(s->logged, 0, sizeof s->logged);
+	return repeats;
+}
+
+void
+servers_forgive(struct servers *list)
+{
+	struct server *s;
+
+	for (s = list->s; s < list->s + list->n; s++) {
+		s->retry = 0;
+		if (s->fails)		/* its return will be logged */
+			s->fails = 1;
+	}
+}
+
+const char *
+server_name(const struct server *s, char buf[SERVER_TEXT])
+{
+	fmt(buf, SERVER_TEXT, strchr(s->host->name, ':') ? "[%.253s]:%d" :
+	    "%.253s:%d", s->host->name, s->host->port);
+	return buf;
+}
+
+const char *
+server_error(const struct server *s, int error, int detail, char buf[80])
+{
+	static const struct {
+		int error, detail;
+		const char *text;
+	} known[] = {
+		{ 0, EAI_NONAME, "name not found" },
+		{ 0, EAI_AGAIN, "the name servers do not answer" },
+		{ 0, EAI_NODATA, "no address of the family" },
+		{ 0, EAI_ADDRFAMILY, "no address of the family" },
+		{ ETIMEDOUT, 0, "no answer (timed out)" },
+		{ ECONNREFUSED, 0, "refused" },
+		{ ENETUNREACH, 0, "unreachable" },
+		{ EHOSTUNREACH, 0, "unreachable" },
+		{ ECLOSED, 0, "closed the connection" },
+		{ ECONNRESET, 0, "closed the connection" },
+		{ EFALSE, 0, "told an address that cannot be ours" },
+		{ EADDRNOTAVAIL, 0, "the last connection has not ended yet" }
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof known / sizeof *known; i++)
+		if (error == known[i].error &&
+		    (error || detail == known[i].detail))
+			return known[i].text;
+	if (!error)
+		fmt(buf, 80, "look-up failed (%d)", detail);
+	else if (error == ENOTANSWER)
+		fmt(buf, 80, "not %s answer", s->kind == FLOW_HTTP ?
+		    "an HTTP" : "a STUN");
+	else if (error == EREFUSED)
+		fmt(buf, 80, "STUN error %d", detail);
+	else
+		return strerror(error);
+	return buf;
+}
+
+/*
+ * The route out of the machine, and the kernel's news of routes.
+ */
+
+#if defined AF_NETLINK && !defined NATMAP_PORTABLE
+/* <linux/netlink.h> and <linux/rtnetlink.h> are not in every toolchain. */
+enum {
+	NETLINK_ROUTE = 0,
+	RTMGRP_LINK = 1, RTMGRP_IPV4_IFADDR = 0x10, RTMGRP_IPV4_ROUTE = 0x40,
+	RTMGRP_IPV6_IFADDR = 0x100, RTMGRP_IPV6_ROUTE = 0x400
+};
+
+int
+route_open(void)
+{
+	struct {
+		sa_family_t family;
+		unsigned short pad;
+		uint32_t pid, groups;
+	} nl = { AF_NETLINK, 0, 0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR |
+	    RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE };
+	int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+
+	if (fd < 0)
+		return -1;
+	if (fd_setup(fd) < 0 ||
+	    bind(fd, (const struct sockaddr *)(const void *)&nl,
+	    sizeof nl) < 0) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+#else
+int
+route_open(void)
+{
+	return -1;
+}
+#endif
+
+void
+route_read(int fd)
+{
+	char buf[256];
+
+	/* Too much news (ENOBUFS) is news as well; the rest is cut. */
+	while (recv(fd, buf, sizeof buf, 0) >= 0 || errno == ENOBUFS)
+		;
+}
+
+#if defined SIOCGIFCONF && !defined NATMAP_PORTABLE
+/* Finds the name of the interface with the IPv4 address a; -1. */
+static int
+link_name(int fd, const union addr *a, char name[IF_NAMESIZE])
+{
+	struct ifreq list[64];
+	struct ifconf conf;
+	struct sockaddr_in in;
+	int i;
+
+	conf.ifc_len = sizeof list;
+	conf.ifc_req = list;
+	if (ioctl(fd, SIOCGIFCONF, &conf) < 0)
+		return -1;
+	for (i = 0; i < conf.ifc_len / (int)sizeof *list; i++) {
+		memcpy(&in, &list[i].ifr_addr, sizeof in);
+		if (a->sa.sa_family != AF_INET ||
+		    in.sin_addr.s_addr != a->in.sin_addr.s_addr)
+			continue;
+		memcpy(name, list[i].ifr_name, IF_NAMESIZE);
+		name[strcspn(name, ":")] = '\0';	/* of an alias */
+		return 0;
+	}
+	return -1;
+}
+
+static void
+find_link(const char *dev, struct route *r)
+{
+	struct ifreq ifr;
+	int fd = socket(AF_INET, SOCK_DGRAM, 0), found = 0;
+
+	if (fd < 0)
+		return;
+	if (dev)
+		fmt(ifr.ifr_name, sizeof ifr.ifr_name, "%s", dev);
+	else
+		found = link_name(fd, &r->source, ifr.ifr_name);
+	if (found == 0 && ioctl(fd, SIOCGIFFLAGS, &ifr) == 0) {
+		r->flags = (unsigned)ifr.ifr_flags & (IFF_UP | IFF_RUNNING);
+		r->index = if_nametoindex(ifr.ifr_name);
+	}
+	close(fd);
+}
+#else
+static void
+find_link(const char *dev, struct route *r)
+{
+	r->index = dev ? if_nametoindex(dev) : 0;
+}
+#endif
+
+void
+route_find(const struct local *l, const union addr *to, struct route *r)
+{
+	int fd = new_socket(l, SOCK_DGRAM);
+
+	memset(r, 0, sizeof *r);
+	if (fd < 0)
+		return;
+	if (bind_port(l, fd, 0) < 0 || connect(fd, &to->sa, addr_len(to)) < 0 ||
+	    get_local(fd, &r->source) < 0)
+		r->source.sa.sa_family = 0;
+	close(fd);
+	if (!r->source.sa.sa_family)
+		return;
+	addr_set_port(&r->source, l->port);
+	find_link(l->cfg->source.sa.sa_family ? NULL : l->cfg->interface, r);
+}
+
+int
+route_same(const struct route *a, const struct route *b)
+{
+	return addr_same_host(&a->source, &b->source) && a->index == b->index;
 }

@@ -34,9 +34,22 @@ static uint32_t sim_random_below(uint32_t);
 static int sim_lookup_start(struct lookup *, const char *, int, int, int64_t);
 static void sim_lookup_want(struct lookup *, struct wake *);
 static int sim_lookup_step(struct lookup *, const struct wake *, int64_t);
-static int sim_news_open(void);
-static void sim_news_read(int);
-static unsigned sim_link_of(const char *, const union addr *, unsigned *);
+static int sim_route_open(void);
+static void sim_route_read(int);
+static void sim_route_find(const struct local *, const union addr *,
+    struct route *);
+static int sim_local_socket(struct local *, enum local_role, const char **);
+static int sim_local_rebind(const struct local *, int);
+static int sim_local_owner(const struct local *, struct owner *);
+static int sim_stun_indicate(int, const union addr *);
+static void sim_flow_stop(struct flow *, int);
+static int sim_flow_start(struct flow *, enum flow_kind, int, int,
+    const union addr *, const char *, int64_t, int64_t);
+static int sim_flow_ask(struct flow *, int, int64_t, int64_t);
+static void sim_flow_want(struct flow *, struct wake *);
+static int sim_flow_step(struct flow *, const struct wake *, int64_t);
+static int sim_flow_claim(struct flow *, const union addr *,
+    const union addr *, const unsigned char *, size_t);
 static int sim_kill(pid_t, int);
 int natmap_main(int, char **);
 
@@ -47,9 +60,20 @@ int natmap_main(int, char **);
 #define lookup_start	sim_lookup_start
 #define lookup_want	sim_lookup_want
 #define lookup_step	sim_lookup_step
-#define news_open	sim_news_open
-#define news_read	sim_news_read
-#define link_of		sim_link_of
+#include "../stun.c"
+#define route_open	sim_route_open
+#define route_read	sim_route_read
+#define route_find	sim_route_find
+#define local_socket	sim_local_socket
+#define local_rebind	sim_local_rebind
+#define local_owner	sim_local_owner
+#define stun_indicate	sim_stun_indicate
+#define flow_stop	sim_flow_stop
+#define flow_start	sim_flow_start
+#define flow_ask	sim_flow_ask
+#define flow_want	sim_flow_want
+#define flow_step	sim_flow_step
+#define flow_claim	sim_flow_claim
 #define kill		sim_kill
 #include "../natmap.c"
 #undef main
@@ -66,7 +90,7 @@ int natmap_main(int, char **);
 #define MINUTES		* 60000
 #define SECONDS		* 1000
 #define NEWS_FD		1000000		/* never opened */
-#define FLOWS		(ASKS + KEEPERS)
+#define FLOWS		CONTACTS
 
 /*
  * The simulated world.
@@ -339,8 +363,8 @@ something_comes(int64_t at)
  * Instead of stun.c.
  */
 
-int
-local_socket(struct local *l, enum local_role role, const char **why)
+static int
+sim_local_socket(struct local *l, enum local_role role, const char **why)
 {
 	(void)role;
 	if (why)
@@ -358,16 +382,16 @@ local_socket(struct local *l, enum local_role role, const char **why)
 	return open("/dev/null", O_RDWR | O_CLOEXEC);
 }
 
-int
-local_rebind(const struct local *l, int fd)
+static int
+sim_local_rebind(const struct local *l, int fd)
 {
 	(void)l;
 	(void)fd;
 	return 0;
 }
 
-int
-local_owner(const struct local *l, struct owner *o)
+static int
+sim_local_owner(const struct local *l, struct owner *o)
 {
 	(void)l;
 	memset(o, 0, sizeof *o);
@@ -380,30 +404,24 @@ local_owner(const struct local *l, struct owner *o)
 	return 1;
 }
 
-int
-local_source(const struct local *l, const union addr *to, union addr *src)
+static void
+sim_route_find(const struct local *l, const union addr *to, struct route *r)
 {
-	(void)l;
-	*src = sim.source;
-	errno = ENETUNREACH;
+	memset(r, 0, sizeof *r);
 	if (sim.no_default && !find_peer(to))
-		return -1;
-	return sim.source.sa.sa_family ? 0 : -1;
+		return;
+	r->source = sim.source;
+	addr_set_port(&r->source, l->port);
+	r->index = sim.index;
+	r->flags = sim.index ? IFF_UP | IFF_RUNNING : 0;
 }
 
-int
-stun_indicate(int fd, const union addr *to)
+static int
+sim_stun_indicate(int fd, const union addr *to)
 {
 	CHECK(fd >= 0);
 	record(INDICATED, peer_at(to)->who);
 	return 0;
-}
-
-void
-flow_init(struct flow *f)
-{
-	memset(f, 0, sizeof *f);
-	f->fd = f->slot = -1;
 }
 
 static void
@@ -419,15 +437,15 @@ flow_close(struct flow *f, enum what what)
 	errno = e;
 }
 
-void
-flow_stop(struct flow *f, int abort)
+static void
+sim_flow_stop(struct flow *f, int abort)
 {
 	(void)abort;
 	flow_close(f, STOPPED);
 }
 
-int
-flow_start(struct flow *f, enum flow_kind kind, int fd, int shared,
+static int
+sim_flow_start(struct flow *f, enum flow_kind kind, int fd, int shared,
     const union addr *to, const char *host, int64_t now, int64_t deadline)
 {
 	CHECK(f->state == FLOW_CLOSED);
@@ -444,14 +462,14 @@ flow_start(struct flow *f, enum flow_kind kind, int fd, int shared,
 		flow_close(f, ENDED);
 		return -1;
 	}
-	flow_ask(f, 0, now, deadline);
+	sim_flow_ask(f, 0, now, deadline);
 	if (kind != FLOW_UDP)
 		f->state = FLOW_CONNECTING;
 	return 0;
 }
 
-int
-flow_ask(struct flow *f, int last, int64_t now, int64_t deadline)
+static int
+sim_flow_ask(struct flow *f, int last, int64_t now, int64_t deadline)
 {
 	CHECK(f->fd >= 0 && now == sim.now && deadline > now);
 	f->last = last;
@@ -464,8 +482,8 @@ flow_ask(struct flow *f, int last, int64_t now, int64_t deadline)
 	return 0;
 }
 
-void
-flow_want(struct flow *f, struct wake *w)
+static void
+sim_flow_want(struct flow *f, struct wake *w)
 {
 	if (f->state == FLOW_CLOSED)
 		return;
@@ -494,8 +512,8 @@ flow_result(struct flow *f, int r)
 	return r;
 }
 
-int
-flow_step(struct flow *f, const struct wake *w, int64_t now)
+static int
+sim_flow_step(struct flow *f, const struct wake *w, int64_t now)
 {
 	(void)w;
 	CHECK(now == sim.now);
@@ -504,8 +522,8 @@ flow_step(struct flow *f, const struct wake *w, int64_t now)
 	return flow_result(f, path_step(f, f->deadline));
 }
 
-int
-flow_claim(struct flow *f, const union addr *from, const union addr *to,
+static int
+sim_flow_claim(struct flow *f, const union addr *from, const union addr *to,
     const unsigned char *p, size_t n)
 {
 	(void)to;
@@ -598,7 +616,7 @@ sim_lookup_start(struct lookup *l, const char *host, int port, int family,
 {
 	const char *p;
 
-	sim.lookups += l == &sim.m.target->lookup;
+	sim.lookups += l == &sim.m.target.lookup;
 	if (sim.no_fds) {
 		errno = EMFILE;
 		return -1;
@@ -647,25 +665,16 @@ sim_lookup_step(struct lookup *l, const struct wake *w, int64_t now)
 }
 
 static int
-sim_news_open(void)
+sim_route_open(void)
 {
 	return NEWS_FD;
 }
 
 static void
-sim_news_read(int fd)
+sim_route_read(int fd)
 {
 	CHECK(fd == NEWS_FD);
 	sim.news = 0;
-}
-
-static unsigned
-sim_link_of(const char *dev, const union addr *a, unsigned *flags)
-{
-	(void)dev;
-	(void)a;
-	*flags = sim.index ? IFF_UP | IFF_RUNNING : 0;
-	return sim.index;
 }
 
 static int
@@ -816,7 +825,7 @@ start(const char *args)
 	options(&sim.c, args);
 	log_level(sim.c.level);
 	wake_clear(&sim.w);
-	map_init(&sim.m, &sim.c, &sim.w);
+	map_init(&sim.m, &sim.c, &sim.w, sim.now);
 }
 
 static void
@@ -871,22 +880,17 @@ take_call(void)
 static int
 sound(void)
 {
-	const struct ask *a;
-	const struct keeper *kp;
-	int closed, busy = 0;
+	const struct contact *c;
+	int busy = 0;
 
-	for (a = sim.m.ask; a < sim.m.ask + ASKS; a++) {
-		closed = a->b.state == FLOW_CLOSED;
-		if (a->s ? closed && !a->s->lookup.busy : !closed)
+	for (c = sim.m.contact; c < sim.m.contact + CONTACTS; c++) {
+		busy += !c->http && (c->role == HOLDS || c->role == CHECKS);
+		if (c->event)
+			continue;
+		if (c->s ? !is_open(c) && !c->s->lookup.busy : is_open(c))
 			return 0;
-		if (a->role == R_FREE ? a->s != NULL :
-		    a->role != R_HOLD && !a->s)
-			return 0;
-		busy += a->role == R_HOLD || a->role == R_PROBE;
-	}
-	for (kp = sim.m.keep; kp < sim.m.keep + KEEPERS; kp++) {
-		closed = kp->k.state == FLOW_CLOSED;
-		if (kp->s ? closed && !kp->s->lookup.busy : !closed)
+		if (c->role == FREE ? c->s != NULL :
+		    c->role != HOLDS && !c->s)
 			return 0;
 	}
 	return busy || sim.now < sim.m.serve_at;

@@ -475,7 +475,7 @@ one_http_that_closes_once(void)
 static void
 old_flows_are_renewed(void)
 {
-	struct ask *a;
+	struct contact *c;
 
 	begin("-s a,b,c,d -h w,x -k 60");
 	go_on(5 MINUTES - 7);
@@ -483,9 +483,9 @@ old_flows_are_renewed(void)
 	go_on(2 MINUTES);
 	CHECK(sim.ncalls == 2);
 	CHECK(first(OPENED, 'x', 0) <= sim.call[1].at + 2 SECONDS);
-	for (a = sim.m.ask; a < sim.m.ask + ASKS; a++)
-		CHECK(a->role != R_HOLD ||
-		    addr_port(&path_of(&a->b)->mapped) == 40001);
+	for (c = sim.m.contact; c < sim.m.contact + CONTACTS; c++)
+		CHECK(c->role != HOLDS || c->http ||
+		    addr_port(&path_of(&c->f)->mapped) == 40001);
 	end();
 	begin("-s a,b -h w -k 60");
 	go_on(5 MINUTES - 7);

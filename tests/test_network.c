@@ -182,7 +182,7 @@ port_is_lost_and_found(void)
 {
 	static const char *const args[] = { "-s a,b,c,d -b 7000",
 	    "-s a,b,c,d -h w -b 7000", "-u -s a,b,c,d -b 7000" };
-	struct ask *a;
+	struct contact *c;
 	size_t i;
 
 	for (i = 0; i < LEN(args); i++) {
@@ -194,8 +194,8 @@ port_is_lost_and_found(void)
 		sim.busy_hi = 0;
 		go_on(3 MINUTES);
 		CHECK(logged("can be used now") == 1);
-		for (a = sim.m.ask; a < sim.m.ask + ASKS; a++)
-			CHECK(a->role == R_FREE || a->s || is_udp(&sim.m));
+		for (c = sim.m.contact; c < sim.m.contact + CONTACTS; c++)
+			CHECK(c->role == FREE || c->s || is_udp(&sim.m));
 		moves_to("203.0.113.8", 41000);
 		go_on(63 SECONDS);
 		CHECK(sim.ncalls == 2 && told(1, "203.0.113.8:41000"));
@@ -453,9 +453,10 @@ storm(void)
 	static const char *const args[] = { "-u -s a,b,c", "-s a,b,c",
 	    "-u -s a,b", "-s a,b -h w", "-u -s a,b,c -t 192.0.2.5 -p 9",
 	    "-s a -h w", "-s a,b,c -t 192.0.2.5 -p 9" };
+	const struct contact *c;
 	char text[64];
 	uint32_t seed;
-	int i;
+	int i, n;
 
 	for (seed = 0; seed < 20 * LEN(args); seed++) {
 		snprintf(text, sizeof text, "%s -k %d -b 40000",
@@ -473,10 +474,13 @@ storm(void)
 		moves_to("203.0.113.8", 41000);
 		go_on(10 MINUTES);
 		CHECK(told(sim.ncalls - 1, "203.0.113.8:41000"));
-		for (i = 0; i < ASKS; i++)
-			CHECK(sim.m.ask[i].role != R_PROBE ||
-			    sim.m.ask[i].b.born > sim.now - ANSWER_LIMIT);
-		CHECK(holders(&sim.m) == wanted(&sim.m));
+		for (n = i = 0; i < CONTACTS; i++) {
+			c = &sim.m.contact[i];
+			CHECK(c->role != CHECKS ||
+			    c->f.born > sim.now - ANSWER_LIMIT);
+			n += c->role == HOLDS && !c->http;
+		}
+		CHECK(n == wanted(&sim.m, 0));
 		end();
 	}
 }

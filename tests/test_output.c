@@ -118,7 +118,7 @@ start_daemon(const char *args)
 	signal(SIGPIPE, SIG_IGN);
 	sim.no_device = sim.c.interface != NULL;
 	sim.busy_hi = 65535;
-	check_start(&sim.m);
+	startable(&sim.m);
 	_exit(0);
 }
 
