@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The program: options, script, and the policy of the mapping, which is what
- * to try next and what to announce.
+ * The program: options, and the policy of the mapping, which is what to try
+ * next, what to announce, and when the script is called.
  *
  * The mapping is held by flows from the mapped port.  A flow to a STUN server
  * lives in a struct ask; its place in the policy is its role:
@@ -19,7 +19,6 @@
 #include "natmap.h"
 
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -65,7 +64,6 @@
 #define ONCE_LIMIT	30000
 #define END_LIMIT       700     /* a server may take so long to close at exit */
 #define RUN_LIMIT       300000  /* newer values wait so long behind a run */
-#define RUN_KILL	5000	/* between TERM and KILL of that run */
 #define RUN_RETRY	5000	/* a script that cannot be run */
 
 #define FIRST_ASKED	3	/* servers asked before the first announcement */
@@ -483,12 +481,10 @@ struct hook {
 	struct mapping last;	/* delivered */
 	int pending;
 	int slot;		/* of stdout */
-	pid_t pid;		/* of the run; 0 none */
-	int64_t since;		/* ms: next has waited behind the run */
-	int64_t retry;		/* ms: the script could not be run */
-	int64_t kill_at;	/* ms: KILL follows TERM; NEVER before TERM */
 	int said;		/* errno of what is in the way, said once */
-	int status;		/* of the last run, as waitpid tells it */
+	int failed;		/* --once: the mapping was not delivered */
+	int64_t retry;		/* ms: the script could not be run */
+	struct script run;
 };
 
 /* IP4P of an IPv4 mapping, empty for IPv6 */
@@ -524,42 +520,13 @@ fields_fill(struct fields *f, const struct mapping *m, int type)
 static void
 hook_news(struct hook *h, const struct mapping *m, int64_t now)
 {
-	int same = addr_same(&m->public, &h->last.public) &&
-	    addr_same(&m->local, &h->last.local);
+	int pending = !addr_same(&m->public, &h->last.public) ||
+	    !addr_same(&m->local, &h->last.local);
 
 	h->next = *m;
-	if (!h->pending) {
-		h->since = now;
-		h->kill_at = NEVER;
-	}
-	h->pending = !same;
-}
-
-/* In the child. */
-static void
-hook_exec(const struct hook *h, struct fields *f)
-{
-	const struct config *c = h->cfg;
-	char stun[SERVER_TEXT];
-	struct fields old;
-	char *argv[9], **arg = argv;
-	int i;
-
-	fields_fill(&old, &h->last, c->type);
-	setenv("NATMAP_OLD_ADDR", old.text[0], 1);
-	setenv("NATMAP_OLD_PORT", old.text[0][0] ? old.text[1] : "", 1);
-	setenv("NATMAP_STUN", server_name(h->next.by, stun), 1);
-	setenv("NATMAP_INTERFACE", c->interface ? c->interface : "", 1);
-	setpgid(0, 0);
-	*arg++ = (char *)(uintptr_t)"/bin/sh";
-	*arg++ = (char *)(uintptr_t)c->script;
-	for (i = 0; i < 6; i++)
-		*arg++ = f->text[i];
-	*arg = NULL;
-	execv(c->script, argv + 1);
-	if (errno == ENOEXEC)	/* a script without #! */
-		execv("/bin/sh", argv);
-	_exit(errno == ENOENT ? 127 : 126);
+	if (pending != h->pending)
+		script_limit(&h->run, pending ? now + RUN_LIMIT : NEVER);
+	h->pending = pending;
 }
 
 static NOINLINE void
@@ -579,7 +546,7 @@ hook_stuck(struct hook *h, int64_t now)
 	h->said = errno;
 	h->retry = now + RUN_RETRY;
 	if (h->cfg->once) {
-		h->status = 1;
+		h->failed = 1;
 		hook_done(h);
 	}
 }
@@ -587,23 +554,24 @@ hook_stuck(struct hook *h, int64_t now)
 static void
 hook_run(struct hook *h, int64_t now)
 {
-	struct fields f;
+	const struct config *c = h->cfg;
+	char stun[SERVER_TEXT], env[1024];
+	struct fields f, old;
+	const char *argv[] = { "/bin/sh", c->script, f.text[0], f.text[1],
+	    f.text[2], f.text[3], f.text[4], f.text[5], NULL };
 
-	if (access(h->cfg->script, X_OK) < 0) {
-		hook_stuck(h, now);
-		return;
-	}
-	fields_fill(&f, &h->next, h->cfg->type);
-	h->pid = child_fork();
-	if (h->pid == 0)
-		hook_exec(h, &f);
-	if (h->pid < 0) {
-		h->pid = 0;
+	fields_fill(&f, &h->next, c->type);
+	fields_fill(&old, &h->last, c->type);
+	fmt(env, sizeof env, "NATMAP_OLD_ADDR=%s%cNATMAP_OLD_PORT=%s%c"
+	    "NATMAP_STUN=%s%cNATMAP_INTERFACE=%.64s%c",
+	    old.text[0], 0, old.text[0][0] ? old.text[1] : "", 0,
+	    server_name(h->next.by, stun), 0,
+	    c->interface ? c->interface : "", 0);
+	if (script_start(&h->run, argv, env) < 0) {
 		hook_stuck(h, now);
 		return;
 	}
 	h->said = 0;
-	h->kill_at = NEVER;
 	hook_done(h);
 }
 
@@ -623,74 +591,39 @@ hook_print(struct hook *h)
 		if (h->said != errno)
 			warn("stdout: cannot be written:");
 		h->said = errno;
-		h->status = 1;
+		h->failed = 1;
 	}
 	hook_done(h);
-}
-
-/* Newer values have waited too long: ends the run with its children. */
-static void
-hook_end_run(struct hook *h, int64_t now)
-{
-	int force = h->kill_at != NEVER;
-
-	if (now < (force ? h->kill_at : h->since + RUN_LIMIT))
-		return;
-	warn("%s: runs for too long while newer values wait, ending it",
-	    h->cfg->script);
-	kill(-h->pid, force ? SIGKILL : SIGTERM);
-	h->kill_at = now + RUN_KILL;
 }
 
 static void
 hook_want(struct hook *h, struct wake *w)
 {
 	h->slot = -1;
-	if (!h->pending)
-		return;
-	if (!h->cfg->script)
+	script_want(&h->run, w);
+	if (h->pending && !h->cfg->script)
 		h->slot = wake_on(w, STDOUT_FILENO, POLLOUT);
-	else if (!h->pid)
+	else if (h->pending && !h->run.pid)
 		wake_at(w, h->retry);
-	else
-		wake_at(w, h->kill_at != NEVER ? h->kill_at :
-		    h->since + RUN_LIMIT);
 }
 
 static void
 hook_step(struct hook *h, const struct wake *w, int64_t now)
 {
+	script_step(&h->run, now);
 	if (!h->pending)
 		return;
 	if (!h->cfg->script && woke(w, h->slot))
 		hook_print(h);
-	else if (h->cfg->script && h->pid)
-		hook_end_run(h, now);
-	else if (h->cfg->script && now >= h->retry)
+	else if (h->cfg->script && !h->run.pid && now >= h->retry)
 		hook_run(h, now);
-}
-
-/* a child has ended; it may be the script */
-static void
-hook_reaped(struct hook *h, pid_t pid, int status)
-{
-	if (pid != h->pid)
-		return;
-	h->pid = 0;
-	h->status = status;
-	if (WIFSIGNALED(status))
-		warn("%s: ended by signal %d", h->cfg->script,
-		    WTERMSIG(status));
-	else if (WEXITSTATUS(status))
-		warn("%s: failed with status %d", h->cfg->script,
-		    WEXITSTATUS(status));
 }
 
 /* 1 when the first mapping has been delivered and no run is under way */
 static int
 hook_delivered(const struct hook *h)
 {
-	return h->last.public.sa.sa_family && !h->pending && !h->pid;
+	return h->last.public.sa.sa_family && !h->pending && !h->run.pid;
 }
 
 /* contacts */
@@ -2443,31 +2376,28 @@ map_stop(struct map *m)
 /* the program */
 
 static void
-reap(struct map *m)
-{
-	pid_t pid;
-	int status;
-
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-		hook_reaped(&m->hook, pid, status);
-}
-
-static void
 signals(struct map *m, int64_t now)
 {
 	int sig;
 
-	while ((sig = signals_next()) != 0) {
-		if (sig == SIGTERM || sig == SIGINT)
+	while ((sig = signals_next()) != 0)
+		switch (sig) {
+		case SIGTERM:
+		case SIGINT:
 			map_end(m, sig, now);
-		else if (sig == SIGHUP) {
+			break;
+		case SIGHUP:
 			recheck(m, now);
 			m->settle = now;	/* and whether we moved */
-		} else if (sig == SIGCHLD)
-			reap(m);
-		else if (m->relay.fd >= 0)
-			relay_report(&m->relay);
-	}
+			break;
+		case SIGCHLD:
+			script_reap(&m->hook.run);
+			break;
+		case SIGUSR1:
+			if (m->relay.fd >= 0)
+				relay_report(&m->relay);
+			break;
+		}
 }
 
 /* 1 when there is nothing left to do */
@@ -2510,7 +2440,7 @@ run(struct map *m, int sigfd)
 			return 1;
 		}
 	}
-	return m->cfg->once && m->hook.status != 0;
+	return m->cfg->once && (m->hook.failed || m->hook.run.status);
 }
 
 /* Descriptors that we inherited are not for our children; 0, 1 and 2 exist. */

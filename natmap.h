@@ -2,7 +2,7 @@
 /*
  * natmap opens a TCP or UDP port behind a full-cone NAT to the Internet.
  *
- *   natmap.c   options, script, the mapping's policy, main loop
+ *   natmap.c   options, the mapping's policy, main loop
  *   stun.c     the mapped port's sockets, STUN, the keep-alive connection
  *   relay.c    sessions between the mapped port and the target
  *   timer.c    text, log, clock, poll(), idle lists, signals, children
@@ -220,6 +220,26 @@ int files_now(void);
 /* forks; in the child dispositions and mask are the defaults, RLIMIT_NOFILE
  * is as it was at start.  -1 with errno */
 pid_t child_fork(void);
+
+/* A program that is run now and then, one run at a time.  A run outlives us. */
+struct script {
+	const char *path;
+	pid_t pid;		/* of the run; 0 none */
+	int status;		/* of the last run, as waitpid tells it */
+	int sig;		/* the signal due at limit: TERM, then KILL */
+	int64_t limit;		/* ms: a run ends; NEVER: it may go on */
+};
+
+/* Runs the program argv[1] with its arguments, in a process group of its own;
+ * the shell argv[0] reads a script without #!.  The texts "NAME=value" in env,
+ * the last one empty, are added to the environment.  0, or -1 with errno */
+int script_start(struct script *s, const char *const argv[], char *env);
+/* ends the run that is there at that time: TERM, then KILL, to its group */
+void script_limit(struct script *s, int64_t when);
+void script_want(const struct script *s, struct wake *w);
+void script_step(struct script *s, int64_t now);
+/* on SIGCHLD: reaps all children that have ended, and logs how the run did */
+void script_reap(struct script *s);
 
 /* One name's look-up, in a forked child. */
 struct lookup {

@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <netinet/tcp.h>
 #include <arpa/inet.h>
 #include <errno.h>
@@ -26,6 +27,8 @@
 #if !defined SYS_close_range && defined SYS_pidfd_open
 #define SYS_close_range	(SYS_pidfd_open + 2)	/* 436, mips 4436 */
 #endif
+
+#define RUN_KILL	5000	/* ms, between TERM and KILL of the script */
 
 static const int caught[] = { SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGUSR1 };
 
@@ -743,6 +746,88 @@ close_from_4(void)
 	most = files.rlim_max < 65536 ? (int)files.rlim_max : 65536;
 	for (fd = 4; fd < most; fd++)
 		close(fd);
+}
+
+/* the script */
+
+/* In the child. */
+static void
+script_exec(const char *const argv[], char *env)
+{
+	char *const *av = (char *const *)(uintptr_t)argv;
+
+	for (; *env; env += strlen(env) + 1)
+		putenv(env);
+	setpgid(0, 0);
+	execv(av[1], av + 1);
+	if (errno == ENOEXEC)	/* a script without #! */
+		execv(av[0], av);
+	_exit(errno == ENOENT ? 127 : 126);
+}
+
+int
+script_start(struct script *s, const char *const argv[], char *env)
+{
+	pid_t pid;
+
+	if (access(argv[1], X_OK) < 0 || (pid = child_fork()) < 0)
+		return -1;
+	if (pid == 0)
+		script_exec(argv, env);
+	s->path = argv[1];
+	s->pid = pid;
+	s->limit = NEVER;
+	return 0;
+}
+
+void
+script_limit(struct script *s, int64_t when)
+{
+	s->limit = when;
+	s->sig = SIGTERM;
+}
+
+void
+script_want(const struct script *s, struct wake *w)
+{
+	if (s->pid)
+		wake_at(w, s->limit);
+}
+
+void
+script_step(struct script *s, int64_t now)
+{
+	if (!s->pid || now < s->limit)
+		return;
+	warn("%s: runs for too long while newer values wait, ending it",
+	    s->path);
+	kill(-s->pid, s->sig);
+	s->sig = SIGKILL;
+	s->limit = now + RUN_KILL;
+}
+
+/* The run has ended. */
+static void
+script_ended(struct script *s, int status)
+{
+	s->pid = 0;
+	s->status = status;
+	if (WIFSIGNALED(status))
+		warn("%s: ended by signal %d", s->path, WTERMSIG(status));
+	else if (WEXITSTATUS(status))
+		warn("%s: failed with status %d", s->path,
+		    WEXITSTATUS(status));
+}
+
+void
+script_reap(struct script *s)
+{
+	pid_t pid;
+	int status;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		if (pid == s->pid)
+			script_ended(s, status);
 }
 
 /* look-up of names */

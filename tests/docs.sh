@@ -153,7 +153,7 @@ times_agree() {
 	{
 		tells natmap.8 \
 		    "waited for $(($(seconds natmap.c RUN_LIMIT) / 60)) minutes"
-		tells natmap.8 "$(seconds natmap.c RUN_KILL) seconds later"
+		tells natmap.8 "$(seconds timer.c RUN_KILL) seconds later"
 		tells natmap.8 \
 		    "again every $(seconds natmap.c RUN_RETRY) seconds"
 		tells natmap.8 \

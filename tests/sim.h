@@ -50,7 +50,6 @@ static void sim_flow_want(struct flow *, struct wake *);
 static int sim_flow_step(struct flow *, const struct wake *, int64_t);
 static int sim_flow_claim(struct flow *, const union addr *,
     const union addr *, const unsigned char *, size_t);
-static int sim_kill(pid_t, int);
 int natmap_main(int, char **);
 
 #define main		natmap_main
@@ -74,7 +73,6 @@ int natmap_main(int, char **);
 #define flow_want	sim_flow_want
 #define flow_step	sim_flow_step
 #define flow_claim	sim_flow_claim
-#define kill		sim_kill
 #include "../natmap.c"
 #undef main
 
@@ -163,7 +161,6 @@ static struct {
 	int no_default;		/* a route to the servers only */
 	unsigned index;		/* of the interface; 0 cannot be told */
 	int news;		/* the kernel has some */
-	int killed;		/* the last signal to the script */
 	FILE *log;
 	int fds;		/* that were open at the start */
 	int served;		/* relay_start() calls */
@@ -675,14 +672,6 @@ sim_route_read(int fd)
 {
 	CHECK(fd == NEWS_FD);
 	sim.news = 0;
-}
-
-static int
-sim_kill(pid_t pid, int sig)
-{
-	CHECK(pid == -99);
-	sim.killed = sig;
-	return 0;
 }
 
 /* The time goes on to the deadline; stdout can always be written. */

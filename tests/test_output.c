@@ -89,9 +89,10 @@ once_script(const char *status)
 	begin("-1 -u -s a -e /bin/sh");
 	go_on(ANSWER_TIME);
 	CHECK(sim.ncalls == 1);
-	h->pid = 99;
+	h->run.pid = 99;
 	CHECK(!finished(&sim.m, sim.now));
-	hook_reaped(h, 99, atoi(status) << 8);
+	h->run.pid = 0;
+	h->run.status = atoi(status) << 8;
 	CHECK(finished(&sim.m, sim.now));
 	_exit(run(&sim.m, -1));
 }
@@ -212,12 +213,13 @@ hook_runs(struct hook *h, struct config *c, struct mapping m[3])
 		addr_set_port(&m[i].public, 40000 + i);
 	}
 	h->last = m[0];
-	h->pid = 99;
-	h->kill_at = NEVER;
+	h->run.pid = 99;
+	h->run.limit = NEVER;
 }
 
 /* News during a run wait behind it, only the newest, and what has become
- * what it was is no news. */
+ * what it was is no news.  The run's limit counts from the oldest that waits,
+ * not from an earlier wait that came to nothing. */
 static void
 hook_coalesces(void)
 {
@@ -228,55 +230,12 @@ hook_coalesces(void)
 	hook_runs(&h, &c, m);
 	hook_news(&h, &m[1], 1000);
 	hook_news(&h, &m[2], 2000);
-	CHECK(h.pending && h.since == 1000 && !hook_delivered(&h));
+	CHECK(h.pending && h.run.limit == 1000 + RUN_LIMIT && !hook_delivered(&h));
 	CHECK(addr_same(&h.next.public, &m[2].public));
 	hook_news(&h, &m[0], 3000);
-	CHECK(!h.pending);
+	CHECK(!h.pending && h.run.limit == NEVER);
 	hook_news(&h, &m[1], 4000);
-	CHECK(h.pending && h.since == 4000);
-}
-
-/* The signal that a step at that time sends to the run; 0 none. */
-static int
-hook_kills(struct hook *h, int64_t now)
-{
-	struct wake w = { NULL, 0, 0, NEVER };
-
-	sim.killed = 0;
-	hook_want(h, &w);
-	hook_step(h, &w, now);
-	CHECK((sim.killed != 0) == (now >= w.deadline));
-	return sim.killed;
-}
-
-/* A run is ended when newer values have waited for long, and no sooner by an
- * earlier wait that came to nothing. */
-static void
-hook_limit(void)
-{
-	const int64_t later = RUN_LIMIT + 60000;
-	struct mapping m[3];
-	struct config c;
-	struct hook h;
-
-	log_level(-1);
-	hook_runs(&h, &c, m);
-	CHECK(hook_kills(&h, RUN_LIMIT) == 0);		/* none wait */
-	hook_news(&h, &m[1], 0);
-	CHECK(hook_kills(&h, RUN_LIMIT - 1) == 0);
-	CHECK(hook_kills(&h, RUN_LIMIT) == SIGTERM);
-	CHECK(hook_kills(&h, RUN_LIMIT + RUN_KILL - 1) == 0);
-	CHECK(hook_kills(&h, RUN_LIMIT + RUN_KILL) == SIGKILL);
-	hook_runs(&h, &c, m);
-	hook_news(&h, &m[1], 0);
-	CHECK(hook_kills(&h, RUN_LIMIT) == SIGTERM);
-	hook_news(&h, &m[0], RUN_LIMIT + 1000);
-	CHECK(hook_kills(&h, RUN_LIMIT + RUN_KILL) == 0);
-	hook_news(&h, &m[2], later);
-	CHECK(hook_kills(&h, later) == 0);
-	CHECK(hook_kills(&h, later + RUN_LIMIT - 1) == 0);
-	CHECK(hook_kills(&h, later + RUN_LIMIT) == SIGTERM);
-	log_level(0);
+	CHECK(h.pending && h.run.limit == 4000 + RUN_LIMIT);
 }
 
 int
@@ -292,6 +251,5 @@ main(int argc, char **argv)
 	RUN(ip4p_table);
 	RUN(output_line);
 	RUN(hook_coalesces);
-	RUN(hook_limit);
 	return sim_done(fds);
 }

@@ -1355,6 +1355,7 @@ flows_beside_ones_own_listener(void)
 static void
 source_addresses(void)
 {
+	struct route r;
 	struct config c;
 	struct local l;
 	union addr to, src;
@@ -1369,18 +1370,44 @@ source_addresses(void)
 	close(fd);
 	addr_parse(&to, "127.0.0.9", AF_INET);
 	addr_set_port(&to, 9);
-	CHECK(local_source(&l, &to, &src) == 0);
+	route_find(&l, &to, &r);
+	src = r.source;
+	CHECK(src.sa.sa_family != 0);
+#ifndef NATMAP_PORTABLE
+	CHECK(r.index == if_nametoindex("lo") && r.flags & IFF_UP);
+#endif
 	CHECK(strcmp(addr_host(&src, text), "127.0.0.1") == 0);
 	CHECK(addr_port(&src) == l.port);
 	addr_parse(&c.source, "192.0.2.250", AF_INET);
 	CHECK(local_socket(&l, LOCAL_FLOW, NULL) == -1 &&
 	    errno == EADDRNOTAVAIL);
-	CHECK(local_source(&l, &to, &src) == -1 && errno == EADDRNOTAVAIL);
+	route_find(&l, &to, &r);
+	CHECK(r.source.sa.sa_family == 0 && r.index == 0);
 #if SO_BINDTODEVICE > 0
 	local_init(&l, &c, AF_INET, SOCK_STREAM, 0);
 	c.interface = "nosuchdev0";
 	CHECK(local_socket(&l, LOCAL_FLOW, NULL) == -1 && errno == ENODEV);
 #endif
+}
+
+static void
+news_does_not_block(void)
+{
+	struct pollfd p = { route_open(), POLLIN, 0 };
+
+#ifdef NATMAP_PORTABLE
+	CHECK(p.fd < 0);
+#else
+	CHECK(p.fd >= 0);
+#endif
+	if (p.fd >= 0) {
+		CHECK(fcntl(p.fd, F_GETFL) & O_NONBLOCK);
+		CHECK(fcntl(p.fd, F_GETFD) & FD_CLOEXEC);
+		route_read(p.fd);
+		CHECK(poll(&p, 1, 0) == 0);
+		close(p.fd);
+	}
+	route_read(-1);
 }
 
 /* A TCP socket that is bound and no more stands in no table. */
@@ -1783,6 +1810,7 @@ main(int argc, char **argv)
 	RUN(families_apart);
 	RUN(flows_beside_ones_own_listener);
 	RUN(source_addresses);
+	RUN(news_does_not_block);
 	RUN(owner_is_found);
 	RUN(proc_lines);
 	RUN(proc_long_table);

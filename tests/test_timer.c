@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Tests of timer.c.  poll(), getaddrinfo() and syscall() are watched, and
- * answer as the test says where it says so; the clock is the test's wherever
- * time counts.
+ * Tests of timer.c.  poll(), getaddrinfo(), syscall() and kill() are watched,
+ * and answer as the test says where it says so; the clock is the test's
+ * wherever time counts.
  */
 #include "../natmap.h"
 
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <arpa/inet.h>
 #include <errno.h>
@@ -21,14 +22,17 @@ static int watched_poll(struct pollfd *, nfds_t, int);
 static int watched_getaddrinfo(const char *, const char *,
     const struct addrinfo *, struct addrinfo **);
 static long watched_syscall(long, ...);
+static int watched_kill(pid_t, int);
 
 #define poll		watched_poll
 #define getaddrinfo	watched_getaddrinfo
 #define syscall		watched_syscall
+#define kill		watched_kill
 #include "../timer.c"
 #undef poll
 #undef getaddrinfo
 #undef syscall
+#undef kill
 
 #include "check.h"
 
@@ -766,6 +770,163 @@ fd_flags(void)
 	CHECK(fd_setup(p[0]) == -1 && errno == EBADF);
 }
 
+/* the script */
+
+#define NOBODY	99		/* a run that is none */
+
+static int killed;		/* the last signal to NOBODY's group */
+
+static int
+watched_kill(pid_t pid, int sig)
+{
+	if (pid != -NOBODY)
+		return kill(pid, sig);
+	killed = sig;
+	return 0;
+}
+
+/* The signal that a step at that time sends to the run; 0 none. */
+static int
+script_signal(struct script *s, int64_t now)
+{
+	struct wake w = { NULL, 0, 0, NEVER };
+
+	killed = 0;
+	script_want(s, &w);
+	script_step(s, now);
+	CHECK((killed != 0) == (now >= w.deadline));
+	return killed;
+}
+
+static void
+script_limits(void)
+{
+	struct script s = { "x", NOBODY, 0, 0, NEVER };
+
+	log_level(-1);
+	CHECK(script_signal(&s, NEVER - 1) == 0);
+	script_limit(&s, 1000);
+	CHECK(script_signal(&s, 999) == 0);
+	CHECK(script_signal(&s, 1000) == SIGTERM);
+	CHECK(script_signal(&s, 1000 + RUN_KILL - 1) == 0);
+	CHECK(script_signal(&s, 1000 + RUN_KILL) == SIGKILL);
+	script_limit(&s, NEVER);	/* nobody waits any more */
+	CHECK(script_signal(&s, NEVER - 1) == 0);
+	script_limit(&s, 90000);
+	CHECK(script_signal(&s, 89999) == 0);
+	CHECK(script_signal(&s, 90000) == SIGTERM);
+	script_limit(&s, 1000);
+	s.pid = 0;			/* it has ended */
+	CHECK(script_signal(&s, 2000) == 0);
+	log_level(0);
+}
+
+static char script_path[] = "/tmp/natmap-script.XXXXXX";
+
+/* Makes a script of that text. */
+static void
+script_write(const char *text, unsigned mode)
+{
+	int fd = open(script_path, O_WRONLY | O_TRUNC);
+
+	CHECK(write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+	CHECK(fchmod(fd, mode) == 0);
+	close(fd);
+}
+
+/* Waits for the end of the run, which has all the time it wants. */
+static void
+script_wait(struct script *s)
+{
+	siginfo_t info;
+
+	while (s->pid) {
+		waitid(P_ALL, 0, &info, WEXITED | WNOWAIT);
+		script_reap(s);
+	}
+}
+
+/* Runs it as the script of two arguments; what it says on stdout and what
+ * natmap logs go to text. */
+static int
+script_says(struct script *s, char *text, size_t size)
+{
+	const char *argv[] = { "/bin/sh", script_path, "a b", "", NULL };
+	char env[] = "ONE=1 2\0TWO=\0";
+	int p[2], saved = dup(STDOUT_FILENO), r, error;
+
+	fflush(stdout);
+	CHECK(pipe(p) == 0);
+	log_to(p[1]);
+	dup2(p[1], STDOUT_FILENO);
+	r = script_start(s, argv, env);
+	error = errno;
+	dup2(saved, STDOUT_FILENO);
+	script_wait(s);
+	log_to(STDERR_FILENO);
+	close(p[1]);
+	log_read(p[0], text, size);
+	close(p[0]);
+	close(saved);
+	errno = error;
+	return r;
+}
+
+static void
+script_runs(void)
+{
+	static const struct {
+		const char *text, *want;
+		int status;
+	} t[] = {
+		{ "echo $# \"[$1][$2] $ONE,${TWO-unset}\"",
+		    "2 [a b][] 1 2,\n", 0 },
+		{ "#!/bin/sh\necho $0", "%s\n", 0 },
+		{ "#!/bin/sh\nexit 3", "natmap: %s: failed with status 3\n",
+		    3 << 8 },
+		{ "#!/bin/sh\nkill -9 $$", "natmap: %s: ended by signal 9\n",
+		    9 },
+		{ "#!/nowhere/sh", "natmap: %s: failed with status 127\n",
+		    127 << 8 },
+		{ "#!/\n", "natmap: %s: failed with status 126\n", 126 << 8 }
+	};
+	struct script s;
+	char text[256], want[256];
+	size_t i;
+
+	close(mkstemp(script_path));
+	memset(&s, 0, sizeof s);
+	for (i = 0; i < LEN(t); i++) {
+		script_write(t[i].text, 0700);
+		CHECK(script_says(&s, text, sizeof text) == 0);
+		snprintf(want, sizeof want, t[i].want, script_path);
+		CHECK(strcmp(text, want) == 0);
+		CHECK(s.pid == 0 && s.status == t[i].status);
+	}
+	CHECK(!getenv("ONE"));
+	script_write("", 0600);
+	CHECK(script_says(&s, text, sizeof text) == -1 && errno == EACCES);
+	unlink(script_path);
+	CHECK(script_says(&s, text, sizeof text) == -1 && errno == ENOENT);
+	CHECK(s.pid == 0 && !text[0]);
+}
+
+/* Other children are reaped beside the run, and leave it alone. */
+static void
+script_reaps_others(void)
+{
+	struct script s = { "x", 0, 5, 0, NEVER };
+	pid_t pid = fork();
+	siginfo_t info;
+
+	if (pid == 0)
+		_exit(3);
+	waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT);
+	script_reap(&s);
+	CHECK(s.status == 5);
+	CHECK(waitpid(pid, NULL, 0) < 0 && errno == ECHILD);
+}
+
 /* look-ups */
 
 static struct {
@@ -1041,48 +1202,6 @@ lookup_stops(void)
 	resolver.as = REAL;
 }
 
-/* the kernel's news */
-
-static void
-link_by_name_and_address(void)
-{
-	unsigned lo = if_nametoindex("lo"), flags = 1;
-	union addr a;
-
-	CHECK(link_of("lo", NULL, &flags) == lo && lo > 0);
-	addr_parse(&a, "192.0.2.1", AF_INET);	/* nobody's */
-	flags = 1;
-	CHECK(link_of(NULL, &a, &flags) == 0 && flags == 0);
-	flags = 1;
-	CHECK(link_of("nope0", NULL, &flags) == 0 && flags == 0);
-	addr_parse(&a, "::1", AF_INET6);	/* not told for IPv6 */
-	CHECK(link_of(NULL, &a, &flags) == 0 && flags == 0);
-#ifndef NATMAP_PORTABLE
-	addr_parse(&a, "127.0.0.1", AF_INET);
-	CHECK(link_of(NULL, &a, &flags) == lo && flags & IFF_UP);
-#endif
-}
-
-static void
-news_does_not_block(void)
-{
-	int fd = news_open();
-
-#ifdef NATMAP_PORTABLE
-	CHECK(fd == -1);
-#else
-	CHECK(fd >= 0);
-#endif
-	if (fd >= 0) {
-		CHECK(fcntl(fd, F_GETFL) & O_NONBLOCK);
-		CHECK(fcntl(fd, F_GETFD) & FD_CLOEXEC);
-		news_read(fd);
-		CHECK(!readable(fd));
-		close(fd);
-	}
-	news_read(-1);
-}
-
 int
 main(int argc, char **argv)
 {
@@ -1109,6 +1228,9 @@ main(int argc, char **argv)
 	RUN(child_is_clean);
 	RUN(child_takes_its_signals);
 	RUN(fd_flags);
+	RUN(script_limits);
+	RUN(script_runs);
+	RUN(script_reaps_others);
 	RUN(lookup_numeric);
 	RUN(lookup_localhost);
 	RUN(lookup_no_such_name);
@@ -1118,8 +1240,6 @@ main(int argc, char **argv)
 	RUN(lookup_child_is_in_a_hurry);
 	RUN(lookup_deadline);
 	RUN(lookup_stops);
-	RUN(link_by_name_and_address);
-	RUN(news_does_not_block);
 	failed = check_done();
 	if (open_fds(0) != before) {
 		printf("not ok descriptor leak\n");
