@@ -1635,8 +1635,8 @@ say_differ(struct map *m, int outvoted, int64_t now)
 			    server_name(teller(m, old), other),
 			    addr_text(old, b), outvoted ?
 			    "outvoted, not asked for 10 minutes" :
-			    "one is wrong, or the mapping depends on the "
-			    "destination; the second stays announced");
+			    "one is wrong, or this NAT is not a cone; the "
+			    "second stays announced");
 		c = outvoted ? contact_with(m, s) : NULL;
 		if (outvoted)
 			s->rest = now + OUTVOTED_REST;

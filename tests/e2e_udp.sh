@@ -106,15 +106,17 @@ t_port_changes() {
 
 # an old flow shows its old mapping: each server must be left alone for longer
 # than the NAT remembers, so they are asked in turn
+# Outgoing flows keep the old mapping while the NAT remembers them.  Of two
+# servers one holds; the other one rests for 36 s, says the new address, and
+# then the first must rest until its answer is fresh: 125 s.
 t_only_inbound_moves() {
 	lab_up
 	nat r2 cone 5000:40000
-	ct r2 udp_timeout=3 udp_timeout_stream=3
 	coturn turn $S1 $S2
-	nm n -u -s $S1,$S2 -b 5000 -k 2
+	nm n -u -s $S1,$S2 -b 5000
 	mapped n 1
 	nat r2 cone 5000:40001
-	mapped n 2 12
+	mapped n 2 180
 	eq "$(echo "$LINE" | cut -d ' ' -f 1,2)" "$PUBLIC 40001" moved
 }
 
@@ -211,7 +213,7 @@ quick ipv6_shifted 30
 quick held 60
 quick held_by_indications 60
 quick port_changes 60
-quick only_inbound_moves 60
+long only_inbound_moves 240
 quick second_server_when_first_is_dead 60
 quick server_dies_and_returns 90
 quick symmetric_is_named 60
