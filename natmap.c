@@ -845,40 +845,68 @@ note_answer(struct map *m, struct server *s, int64_t now)
 
 /* the mapped port */
 
-#define INSTEAD "; map another port, and forward it with -t or a firewall rule"
+/* 1 when the target is a program on this machine, at the mapped port */
+static int
+is_own_target(const struct map *m)
+{
+	const struct config *c = m->cfg;
+	union addr a;
 
-/* Says once what is in the way of using the port. */
+	if (!c->target || c->target_port != m->local.port)
+		return 0;
+	if (addr_parse(&a, c->target, AF_UNSPEC) < 0)
+		return !strcmp(c->target, "localhost");
+	return addr_is_loopback(&a) || addr_same_host(&a, &m->route.source);
+}
+
+/* Logs who holds the port, and what the user can do. */
+static void
+port_in_use(struct map *m, const struct owner *o, const char *why)
+{
+	char who[96];
+
+	if (o->pid)
+		fmt(who, sizeof who, "%s (pid %ld, uid %ld)", o->name[0] ?
+		    o->name : "a program", (long)o->pid, (long)o->uid);
+	else
+		fmt(who, sizeof who, "a program of uid %ld", (long)o->uid);
+	warn("%s port %d: in use by %s%s%s%s", proto(m), m->local.port, who,
+	    why ? ": " : "", why ? why : "", is_own_target(m) ?
+	    ", the target: without -t natmap shares its port" :
+	    why ? "; map another port, and forward it with -t or a firewall "
+	    "rule" : "");
+}
+
+/* Logs once what is in the way of using the port. */
 static void
 port_trouble(struct map *m, const char *why, int64_t now)
 {
+	const struct config *c = m->cfg;
 	struct owner o;
-	int error = errno, found;
+	int error = errno;
 
 	m->serve_at = now + PORT_RETRY;
 	if (m->port_error == error)
 		return;
 	m->port_error = error;
-	if (error == ENODEV) {
+	if (error == ENODEV)
 		warn("interface \"%s\": does not exist, waiting for it",
-		    m->cfg->interface);
-		return;
-	}
-	if (error == EADDRNOTAVAIL && m->cfg->source.sa.sa_family) {
+		    c->interface);
+	else if (error == EADDRNOTAVAIL && c->source.sa.sa_family)
 		warn("source address %s: not on this machine, waiting for it",
-		    m->cfg->interface);
-		return;
+		    c->interface);
+	else if (error == EPERM && c->mark)
+		warn("-f needs root or CAP_NET_ADMIN");
+	else if (error == EACCES && m->local.port < 1024)
+		warn("%s port %d: ports below 1024 need root or "
+		    "CAP_NET_BIND_SERVICE", proto(m), m->local.port);
+	else if (error == EADDRINUSE && local_owner(&m->local, &o) == 1)
+		port_in_use(m, &o, why);
+	else {
+		errno = error;
+		warn("%s port %d: cannot be used, trying again%s%s:",
+		    proto(m), m->local.port, why ? ": " : "", why ? why : "");
 	}
-	found = error == EADDRINUSE ? local_owner(&m->local, &o) : 0;
-	errno = error;
-	if (found == 1)
-		warn("%s port %d: in use by %s (pid %ld, uid %ld)%s%s%s",
-		    proto(m), m->local.port, o.name[0] ? o.name :
-		    "an unknown program", (long)o.pid, (long)o.uid,
-		    why ? ": " : "", why ? why : "", why ? INSTEAD : "");
-	else
-		warn("%s port %d: cannot be used, trying again%s%s%s:",
-		    proto(m), m->local.port, why ? ": " : "", why ? why : "",
-		    why ? INSTEAD : "");
 }
 
 /* the next port that the user allows */
@@ -1785,22 +1813,20 @@ heard(struct map *m, struct contact *c, int64_t now)
 	weigh(m, s, told, !same || (c->fresh && !c->seen), now);
 }
 
-/* RFC 6890: an address that a NAT in front of us can have */
+/* RFC 6890: can a NAT in front of us have that address?  We ask peer. */
 static int
-is_plausible(const union addr *a, const union addr *local)
+is_plausible(const union addr *a, const union addr *peer)
 {
 	const unsigned char *b = (const void *)&a->in.sin_addr;
 	const struct in6_addr *v6 = &a->in6.sin6_addr;
 
-	if (a->sa.sa_family != local->sa.sa_family || !addr_port(a))
+	if (a->sa.sa_family != peer->sa.sa_family || !addr_port(a) ||
+	    addr_any(a) || (addr_is_loopback(a) && !addr_is_loopback(peer)))
 		return 0;
 	if (a->sa.sa_family == AF_INET)
-		return b[0] && b[0] < 224 && (b[0] != 127 ||
-		    *(const unsigned char *)&local->in.sin_addr == 127);
-	return !IN6_IS_ADDR_UNSPECIFIED(v6) && !IN6_IS_ADDR_MULTICAST(v6) &&
-	    !IN6_IS_ADDR_V4MAPPED(v6) && !IN6_IS_ADDR_LINKLOCAL(v6) &&
-	    (!IN6_IS_ADDR_LOOPBACK(v6) ||
-	    IN6_IS_ADDR_LOOPBACK(&local->in6.sin6_addr));
+		return b[0] && b[0] < 224;
+	return !IN6_IS_ADDR_MULTICAST(v6) && !IN6_IS_ADDR_V4MAPPED(v6) &&
+	    !IN6_IS_ADDR_LINKLOCAL(v6);
 }
 
 /* stepping contacts */
@@ -2094,7 +2120,22 @@ lookups_step(struct map *m, int64_t now)
 
 /* the relay */
 
-/* a datagram on the mapped port: is it an answer of a STUN server? */
+/* 1 when a is an address of a STUN server that we know */
+static int
+is_server(const struct map *m, const union addr *a)
+{
+	const struct server *s;
+	int i;
+
+	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++)
+		for (i = 0; i < s->addrs.n; i++)
+			if (addr_same(&s->addrs.a[i], a))
+				return 1;
+	return 0;
+}
+
+/* A datagram on the mapped port: is it of a STUN server?  A late answer, or a
+ * second one, is no client's either. */
 static int
 claim(void *arg, const union addr *from, const union addr *to,
     const unsigned char *p, size_t n, int64_t now)
@@ -2110,7 +2151,7 @@ claim(void *arg, const union addr *from, const union addr *to,
 		r = c->event = flow_claim(&c->f, from, to, p, n);
 		c->error = errno;
 	}
-	return r != 0;
+	return r != 0 || (stun_is_message(p, n) && is_server(m, from));
 }
 
 /* a session came: the target's address may have changed since */

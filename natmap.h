@@ -120,6 +120,8 @@ void addr_set_port(union addr *a, int port);
 int addr_same_host(const union addr *a, const union addr *b);
 /* 1 when the host is 0.0.0.0 or :: */
 int addr_any(const union addr *a);
+/* 1 when the host is 127.0.0.0/8 or ::1 */
+int addr_is_loopback(const union addr *a);
 /* 1 when both hold the same host and port */
 int addr_same(const union addr *a, const union addr *b);
 /* writes the numeric host, or host:port; returns buf */
@@ -301,6 +303,8 @@ int local_owner(const struct local *l, struct owner *o);
 /* writes a Binding request, or an indication; returns STUN_HEADER */
 size_t stun_request(unsigned char buf[STUN_HEADER],
     const unsigned char id[STUN_ID], int indication);
+/* 1 when p[n] can be a STUN message (RFC 8489 section 5) */
+int stun_is_message(const unsigned char *p, size_t n);
 /* sends a Binding indication (RFC 8489 section 6.1) from a UDP socket that is
  * not connected; -1 with errno */
 int stun_indicate(int fd, const union addr *peer);

@@ -546,7 +546,9 @@ local_socket(struct local *l, enum local_role role, const char **why)
 #define XOR_MAPPED_ADDRESS	0x0020
 
 /* of a message without attributes: type, length and cookie */
-static const unsigned char first_words[] = { 0, 0, 0, 0, 0x21, 0x12, 0xa4, 0x42 };
+static const unsigned char header[] = {
+	0, 0, 0, 0, 0x21, 0x12, 0xa4, 0x42
+};
 
 static unsigned int
 be16(const unsigned char *p)
@@ -558,10 +560,17 @@ size_t
 stun_request(unsigned char buf[STUN_HEADER], const unsigned char id[STUN_ID],
     int indication)
 {
-	memcpy(buf, first_words, sizeof first_words);
+	memcpy(buf, header, sizeof header);
 	buf[1] = indication ? INDICATION : REQUEST;
 	memcpy(buf + 8, id, STUN_ID);
 	return STUN_HEADER;
+}
+
+int
+stun_is_message(const unsigned char *p, size_t n)
+{
+	return n >= STUN_HEADER && p[0] < 0x40 &&
+	    memcmp(p + 4, header + 4, 4) == 0;
 }
 
 /* Section 6.3.  A server of RFC 3489 takes the cookie for a part of the
@@ -569,10 +578,9 @@ stun_request(unsigned char buf[STUN_HEADER], const unsigned char id[STUN_ID],
 static int
 is_answer(const unsigned char *p, size_t n, const unsigned char id[STUN_ID])
 {
-	return n >= STUN_HEADER && n % 4 == 0 &&
+	return stun_is_message(p, n) && n % 4 == 0 &&
 	    (be16(p) == SUCCESS || be16(p) == ERROR) &&
-	    be16(p + 2) == n - STUN_HEADER &&
-	    memcmp(p + 4, first_words + 4, 4) == 0 && memcmp(p + 8, id, STUN_ID) == 0;
+	    be16(p + 2) == n - STUN_HEADER && memcmp(p + 8, id, STUN_ID) == 0;
 }
 
 /* The first attribute of that type in p[left], which is a multiple of 4 as in

@@ -312,6 +312,14 @@ addr_any(const union addr *a)
 }
 
 int
+addr_is_loopback(const union addr *a)
+{
+	return a->sa.sa_family == AF_INET6 ?
+	    IN6_IS_ADDR_LOOPBACK(&a->in6.sin6_addr) :
+	    *(const unsigned char *)&a->in.sin_addr == 127;
+}
+
+int
 addr_same(const union addr *a, const union addr *b)
 {
 	return addr_port(a) == addr_port(b) && addr_same_host(a, b);
