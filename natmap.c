@@ -58,6 +58,7 @@
 #define OUTVOTED_REST   600000  /* an outvoted server is left alone */
 #define SETTLE          500     /* the network's news settle this long */
 #define NEWS_GAP        2000    /* and are acted on no more often than this */
+#define SILENCE         30000   /* without a mapping: it is said */
 #define PORT_TRIES	255	/* ports of a range tried at a time */
 #define PORT_RETRY	3000	/* the port or the source is not usable */
 #define LISTEN_CHECK    3000    /* after the first mapping: does one listen? */
@@ -676,6 +677,8 @@ struct map {                    /* what is used most comes first: see size */
 	int64_t judge_at;	/* ms: the verdict may change then; NEVER */
 	int64_t settle;         /* ms: act on the news; NEVER: none came */
 	int64_t held;		/* ms: when a flow last answered; 0: none */
+	int64_t started;	/* ms */
+	int silent;		/* that nothing holds was logged */
 	int known;		/* the mapping of this network was announced */
 	int depends;		/* the mapping depends on the destination */
 	int differ;		/* doubts in a row that ended without a
@@ -730,6 +733,14 @@ holds(const struct map *m, int64_t now)
 	int64_t age = is_udp(m) ? m->k * m->cfg->cycle : m->k;
 
 	return m->held && now < m->held + age + HOLD_GRACE;
+}
+
+/* when it is to be said that nothing has held the mapping for long */
+static int64_t
+silence_at(const struct map *m)
+{
+	return m->silent ? NEVER : SILENCE + (m->held ? m->held + HOLD_GRACE +
+	    (is_udp(m) ? m->k * m->cfg->cycle : m->k) : m->started);
 }
 
 static int
@@ -794,6 +805,40 @@ choose(struct map *m, int http, int how, int64_t now, int64_t *soonest)
 	    &m->announced.public, now, soonest);
 }
 
+/* 1 when another STUN server failed as s did */
+static int
+is_shared(const struct map *m, const struct server *s)
+{
+	const struct server *o;
+
+	for (o = m->stun.s; o < m->stun.s + m->stun.n; o++)
+		if (o != s && o->repeats &&
+		    o->logged[0].error == s->logged[0].error &&
+		    o->logged[0].detail == s->logged[0].detail)
+			return 1;
+	return 0;
+}
+
+/* Says that there has been no mapping for long, and why. */
+static void
+say_silence(struct map *m)
+{
+	const struct server *s, *bad = NULL;
+	char why[80];
+	int n = 0;
+
+	m->silent = 1;
+	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++)
+		if (s->repeats) {
+			n++;
+			bad = s;
+		}
+	warn("%s: %d servers tried: %s", m->held ? "the mapping was lost" :
+	    "no mapping yet", n, m->port_error || !bad ?
+	    "the port cannot be used" : server_error(bad, bad->logged[0].error,
+	    bad->logged[0].detail, why));
+}
+
 /* Logs a new kind of failure, and what is tried next.  peer, when not NULL, is
  * the address that failed. */
 static void
@@ -806,6 +851,8 @@ failed(struct map *m, struct server *s, const union addr *peer, int error,
 
 	if (!server_failed(s, peer, error, detail, holds(m, now) ? BACKOFF_MAX :
 	    BACKOFF_HARD))
+		return;
+	if (!holds(m, now) && is_shared(m, s))
 		return;
 	next = choose(m, s->kind == FLOW_HTTP, 0, now, NULL);
 	if (next == s)
@@ -837,6 +884,7 @@ note_answer(struct map *m, struct server *s, int64_t now)
 		servers_forgive(&m->http);
 	}
 	m->held = now;
+	m->silent = 0;
 	failures = server_answered(s);
 	if (failures)
 		warn("%s: answers again (failures: %d)", server_name(s, name),
@@ -2318,7 +2366,7 @@ map_init(struct map *m, const struct config *c, struct wake *w, int64_t now)
 	server_init(&m->target, &m->target_host, FLOW_TCP);
 	m->relay.fd = m->spare = -1;
 	m->check = m->judge_at = m->settle = m->listen_check = NEVER;
-	m->doubt.began = now;
+	m->doubt.began = m->started = now;
 	m->news = route_open();
 	for (i = 0; i < CONTACTS; i++)
 		flow_init(&m->contact[i].f);
@@ -2352,6 +2400,7 @@ map_want(struct map *m)
 	news_want(m);
 	hook_want(&m->hook, m->w);
 	wake_at(m->w, m->listen_check);
+	wake_at(m->w, silence_at(m));
 	if (m->relay.fd >= 0)
 		relay_want(&m->relay, m->w);
 	else if (m->cfg->target)
@@ -2367,6 +2416,8 @@ map_step(struct map *m, int64_t now)
 	contacts_step(m, now);
 	if (now >= m->listen_check)
 		check_listener(m);
+	if (now >= silence_at(m))
+		say_silence(m);
 	if (m->relay.fd >= 0)
 		relay_step(&m->relay, m->w, now);
 	hook_step(&m->hook, m->w, now);

@@ -409,7 +409,7 @@ struct server {			/* a name, and what is known of it */
 	int tried;		/* addresses that failed in a row */
 	int fails;		/* rounds through all of them that failed */
 	int repeats;		/* failures since it answered */
-	uint32_t logged[2];	/* the last failures that were logged */
+	struct { int error, detail; } logged[2];	/* the last failures */
 	int live;		/* its last request was answered */
 	union addr said;	/* its last answer; family 0: none */
 	union addr local;	/* from that address of ours */

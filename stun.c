@@ -1317,7 +1317,7 @@ int
 server_failed(struct server *s, const union addr *peer, int error, int detail,
     int64_t cap)
 {
-	uint32_t kind = (uint32_t)error << 16 ^ (uint32_t)detail;
+	int i;
 
 	s->live = 0;
 	s->repeats++;
@@ -1330,10 +1330,13 @@ server_failed(struct server *s, const union addr *peer, int error, int detail,
 		s->fails++;
 		s->retry = s->asked + backoff(s->fails, cap);
 	}
-	if (kind == s->logged[0] || kind == s->logged[1])
-		return 0;
+	for (i = 0; i < 2; i++)
+		if (error == s->logged[i].error &&
+		    detail == s->logged[i].detail)
+			return 0;
 	s->logged[1] = s->logged[0];
-	s->logged[0] = kind;
+	s->logged[0].error = error;
+	s->logged[0].detail = detail;
 	return 1;
 }
 
