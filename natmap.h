@@ -360,18 +360,18 @@ struct flow {
 	int code;		/* of a STUN error response */
 	int sent;		/* UDP: requests sent of this transaction */
 	size_t left;		/* TCP: bytes of the request not yet sent */
+	size_t have;		/* STUN over TCP: bytes in buf */
 	int64_t born;		/* ms: when the flow was opened */
 	int64_t asked;		/* ms: when this transaction began */
 	int64_t resend;		/* ms: UDP, the next request; or NEVER */
 	int64_t deadline;	/* ms: when the transaction has failed */
 	const char *host;	/* HTTP: for the Host field */
+	unsigned char id[STUN_ID];
 	union addr peer;
 	union addr local;	/* our private address, after an answer */
 	union addr mapped;	/* the public address, after a STUN answer */
-	unsigned char id[STUN_ID];
-	size_t have;		/* TCP: bytes in buf */
-	unsigned char buf[STUN_HEADER + 512];
 	struct http_reader http;
+	unsigned char buf[STUN_HEADER + 512];
 };
 
 void flow_init(struct flow *f);

@@ -23,7 +23,6 @@
 #ifdef NATMAP_PORTABLE		/* to test here what is built elsewhere */
 #undef SO_BINDTODEVICE
 #undef SO_MARK
-#undef SO_REUSEPORT
 #undef TCP_USER_TIMEOUT
 #endif
 
@@ -45,7 +44,8 @@
 #define PROBE_EVERY	5	/* s between probes */
 #define PROBES		5	/* unanswered ones that end a flow */
 #define UNSENT_MAX      30000   /* ms that data may stay unacknowledged */
-#define DATAGRAMS	16	/* read in one step at most */
+#define READS		16	/* in one step at most */
+#define READ_ON		2	/* there may be more to read */
 #define HTTP_LIMIT	16384	/* bytes of one answer with its 1xx */
 
 /* ms after asked: requests over UDP (RFC 8489 section 6.2.1, RTO 500 ms) */
@@ -191,41 +191,43 @@ struct holders {
 
 struct text {			/* a file of /proc, read line by line */
 	int fd;
-	size_t at, have;
+	size_t used, have;	/* bytes of buf: lines returned, all */
 	char buf[2048];
 };
 
 static char *
 next_line(struct text *t)
 {
-	char *line, *end;
+	char *end;
 	ssize_t n;
 
-	for (;;) {
-		line = t->buf + t->at;
-		end = memchr(line, '\n', t->have - t->at);
-		if (end)
-			break;
-		t->have -= t->at;
-		t->at = 0;
-		memmove(t->buf, line, t->have);
+	t->have -= t->used;
+	memmove(t->buf, t->buf + t->used, t->have);
+	t->used = 0;
+	while (!(end = memchr(t->buf, '\n', t->have))) {
 		n = read(t->fd, t->buf + t->have, sizeof t->buf - t->have);
 		if (n <= 0)
 			return NULL;
 		t->have += (size_t)n;
 	}
 	*end = '\0';
-	t->at = (size_t)(end - t->buf) + 1;
-	return line;
+	t->used = (size_t)(end - t->buf) + 1;
+	return t->buf;
 }
 
-/* The word of that number, from 0, in a line. */
-static NOINLINE const char *
+/* The word of that number, from 0, in a line of words. */
+static const char *
 word(const char *s, int number)
 {
 	for (s += strspn(s, " "); number-- > 0; s += strspn(s, " "))
 		s += strcspn(s, " ");
 	return s;
+}
+
+static NOINLINE unsigned long
+number_at(const char *line, int number, int base)
+{
+	return strtoul(word(line, number), NULL, base);
 }
 
 /*
@@ -237,16 +239,14 @@ word(const char *s, int number)
 static int
 parse_holder(const char *line, int port, int type, struct holder *h)
 {
-	const char *s = word(line, 1);
+	const char *colon = strchr(word(line, 1), ':');
 
-	memset(h, 0, sizeof *h);
-	s += strcspn(s, ":");
-	if (*s == '\0' || strtol(s + 1, NULL, 16) != port)
+	h->pid = h->fd = 0;
+	if (!colon || strtol(colon + 1, NULL, 16) != port)
 		return 0;
-	h->listening = type == SOCK_DGRAM ||
-	    strtol(word(line, 3), NULL, 16) == 0x0a;
-	h->uid = (uid_t)strtoul(word(line, 7), NULL, 10);
-	h->inode = strtoul(word(line, 9), NULL, 10);
+	h->listening = type == SOCK_DGRAM || number_at(line, 3, 16) == 0x0a;
+	h->uid = (uid_t)number_at(line, 7, 10);
+	h->inode = number_at(line, 9, 10);
 	return h->inode != 0;
 }
 
@@ -276,7 +276,7 @@ read_table(struct holders *hs, const char *six, const struct local *l)
 
 	fmt(path, sizeof path, type == SOCK_STREAM ? "/proc/net/tcp%s" :
 	    "/proc/net/udp%s", six);
-	t.at = t.have = 0;
+	t.used = t.have = 0;
 	t.fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (t.fd < 0)
 		return -1;
@@ -646,7 +646,7 @@ stun_decode(const unsigned char *p, size_t n, const unsigned char id[STUN_ID],
     union addr *mapped, int *code)
 {
 	static const unsigned char zeros[16];
-	const unsigned char *found;
+	const unsigned char *found, *mask = p + 4;
 
 	errno = ENOTANSWER;
 	if (!is_answer(p, n, id))
@@ -661,10 +661,11 @@ stun_decode(const unsigned char *p, size_t n, const unsigned char id[STUN_ID],
 		return -1;
 	}
 	found = attribute(p + STUN_HEADER, n, XOR_MAPPED_ADDRESS);
-	if (found)
-		return read_address(found, p + 4, mapped);
-	found = attribute(p + STUN_HEADER, n, MAPPED_ADDRESS);
-	return found ? read_address(found, zeros, mapped) : -1;
+	if (!found) {
+		found = attribute(p + STUN_HEADER, n, MAPPED_ADDRESS);
+		mask = zeros;
+	}
+	return found ? read_address(found, mask, mapped) : -1;
 }
 
 /*
@@ -841,40 +842,32 @@ write_head(const struct flow *f, char *buf, size_t size)
 	return strlen(buf);
 }
 
-/* Writes the last *left of n bytes, as many as fit. */
-static int
-write_left(int fd, const void *p, size_t n, size_t *left)
-{
-	ssize_t sent;
-
-	sent = send(fd, (const char *)p + (n - *left), *left, 0);
-	if (sent < 0)
-		return fd_again() ? 0 : -1;
-	*left -= (size_t)sent;
-	return 0;
-}
-
-/* Sends the request, or what is left of it; over UDP, sends it again. */
+/* Sends the request, or the rest of it; over UDP, sends it again. */
 static int
 send_request(struct flow *f)
 {
-	socklen_t len = 0;
+	socklen_t len = f->shared ? addr_len(&f->peer) : 0;
+	size_t n, off = 0;
 	char buf[512];
-	size_t n;
+	ssize_t sent;
 
 	n = f->kind == FLOW_HTTP ? write_head(f, buf, sizeof buf) :
 	    stun_request((unsigned char *)buf, f->id, 0);
-	if (f->kind != FLOW_UDP) {
+	if (f->kind == FLOW_UDP) {
+		f->sent++;
+		f->resend = f->sent == SENDS ? NEVER :
+		    f->asked + send_at[f->sent];
+	} else {
 		if (f->left > n)
 			f->left = n;
-		return write_left(f->fd, buf, n, &f->left);
+		off = n - f->left;
 	}
-	f->sent++;
-	f->resend = f->sent == SENDS ? NEVER : f->asked + send_at[f->sent];
-	if (f->shared)
-		len = addr_len(&f->peer);
-	return sendto(f->fd, buf, n, 0, len ? &f->peer.sa : NULL, len) < 0 &&
-	    !fd_again() && errno != ENOBUFS ? -1 : 0;
+	sent = sendto(f->fd, buf + off, n - off, 0, len ? &f->peer.sa : NULL,
+	    len);
+	if (sent < 0)
+		return fd_again() || errno == ENOBUFS ? 0 : -1;
+	f->left = n - off - (size_t)sent;
+	return 0;
 }
 
 int
@@ -953,7 +946,7 @@ answered(struct flow *f)
 {
 	f->state = FLOW_OPEN;
 	f->resend = f->deadline = NEVER;
-	f->left = 0;
+	f->left = f->have = 0;
 	get_local(f->fd, &f->local);
 	return 1;
 }
@@ -969,98 +962,76 @@ take_datagram(struct flow *f, const unsigned char *p, size_t n)
 	return errno == EREFUSED ? -1 : 0;
 }
 
-/* A datagram that fills the buffer may have been cut. */
-static int
-read_datagrams(struct flow *f)
+/* Bytes of the message that buf begins with, as far as it is known; the header
+ * tells where a message on a stream ends (RFC 8489 section 6.2.2). */
+static NOINLINE size_t
+message_size(const struct flow *f)
 {
-	ssize_t n;
-	int i, r = 0;
-
-	for (i = 0; i < DATAGRAMS && r == 0; i++) {
-		n = recv(f->fd, f->buf, sizeof f->buf, 0);
-		if (n < 0)
-			return fd_again() ? 0 : -1;
-		if ((size_t)n < sizeof f->buf)
-			r = take_datagram(f, f->buf, (size_t)n);
-	}
-	return r;
+	return f->have < STUN_HEADER ? STUN_HEADER :
+	    STUN_HEADER + be16(f->buf + 2);
 }
 
-/* Reads a stream: the number of bytes that came, 0 none yet, -1 it ended. */
+/* Takes n bytes of a stream: 1 answered, -1 not an answer, READ_ON. */
 static int
-read_some(int fd, void *p, size_t n)
-{
-	ssize_t got;
-
-	got = recv(fd, p, n, 0);
-	if (got == 0)
-		errno = ECLOSED;
-	else if (got < 0 && fd_again())
-		return 0;
-	return got == 0 ? -1 : (int)got;
-}
-
-/* RFC 8489 section 6.2.2: the header tells where the message ends. */
-static int
-read_message(struct flow *f)
-{
-	size_t need;
-	int n;
-
-	for (;;) {
-		need = STUN_HEADER;
-		if (f->have >= need)
-			need += be16(f->buf + 2);
-		if (need > sizeof f->buf) {
-			errno = ENOTANSWER;
-			return -1;
-		}
-		if (f->have == need)
-			break;
-		n = read_some(f->fd, f->buf + f->have, need - f->have);
-		if (n <= 0)
-			return n;
-		f->have += (size_t)n;
-	}
-	if (stun_decode(f->buf, need, f->id, &f->mapped, &f->code) < 0)
-		return -1;
-	return answered(f);
-}
-
-/* RFC 9110 section 9.3.2: the answer to HEAD has no body. */
-static int
-read_reply(struct flow *f)
+take_bytes(struct flow *f, size_t n)
 {
 	enum http_reply reply;
-	char buf[1024];
 	size_t used;
-	int n;
 
-	n = read_some(f->fd, buf, sizeof buf);
-	if (n <= 0)
-		return n;
-	reply = f->state == FLOW_OPEN ? HTTP_BAD :
-	    http_read(&f->http, buf, (size_t)n, &used);
-	if (reply == HTTP_MORE)
-		return 0;
-	if (reply == HTTP_DONE && used == (size_t)n)
-		return answered(f);
 	errno = ENOTANSWER;
-	return -1;
+	if (f->state == FLOW_OPEN)
+		return -1;
+	if (f->kind == FLOW_HTTP) {	/* no body (RFC 9110 9.3.2) */
+		reply = http_read(&f->http, (char *)f->buf, n, &used);
+		if (reply == HTTP_MORE)
+			return READ_ON;
+		return reply == HTTP_BAD || used < n ? -1 : answered(f);
+	}
+	f->have += n;
+	n = message_size(f);
+	if (n > sizeof f->buf)
+		return -1;
+	if (f->have < n)
+		return READ_ON;
+	return stun_decode(f->buf, n, f->id, &f->mapped, &f->code) < 0 ? -1 :
+	    answered(f);
+}
+
+/* Reads once: 1 answered, 0 there is no more, -1, READ_ON there may be.  A
+ * datagram that fills the buffer may have been cut. */
+static NOINLINE int
+read_once(struct flow *f)
+{
+	size_t want = sizeof f->buf;
+	ssize_t n;
+	int r;
+
+	if (f->kind == FLOW_TCP)
+		want = message_size(f) - f->have;
+	n = recv(f->fd, f->buf + f->have, want, 0);
+	if (n < 0)
+		return fd_again() ? 0 : -1;
+	if (f->kind != FLOW_UDP) {
+		errno = ECLOSED;
+		return n == 0 ? -1 : take_bytes(f, (size_t)n);
+	}
+	r = (size_t)n < want ? take_datagram(f, f->buf, (size_t)n) : 0;
+	return r == 0 ? READ_ON : r;
 }
 
 /* The first write after connect() tells how the connect ended. */
 static int
 flow_ready(struct flow *f)
 {
-	if (f->kind == FLOW_UDP)
-		return read_datagrams(f);
+	int i, r = READ_ON;
+
 	if (f->state == FLOW_CONNECTING)
 		f->state = FLOW_ASKING;
 	if (f->left > 0 && send_request(f) < 0)
 		return -1;
-	return f->kind == FLOW_TCP && f->state == FLOW_ASKING ?
-	    read_message(f) : read_reply(f);
+	for (i = 0; i < READS && r == READ_ON; i++)
+		r = read_once(f);
+	return r == READ_ON ? 0 : r;
 }
 
 int
