@@ -83,7 +83,10 @@ static const char *const public_stun[] = {
 
 /* options */
 
-enum kind { SET, NUMBER, TEXT, SERVERS, MARK, PORTS, PORT, HELP, RELEASE };
+enum kind {
+	SET, NUMBER, TEXT, DEVICE, SERVERS, MARK, PORTS, TARGET, PORT, HELP,
+	RELEASE
+};
 
 #define AT(member)	offsetof(struct config, member)
 
@@ -93,46 +96,39 @@ static const struct option_row {
 	enum kind kind;
 	const char *name, *arg, *help;
 	size_t at;		/* the member of struct config */
-	long lo, hi;		/* SET: lo is the value */
+	long lo, hi;		/* SET: lo is the value; SERVERS: the port */
 } rows[] = {
 	{ '4', SET, "ipv4", NULL, "use IPv4 (the default)",
 	    AT(family), AF_INET, 0 },
 	{ '6', SET, "ipv6", NULL, "use IPv6", AT(family), AF_INET6, 0 },
 	{ 'u', SET, "udp", NULL, "map a UDP port (default: TCP)",
 	    AT(type), SOCK_DGRAM, 0 },
-	{ 'i', TEXT, "interface", "NAME|ADDR",
-	    "interface, or source address",
-	    AT(interface), 0, 0 },
+	{ 'i', DEVICE, "interface", "NAME|ADDR",
+	    "interface, or source address", 0, 0, 0 },
 	{ 'b', PORTS, "bind", "PORT",
 	    "local port: 0 any, P, A-B, A~B random", 0, 0, 65535 },
 	{ 's', SERVERS, "stun", "HOST[:PORT],..",
 	    "STUN servers (default: public ones)", AT(stun), STUN_PORT, 0 },
 	{ 'h', SERVERS, "http", "HOST[:PORT],..",
-	    "HTTP servers to keep alive with (TCP)",
-	    AT(http), HTTP_PORT, 0 },
+	    "HTTP servers to keep alive with (TCP)", AT(http), HTTP_PORT, 0 },
 	{ 'k', NUMBER, "keepalive", "SECONDS",
-	    "between keep-alives (TCP 30, UDP 10)",
-	    AT(keepalive), 0, 86400 },
+	    "between keep-alives (TCP 30, UDP 10)", AT(keepalive), 0, 86400 },
 	{ 'c', NUMBER, "stun-cycle", "COUNT",
-	    "keep-alives per check (TCP 2, UDP 1)",
-	    AT(cycle), 0, 10000 },
+	    "keep-alives per check (TCP 2, UDP 1)", AT(cycle), 0, 10000 },
 	{ 'e', TEXT, "script", "PATH", "run this when the mapping changed",
 	    AT(script), 0, 0 },
 	{ 'f', MARK, "fwmark", "MARK", "mark of the packets (SO_MARK)",
-	    AT(mark), 0, 0 },
-	{ 't', TEXT, "target", "HOST", "relay to this host (forward mode)",
-	    AT(target), 0, 0 },
-	{ 'p', PORT, "target-port", "PORT",
-	    "its port; 0: the public port", AT(target_port),
-	    0, 65535 },
+	    0, 0, UINT32_MAX },
+	{ 't', TARGET, "target", "HOST", "relay to this host (forward mode)",
+	    0, 0, 0 },
+	{ 'p', PORT, "target-port", "PORT", "its port; 0: the public port",
+	    0, 0, 65535 },
 	{ 'T', NUMBER, "forward-idle-timeout", "SECONDS",
 	    "idle limit of a session; 0: never (300)",
 	    AT(idle_timeout), 0, 2678400 },
-	{ 'n', NUMBER, "max-sessions", "COUNT",
-	    "relayed sessions at most",
+	{ 'n', NUMBER, "max-sessions", "COUNT", "relayed sessions at most",
 	    AT(max_sessions), 1, 1000000 },
-	{ 'C', TEXT, "congestion", "NAME",
-	    "TCP congestion control",
+	{ 'C', TEXT, "congestion", "NAME", "TCP congestion control",
 	    AT(congestion), 0, 0 },
 	{ '1', SET, "once", NULL, "map, print or run the script, exit",
 	    AT(once), 1, 0 },
@@ -184,24 +180,23 @@ bad(const struct option_row *o, const char *value, const char *why)
 
 	if (o->letter < 256)
 		fmt(letter, sizeof letter, "-%c/", o->letter);
-	if (value)
-		quit(2, "%s--%s \"%.80s%s\": %s", letter, o->name, value,
-		    strlen(value) > 80 ? "..." : "", why);
-	quit(2, "%s--%s: %s", letter, o->name, why);
+	quit(2, value ? "%s--%s \"%.80s%s\": %s" : "%s--%s%s%s: %s", letter,
+	    o->name, value ? value : "",
+	    value && strlen(value) > 80 ? "..." : "", why);
 }
 
-/* Reads all of text as a number from lo to hi; digits only, but for base 0,
- * which is C's syntax. */
+/* Reads a number from lo to hi, in digits, -f: in C's syntax.  text is a part
+ * of the value and goes up to its end or to one of stops. */
 static long long
 number(const struct option_row *o, const char *value, const char *text,
-    int base, long long lo, long long hi)
+    const char *stops, long long lo, long long hi)
 {
 	char *end, why[64];
 	long long n;
 
 	errno = 0;
-	n = strtoll(text, &end, base);
-	if (text[0] < '0' || text[0] > '9' || *end)
+	n = strtoll(text, &end, o->kind == MARK ? 0 : 10);
+	if (text[0] < '0' || text[0] > '9' || !strchr(stops, *end))
 		bad(o, value, "not a number");
 	if (errno || n < lo || n > hi) {
 		fmt(why, sizeof why, "out of range %lld to %lld", lo, hi);
@@ -210,81 +205,87 @@ number(const struct option_row *o, const char *value, const char *text,
 	return n;
 }
 
-static char *
-copy(const char *s, size_t n)
+/* Reads an address of the family; -1 when value is a name. */
+static int
+read_literal(const struct option_row *o, const struct config *c,
+    const char *value, union addr *a)
 {
-	char *p = malloc(n + 1);
-
-	if (!p)
-		die("no memory");
-	memcpy(p, s, n);
-	p[n] = '\0';
-	return p;
+	if (addr_parse(a, value, AF_UNSPEC) < 0)
+		return -1;
+	if (o->kind != TARGET && a->sa.sa_family != c->family)
+		bad(o, value, c->family == AF_INET ?
+		    "an IPv6 address under -4" : "an IPv4 address under -6");
+	return 0;
 }
 
-/* HOST, HOST:PORT, ADDR:PORT, [V6]:PORT, [V6] or a bare V6 */
+/* HOST, HOST:PORT, ADDR:PORT, [V6]:PORT, [V6] or a bare V6; h keeps its port
+ * where there is none, and points into value */
 static void
-read_host(const struct option_row *o, const char *value, struct host *h)
+read_host(const struct option_row *o, const struct config *c, char *value,
+    struct host *h)
 {
-	const char *port = NULL, *name = value;
-	size_t n = strlen(value);
+	char *name = value, *end = strchr(value, ':');
+	const char *port;
+	union addr a;
 
 	if (value[0] == '[') {
 		name++;
-		n = strcspn(name, "]");
-		port = name + n + 1;
-		if (!name[n] || (*port && *port != ':'))
+		end = strchr(name, ']');
+		if (!end || (end[1] && end[1] != ':'))
 			bad(o, value, "no ']:' after the address");
-		port = *port ? port + 1 : NULL;
-	} else if (strchr(value, ':') == strrchr(value, ':')) {
-		n = strcspn(value, ":");
-		port = value[n] ? value + n + 1 : NULL;
+		port = end[1] ? end + 2 : NULL;
+	} else if (end && !strchr(end + 1, ':')) {
+		port = end + 1;
+	} else {
+		end = value + strlen(value);
+		port = NULL;
 	}
-	if (n == 0)
+	if (end == name)
 		bad(o, value, "the host is empty");
-	if (n > 253)
+	if (end - name > 253)
 		bad(o, value, "the host is longer than 253 characters");
+	if (port && o->kind == TARGET)
+		bad(o, value, "the port belongs to -p");
 	if (port)
-		h->port = (int)number(o, value, port, 10, 1, 65535);
-	h->name = copy(name, n);
+		h->port = (int)number(o, value, port, "", 1, 65535);
+	*end = '\0';
+	h->name = name;
+	read_literal(o, c, name, &a);
 }
 
 /* a comma list; the option may be repeated */
 static void
-read_servers(const struct option_row *o, struct config *c, const char *value)
+read_servers(const struct option_row *o, struct config *c, char *value)
 {
 	int *count = o->letter == 's' ? &c->nstun : &c->nhttp;
 	struct host *list = (struct host *)(void *)((char *)c + o->at);
-	const char *p = value;
-	char *one;
-	size_t n;
+	char *next;
 
-	do {
-		n = strcspn(p, ",");
+	if (o->letter == 'h' && c->type == SOCK_DGRAM)
+		return;		/* accepted and unused */
+	for (; value; value = next) {
+		next = strchr(value, ',');
+		if (next)
+			*next++ = '\0';
 		if (*count == MAX_SERVERS)
 			bad(o, value, "more than 16 servers");
-		one = copy(p, n);
 		list[*count].port = (int)o->lo;
-		read_host(o, one, &list[(*count)++]);
-		free(one);
-		p += n;
-	} while (*p++ == ',');
+		read_host(o, c, value, &list[(*count)++]);
+	}
 }
 
 /* P, A-B or A~B */
 static void
 read_ports(const struct option_row *o, struct config *c, const char *value)
 {
-	size_t n = strcspn(value, "-~");
-	char *first = copy(value, n);
+	const char *last = value + strcspn(value, "-~");
 
-	c->port_lo = (int)number(o, value, first, 10, 0, 65535);
-	free(first);
+	c->port_lo = (int)number(o, value, value, "-~", 0, 65535);
 	c->port_hi = c->port_lo;
-	c->port_random = value[n] == '~';
-	if (!value[n])
+	c->port_random = *last == '~';
+	if (!*last)
 		return;
-	c->port_hi = (int)number(o, value, value + n + 1, 10, 1, 65535);
+	c->port_hi = (int)number(o, value, last + 1, "", 1, 65535);
 	if (c->port_lo < 1 || c->port_lo > c->port_hi)
 		bad(o, value, "a range goes upwards, from 1 or more");
 }
@@ -298,7 +299,7 @@ read_port(const struct option_row *o, const struct config *c,
 	union addr a;
 
 	if (value[0] >= '0' && value[0] <= '9')
-		return (int)number(o, value, value, 10, o->lo, o->hi);
+		return (int)number(o, value, value, "", o->lo, o->hi);
 	memset(&hints, 0, sizeof hints);
 	hints.ai_family = AF_INET;
 	hints.ai_socktype = c->type;
@@ -310,33 +311,49 @@ read_port(const struct option_row *o, const struct config *c,
 }
 
 static NOINLINE void
-read_option(const struct option_row *o, struct config *c, const char *value)
+read_option(const struct option_row *o, struct config *c, const char *arg)
 {
 	void *at = (char *)c + o->at;
+	char *value = arg ? strdup(arg) : NULL;
+	struct host h;
 
+	if (arg && !value)
+		die("no memory");
 	switch (o->kind) {
 	case SET:
 		*(int *)at = (int)o->lo;
 		break;
 	case NUMBER:
-		*(int *)at = (int)number(o, value, value, 10, o->lo, o->hi);
+		*(int *)at = (int)number(o, value, value, "", o->lo, o->hi);
+		break;
+	case MARK:
+		c->mark = (uint32_t)number(o, value, value, "", o->lo, o->hi);
+		break;
+	case DEVICE:
+		c->interface = value;
+		if (read_literal(o, c, value, &c->source) < 0 &&
+		    (!*value || strlen(value) >= IF_NAMESIZE))
+			bad(o, value, "no name of an interface");
 		break;
 	case TEXT:
 		if (!*value)
 			bad(o, value, "empty");
 		*(const char **)at = value;
 		break;
-	case MARK:
-		c->mark = (uint32_t)number(o, value, value, 0, 0, UINT32_MAX);
-		break;
 	case PORTS:
 		read_ports(o, c, value);
 		break;
-	case PORT:
-		c->port_text = value;	/* once -u is known */
-		break;
 	case SERVERS:
 		read_servers(o, c, value);
+		break;
+	case TARGET:
+		if (c->once)
+			bad(o, value, "--once relays nothing");
+		read_host(o, c, value, &h);
+		c->target = h.name;
+		break;
+	case PORT:
+		c->target_port = read_port(o, c, value);
 		break;
 	case RELEASE:
 		put(STDOUT_FILENO, "natmap " VERSION "\n");
@@ -357,62 +374,20 @@ row(int letter)
 	return o < rows + ROWS ? o : NULL;
 }
 
-/* A literal of the other family can never be reached. */
-static void
-check_family(const struct option_row *o, const struct config *c,
-    const char *value)
-{
-	union addr a;
-
-	if (addr_parse(&a, value, AF_UNSPEC) == 0 &&
-	    a.sa.sa_family != c->family)
-		bad(o, value, c->family == AF_INET ?
-		    "an IPv6 address under -4" : "an IPv4 address under -6");
-}
-
-static void
-check_target(struct config *c)
-{
-	const struct option_row *t = row('t'), *p = row('p');
-	struct host h = { NULL, 0 };
-
-	if (!c->target && c->port_text)
-		bad(p, c->port_text, "there is no target (-t)");
-	if (!c->target)
-		return;
-	if (!c->port_text)
-		bad(t, c->target, "its port (-p) is missing");
-	if (c->once)
-		bad(t, c->target, "--once relays nothing");
-	read_host(t, c->target, &h);
-	if (h.port)
-		bad(t, c->target, "the port belongs to -p");
-	c->target = h.name;
-	c->target_port = read_port(p, c, c->port_text);
-}
-
 /* What can be judged only when all options are known. */
 static void
 check_options(struct config *c)
 {
 	int i, udp = c->type == SOCK_DGRAM;
+	char port[8];
 
-	for (i = 0; i < c->nstun; i++)
-		check_family(row('s'), c, c->stun[i].name);
-	for (i = 0; i < c->nhttp; i++)
-		check_family(row('h'), c, c->http[i].name);
-	if (udp)
-		c->nhttp = 0;	/* accepted and unused */
-	if (c->interface) {
-		check_family(row('i'), c, c->interface);
-		if (addr_parse(&c->source, c->interface, c->family) < 0 &&
-		    strlen(c->interface) >= IF_NAMESIZE)
-			bad(row('i'), c->interface,
-			    "too long for an interface");
-	}
 	if (c->once && c->daemon)
 		bad(row('1'), NULL, "not with -d");
-	check_target(c);
+	fmt(port, sizeof port, "%d", c->target_port);
+	if (!c->target && c->target_port >= 0)
+		bad(row('p'), port, "there is no target (-t)");
+	if (c->target && c->target_port < 0)
+		bad(row('t'), c->target, "its port (-p) is missing");
 	if (!c->keepalive)
 		c->keepalive = udp ? UDP_KEEPALIVE : TCP_KEEPALIVE;
 	if (!c->cycle)
@@ -431,6 +406,7 @@ read_options(struct config *c, int argc, char **argv)
 {
 	struct option longs[ROWS + 1];
 	char shorts[2 * ROWS + 2], *s = shorts;
+	const struct option_row *o;
 	int i, ch;
 
 	memset(longs, 0, sizeof longs);
@@ -449,18 +425,25 @@ read_options(struct config *c, int argc, char **argv)
 	c->family = AF_INET;
 	c->type = SOCK_STREAM;
 	c->idle_timeout = IDLE_TIMEOUT;
+	c->target_port = -1;
 	opterr = 0;
-	while ((ch = getopt_long(argc, argv, shorts, longs, &i)) != -1) {
-		if (ch == ':' && row(optopt))
-			bad(row(optopt), NULL, "its value is missing");
-		if ((ch == '?' || ch == ':') && row(optopt))
-			bad(row(optopt), NULL, "takes no value");
-		if (ch == '?' && optopt)
+	/* Values are read the second time: they depend on -6, -u and -1. */
+	while ((ch = getopt_long(argc, argv, shorts, longs, NULL)) != -1)
+		if (row(ch) && row(ch)->kind == SET)
+			read_option(row(ch), c, NULL);
+	optind = 0;
+	while ((ch = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
+		o = row(ch == '?' || ch == ':' ? optopt : ch);
+		if (o && ch == ':')
+			bad(o, NULL, "its value is missing");
+		if (o && ch == '?')
+			bad(o, NULL, "takes no value");
+		if (!o && optopt)
 			quit(2, "unknown option \"-%c\"", optopt);
-		if (ch == '?')
+		if (!o)
 			quit(2, "unknown option \"%s\"",
 			    argv[optind - 1]);
-		read_option(row(ch), c, optarg);
+		read_option(o, c, optarg);
 	}
 	if (optind < argc)
 		quit(2, "\"%s\": not an option", argv[optind]);

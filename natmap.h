@@ -88,7 +88,6 @@ struct config {
 	int idle_timeout;	/* s, as given; 0: never */
 	int64_t idle;		/* ms without a byte; NEVER: no limit */
 	const char *target;	/* NULL: bind mode */
-	const char *port_text;	/* of the target, as given */
 	int target_port;	/* host order; 0: the public port */
 	int max_sessions;	/* 0: from the limits of the machine */
 	const char *pid_file;

@@ -50,6 +50,7 @@ static void sim_flow_want(struct flow *, struct wake *);
 static int sim_flow_step(struct flow *, const struct wake *, int64_t);
 static int sim_flow_claim(struct flow *, const union addr *,
     const union addr *, const unsigned char *, size_t);
+static char *sim_strdup(const char *);
 int natmap_main(int, char **);
 
 #define main		natmap_main
@@ -73,6 +74,8 @@ int natmap_main(int, char **);
 #define flow_want	sim_flow_want
 #define flow_step	sim_flow_step
 #define flow_claim	sim_flow_claim
+#undef strdup
+#define strdup		sim_strdup
 #include "../natmap.c"
 #undef main
 
@@ -740,29 +743,29 @@ options(struct config *c, const char *args)
 	read_options(c, argc, argv);
 }
 
-static int
-is_public(const char *name)
-{
-	size_t i;
+/* Values of options: the program never frees them. */
+static char *kept[64];
 
-	for (i = 0; i < LEN(public_stun); i++)
-		if (public_stun[i] == name)
-			return 1;
-	return 0;
+static char *
+sim_strdup(const char *value)
+{
+	size_t i = 0, n = strlen(value) + 1;
+
+	while (kept[i])
+		i++;
+	kept[i] = malloc(n);
+	return memcpy(kept[i], value, n);
 }
 
-/* The program never frees its options. */
 static void
 options_free(struct config *c)
 {
-	int i;
+	size_t i;
 
-	for (i = 0; i < c->nstun; i++)
-		if (!is_public(c->stun[i].name))
-			free((void *)(uintptr_t)c->stun[i].name);
-	for (i = 0; i < MAX_SERVERS; i++)	/* nhttp is 0 in UDP */
-		free((void *)(uintptr_t)c->http[i].name);
-	free((void *)(uintptr_t)c->target);
+	for (i = 0; i < LEN(kept); i++) {
+		free(kept[i]);
+		kept[i] = NULL;
+	}
 	memset(c, 0, sizeof *c);
 }
 

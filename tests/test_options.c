@@ -121,8 +121,7 @@ texts(void)
 		{ "-t host -p 1", AT(target), "host" },
 		{ "-t 192.0.2.1 -p 1", AT(target), "192.0.2.1" },
 		{ "-t 2001:db8::1 -p 1", AT(target), "2001:db8::1" },
-		{ "-t [2001:db8::1] -p 1", AT(target), "2001:db8::1" },
-		{ "-t h -p ssh", AT(port_text), "ssh" }
+		{ "-t [2001:db8::1] -p 1", AT(target), "2001:db8::1" }
 	};
 	struct config c;
 	const char *got;
