@@ -392,7 +392,6 @@ check_options(struct config *c)
 		c->keepalive = udp ? UDP_KEEPALIVE : TCP_KEEPALIVE;
 	if (!c->cycle)
 		c->cycle = udp ? UDP_CYCLE : TCP_CYCLE;
-	c->idle = c->idle_timeout ? c->idle_timeout * (int64_t)1000 : NEVER;
 	for (i = 0; !c->nstun && i < (udp ? PUBLIC_UDP : PUBLIC_TCP); i++) {
 		c->stun[i].name = public_stun[i];
 		c->stun[i].port = STUN_PORT;

@@ -85,8 +85,7 @@ struct config {
 	int port_lo, port_hi;	/* 0, 0: any */
 	int port_random;
 	const char *congestion;	/* NULL: the system's */
-	int idle_timeout;	/* s, as given; 0: never */
-	int64_t idle;		/* ms without a byte; NEVER: no limit */
+	int idle_timeout;	/* s without a byte; 0: never */
 	const char *target;	/* NULL: bind mode */
 	int target_port;	/* host order; 0: the public port */
 	int max_sessions;	/* 0: from the limits of the machine */

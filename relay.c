@@ -1719,8 +1719,9 @@ relay_start(struct relay *r, const struct config *cfg,
 	r->udp = cfg->type == SOCK_DGRAM;
 	r->max = most_sessions(cfg);
 	r->slot = r->sigslot = -1;
-	r->limit[L_OPEN] = cfg->idle;
-	r->limit[L_WAITING] = r->udp ? cfg->idle : CONNECT;
+	r->limit[L_OPEN] = cfg->idle_timeout ?
+	    cfg->idle_timeout * (int64_t)1000 : NEVER;
+	r->limit[L_WAITING] = r->udp ? r->limit[L_OPEN] : CONNECT;
 	r->limit[L_ENDING] = ENDING;
 	r->touched = now - HOT;
 	r->look_at = NEVER;

@@ -142,12 +142,6 @@ derived(void)
 	struct config c;
 	char text[ADDR_TEXT];
 
-	options(&c, "-T 0");
-	CHECK(c.idle == NEVER);
-	options(&c, "-d");
-	CHECK(c.idle == 300000);
-	options(&c, "-T 2678400");
-	CHECK(c.idle == INT64_C(2678400000));
 	options(&c, "-i eth0");
 	CHECK(c.source.sa.sa_family == 0);
 	options(&c, "-i 192.0.2.1");

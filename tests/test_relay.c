@@ -93,8 +93,10 @@ setup(int type, const char *host)
 	turns = warned = noted = used = 0;
 	cfg.type = type;
 	cfg.keepalive = 30;
-	if (!cfg.idle)
-		cfg.idle = 300000;
+	if (!cfg.idle_timeout)
+		cfg.idle_timeout = 300;
+	if (cfg.idle_timeout < 0)	/* how tests ask for no limit */
+		cfg.idle_timeout = 0;
 	target.n = 1;
 	target_fd = bound(type, strchr(host, ':') ? "::1" : "127.0.0.1",
 	    &target.a[0]);
@@ -491,7 +493,7 @@ act(struct end e[2], int op)
 		reset(&e[op & 1]);
 		break;
 	default:
-		now += cfg.idle;
+		now += cfg.idle_timeout * 1000;
 	}
 	turn_all();
 }
@@ -558,7 +560,7 @@ every_order_of_three_events(void)
 {
 	int op[3], k;
 
-	cfg.idle = 5000;
+	cfg.idle_timeout = 5;
 	setup(SOCK_STREAM, "127.0.0.1");
 	for (k = 0; k < OPS * OPS * OPS && check_bad < 5; k++) {
 		op[0] = k % OPS;
@@ -803,7 +805,7 @@ idle_expires_to_the_millisecond(void)
 	struct end e[2];
 	int k;
 
-	cfg.idle = 3000;
+	cfg.idle_timeout = 3;
 	setup(SOCK_STREAM, "127.0.0.1");
 	open_pair(e, NULL);
 	for (k = 0; k < 6; k++) {	/* one way only keeps it open */
@@ -836,7 +838,7 @@ what_is_not_taken_counts_as_idle(void)
 	struct end e[2];
 	int k;
 
-	cfg.idle = 3000;
+	cfg.idle_timeout = 3;
 	setup(SOCK_STREAM, "127.0.0.1");
 	open_pair(e, NULL);
 	for (k = 0; k < 40; k++) {
@@ -861,7 +863,7 @@ idle_limits_never_and_the_longest(void)
 {
 	struct end e[2];
 
-	cfg.idle = NEVER;
+	cfg.idle_timeout = -1;
 	setup(SOCK_STREAM, "127.0.0.1");
 	open_pair(e, NULL);
 	cool();
@@ -870,10 +872,10 @@ idle_limits_never_and_the_longest(void)
 	now += (int64_t)400 * 86400 * 1000;
 	turn_all();
 	CHECK(r.n == 1);
-	r.limit[L_OPEN] = cfg.idle = (int64_t)2678400 * 1000;
+	r.limit[L_OPEN] = (int64_t)2678400 * 1000;
 	put(&e[0], 0, 1);
 	CHECK(drain(e, all_got));
-	now += cfg.idle - 1;
+	now += r.limit[L_OPEN] - 1;
 	turn_all();
 	CHECK(r.n == 1);
 	now++;
@@ -891,7 +893,7 @@ all_idle_wakes_nothing(void)
 	struct end e[NSRC][2];
 	int k;
 
-	cfg.idle = NEVER;
+	cfg.idle_timeout = -1;
 	setup(SOCK_STREAM, "127.0.0.1");
 	for (k = 0; k < NSRC; k++)
 		open_pair(e[k], NULL);
@@ -1020,7 +1022,7 @@ a_cold_paused_session_goes_on(void)
 	struct end e[2];
 	int k;
 
-	cfg.idle = NEVER;
+	cfg.idle_timeout = -1;
 	setup(SOCK_STREAM, "127.0.0.1");
 	open_pair(e, NULL);
 	for (k = 0; k < 40; k++) {
@@ -1238,7 +1240,7 @@ room_is_made_in_order(void)
 	int k;
 
 	cfg.max_sessions = 23;
-	cfg.idle = NEVER;
+	cfg.idle_timeout = -1;
 	setup(SOCK_STREAM, "127.0.0.1");
 	fill(e, 0, 1, "127.0.0.5", 1);
 	fill(e, 1, 12, "127.0.0.6", 1);
@@ -1277,7 +1279,7 @@ a_crowd_behind_one_is_found(void)
 	uint32_t k;
 
 	cfg.max_sessions = 10;
-	cfg.idle = NEVER;
+	cfg.idle_timeout = -1;
 	setup(SOCK_STREAM, "127.0.0.1");
 	r.seed = 2;		/* that of the first look for a crowd */
 	for (k = 0; k < 1 << 16; k++) {
@@ -1310,7 +1312,7 @@ full_waits_for_an_end(void)
 	struct end e[3][2];
 
 	cfg.max_sessions = 2;
-	cfg.idle = NEVER;
+	cfg.idle_timeout = -1;
 	setup(SOCK_STREAM, "127.0.0.1");
 	fill(e, 0, 2, NULL, 1);
 	memset(e[2], 0, sizeof e[2]);
@@ -1690,7 +1692,7 @@ udp_idle_and_cold(void)
 {
 	int fd;
 
-	cfg.idle = 2000;
+	cfg.idle_timeout = 2;
 	setup(SOCK_DGRAM, "127.0.0.1");
 	fd = dial_relay(SOCK_DGRAM, NULL);
 	CHECK(echo(fd, 3));
