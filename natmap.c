@@ -83,8 +83,9 @@ static const char *const public_stun[] = {
 
 /* options */
 
+/* from TEXT on no number is expected */
 enum kind {
-	SET, NUMBER, TEXT, DEVICE, SERVERS, MARK, PORTS, TARGET, PORT, HELP,
+	SET, NUMBER, MARK, PORTS, PORT, TEXT, DEVICE, SERVERS, TARGET, HELP,
 	RELEASE
 };
 
@@ -172,17 +173,35 @@ usage(int fd)
 	put(fd, "\nVersion: " VERSION "\n");
 }
 
-/* A mistake in an option's value, NULL: in the option; ends the program. */
-static NORETURN void
-bad(const struct option_row *o, const char *value, const char *why)
+/* Says why of an option's value, NULL: of the option. */
+static void
+tell(enum say level, const struct option_row *o, const char *value,
+    const char *why)
 {
 	char letter[4] = "";
 
 	if (o->letter < 256)
 		fmt(letter, sizeof letter, "-%c/", o->letter);
-	quit(2, value ? "%s--%s \"%.80s%s\": %s" : "%s--%s%s%s: %s", letter,
-	    o->name, value ? value : "",
+	log_line(level, value ? "%s--%s \"%.80s%s\": %s" : "%s--%s%s%s: %s",
+	    letter, o->name, value ? value : "",
 	    value && strlen(value) > 80 ? "..." : "", why);
+}
+
+static NORETURN void
+bad(const struct option_row *o, const char *value, const char *why)
+{
+	tell(SAY_FATAL, o, value, why);
+	exit(2);
+}
+
+static const struct option_row *
+row(int letter)
+{
+	const struct option_row *o = rows;
+
+	while (o < rows + ROWS && o->letter != letter)
+		o++;
+	return o < rows + ROWS ? o : NULL;
 }
 
 /* Reads a number from lo to hi, in digits, -f: in C's syntax.  text is a part
@@ -205,7 +224,8 @@ number(const struct option_row *o, const char *value, const char *text,
 	return n;
 }
 
-/* Reads an address of the family; -1 when value is a name. */
+/* Reads an address of the family; -1 when value is a name.  The scope stays 0
+ * where there is no such interface (yet). */
 static int
 read_literal(const struct option_row *o, const struct config *c,
     const char *value, union addr *a)
@@ -215,6 +235,8 @@ read_literal(const struct option_row *o, const struct config *c,
 	if (o->kind != TARGET && a->sa.sa_family != c->family)
 		bad(o, value, c->family == AF_INET ?
 		    "an IPv6 address under -4" : "an IPv4 address under -6");
+	if (strchr(value, '%') && !a->in6.sin6_scope_id && o->kind != DEVICE)
+		tell(SAY_WARN, o, value, "there is no such interface");
 	return 0;
 }
 
@@ -310,15 +332,93 @@ read_port(const struct option_row *o, const struct config *c,
 	return addr_port(&a);
 }
 
+#define BLANKS	" \t\r\n"
+#define DIGITS	"0123456789"
+
+/* Makes a comma list of what people paste: items with blanks between, URLs. */
+static void
+tidy_list(char *list)
+{
+	char *p = list, *to = list, *next, *host;
+	size_t n;
+
+	for (; *(p += strspn(p, BLANKS ",")); p = next) {
+		next = p + strcspn(p, BLANKS ",");
+		host = strstr(p, "://");
+		if (host && host < next)
+			p = host + 3;
+		else if (strncmp(p, "stun:", 5) == 0 &&
+		    p + 5 + strspn(p + 5, DIGITS) < next)
+			p += 5;		/* stun:3478 is a host and its port */
+		n = strcspn(p, BLANKS ",/?");
+		if (n && to > list)
+			*to++ = ',';
+		memmove(to, p, n);
+		to += n;
+	}
+	*to = '\0';
+}
+
+/* Cuts from value what other programs forgive; returns where it begins. */
+static char *
+tidy(const struct option_row *o, char *value)
+{
+	char *end;
+
+	if (o->kind == SERVERS || o->kind == TARGET)
+		tidy_list(value);
+	else if (o->kind != TEXT)
+		value += strspn(value, BLANKS);
+	if (o->kind == DEVICE || o->kind == MARK)
+		value[strcspn(value, "/")] = '\0';	/* a prefix, a mask */
+	end = value + strlen(value);
+	while (o->kind != TEXT && end > value && strchr(BLANKS, end[-1]))
+		*--end = '\0';
+	if (o->kind == NUMBER && !o->lo && !value[strspn(value, DIGITS)] &&
+	    strtoll(value, NULL, 10) > o->hi)
+		fmt(value, strlen(value) + 1, "%ld", o->hi);
+	return value;
+}
+
+/* Finds the value in what the user gave; NULL when that is as if the option
+ * were not there. */
+static char *
+value_of(const struct option_row *o, struct config *c, const char *arg)
+{
+	char *value = strdup(arg), why[104];
+
+	if (!value)
+		die("no memory");
+	fmt(why, sizeof why, "its value is missing (found %.60s)", arg);
+	if (arg[0] == '-' && (arg[1] == '-' || (row(arg[1]) &&
+	    (o->kind >= TEXT || arg[1] > '9'))))
+		bad(o, NULL, why);
+	value = tidy(o, value);
+	if (o->kind == TARGET && strchr(value, ','))
+		bad(o, arg, "more than one host");
+	fmt(why, sizeof why, "used as \"%.80s\"", value);
+	if (*value && strcmp(value, arg) != 0)
+		tell(SAY_WARN, o, arg, why);
+	if (*value || o->letter > 255)
+		return value;
+	if (o->kind == PORT)
+		c->target_port = 0;
+	if (o->kind == TARGET && !c->target)
+		c->target = "";
+	tell(SAY_WARN, o, arg, o->kind == PORT ? "used as \"0\"" :
+	    "as if not given");
+	return NULL;
+}
+
 static NOINLINE void
 read_option(const struct option_row *o, struct config *c, const char *arg)
 {
 	void *at = (char *)c + o->at;
-	char *value = arg ? strdup(arg) : NULL;
+	char *value = arg ? value_of(o, c, arg) : NULL;
 	struct host h;
 
 	if (arg && !value)
-		die("no memory");
+		return;
 	switch (o->kind) {
 	case SET:
 		*(int *)at = (int)o->lo;
@@ -330,10 +430,14 @@ read_option(const struct option_row *o, struct config *c, const char *arg)
 		c->mark = (uint32_t)number(o, value, value, "", o->lo, o->hi);
 		break;
 	case DEVICE:
-		c->interface = value;
-		if (read_literal(o, c, value, &c->source) < 0 &&
-		    (!*value || strlen(value) >= IF_NAMESIZE))
-			bad(o, value, "no name of an interface");
+		c->interface = c->device = value;
+		if (read_literal(o, c, value, &c->source) < 0)
+			break;
+		c->device = strchr(value, '%');
+		if (c->device && c->source.in6.sin6_scope_id)
+			c->device = NULL;
+		else if (c->device)
+			c->device++;
 		break;
 	case TEXT:
 		if (!*value)
@@ -364,16 +468,6 @@ read_option(const struct option_row *o, struct config *c, const char *arg)
 	}
 }
 
-static const struct option_row *
-row(int letter)
-{
-	const struct option_row *o = rows;
-
-	while (o < rows + ROWS && o->letter != letter)
-		o++;
-	return o < rows + ROWS ? o : NULL;
-}
-
 /* What can be judged only when all options are known. */
 static void
 check_options(struct config *c)
@@ -384,8 +478,10 @@ check_options(struct config *c)
 	if (c->once && c->daemon)
 		bad(row('1'), NULL, "not with -d");
 	fmt(port, sizeof port, "%d", c->target_port);
-	if (!c->target && c->target_port >= 0)
+	if (!c->target && c->target_port > 0)
 		bad(row('p'), port, "there is no target (-t)");
+	if (c->target && !*c->target)
+		c->target = NULL;
 	if (c->target && c->target_port < 0)
 		bad(row('t'), c->target, "its port (-p) is missing");
 	if (!c->keepalive)
@@ -406,7 +502,7 @@ read_options(struct config *c, int argc, char **argv)
 	struct option longs[ROWS + 1];
 	char shorts[2 * ROWS + 2], *s = shorts;
 	const struct option_row *o;
-	int i, ch;
+	int i, ch, given = 0;
 
 	memset(longs, 0, sizeof longs);
 	*s++ = ':';             /* a missing value is told from a bad option */
@@ -430,6 +526,7 @@ read_options(struct config *c, int argc, char **argv)
 	while ((ch = getopt_long(argc, argv, shorts, longs, NULL)) != -1)
 		if (row(ch) && row(ch)->kind == SET)
 			read_option(row(ch), c, NULL);
+	log_level(c->level);
 	optind = 0;
 	while ((ch = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
 		o = row(ch == '?' || ch == ':' ? optopt : ch);
@@ -438,14 +535,20 @@ read_options(struct config *c, int argc, char **argv)
 		if (o && ch == '?')
 			bad(o, NULL, "takes no value");
 		if (!o && optopt)
-			quit(2, "unknown option \"-%c\"", optopt);
+			quit(2, "unknown option \"-%c\", --help lists them",
+			    optopt);
 		if (!o)
-			quit(2, "unknown option \"%s\"",
+			quit(2, "unknown option \"%s\", --help lists them",
 			    argv[optind - 1]);
 		read_option(o, c, optarg);
+		given = 1;
 	}
-	if (optind < argc)
-		quit(2, "\"%s\": not an option", argv[optind]);
+	for (i = optind; i < argc; i++) {
+		if (!given)
+			quit(2, "\"%.80s\": not an option, a port is given "
+			    "with -b", argv[i]);
+		warn("\"%.80s\": not an option, ignored", argv[i]);
+	}
 	check_options(c);
 }
 
@@ -2641,7 +2744,6 @@ main(int argc, char **argv)
 		return 2;
 	}
 	read_options(&c, argc, argv);
-	log_level(c.level);
 	inherited();
 	files_raise();
 	sigfd = signals_open();

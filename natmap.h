@@ -79,8 +79,9 @@ struct config {
 	int nstun, nhttp;
 	struct host stun[MAX_SERVERS], http[MAX_SERVERS];
 	const char *script;	/* NULL: print the mapping */
-	const char *interface;	/* as given; NULL: any */
-	union addr source;	/* of -i, when it is an address */
+	const char *interface;	/* of -i; NULL: any */
+	const char *device;	/* to bind to, of any length; NULL: any */
+	union addr source;	/* to bind to; sa_family 0: any */
 	uint32_t mark;		/* 0: none */
 	int port_lo, port_hi;	/* 0, 0: any */
 	int port_random;

@@ -163,10 +163,14 @@ fail:
 int
 local_rebind(const struct local *l, int fd)
 {
-	const char *dev = l->cfg->interface;
+	const char *dev = l->cfg->device;
 
-	if (!dev || l->cfg->source.sa.sa_family != 0)
+	if (!dev)
 		return 0;
+	if (strlen(dev) >= IF_NAMESIZE) {	/* Linux would cut it */
+		errno = ENODEV;
+		return -1;
+	}
 	return setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, dev,
 	    (socklen_t)strlen(dev) + 1);
 }
@@ -1502,7 +1506,7 @@ route_find(const struct local *l, const union addr *to, struct route *r)
 	if (!r->source.sa.sa_family)
 		return;
 	addr_set_port(&r->source, l->port);
-	find_link(l->cfg->source.sa.sa_family ? NULL : l->cfg->interface, r);
+	find_link(l->cfg->device, r);
 }
 
 int

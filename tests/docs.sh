@@ -170,8 +170,9 @@ times_agree() {
 # The program itself tells what is in range.
 ranges_agree() {
 	for letter in b k c f p T n; do
-		range=$("$natmap" -t host -p 1 "-$letter" 99999999999999 2>&1 |
-		    sed -n 's/.*out of range \(.*\)$/\1/p')
+		range=$("$natmap" -t host -p 1 "-$letter" 99999999999999 \
+		    --help 2>&1 >/dev/null | sed -n \
+		    's/.*out of range //p; s/.*used as "\(.*\)"/0 to \1/p')
 		[ -n "$range" ] || echo "-$letter: no range told"
 		says "$letter" "$range"
 	done | none

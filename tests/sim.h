@@ -717,15 +717,20 @@ open_fds(void)
 	return n;
 }
 
-/* Splits args at blanks; "@" is an empty argument. */
+/* Splits args at blanks; "@" is an empty argument, ^ a blank in one. */
 static int
 split(char *args, char **argv)
 {
+	char *p;
 	int n = 0;
 
 	argv[n++] = (char *)(uintptr_t)"natmap";
-	for (args = strtok(args, " "); args; args = strtok(NULL, " "))
+	for (args = strtok(args, " "); args; args = strtok(NULL, " ")) {
 		argv[n++] = strcmp(args, "@") ? args : args + 1;
+		for (p = args; *p; p++)
+			if (*p == '^')
+				*p = ' ';
+	}
 	argv[n] = NULL;
 	return n;
 }

@@ -1384,7 +1384,7 @@ source_addresses(void)
 	CHECK(r.source.sa.sa_family == 0 && r.index == 0);
 #if SO_BINDTODEVICE > 0
 	local_init(&l, &c, AF_INET, SOCK_STREAM, 0);
-	c.interface = "nosuchdev0";
+	c.device = "nosuchdev0";
 	CHECK(local_socket(&l, LOCAL_FLOW, NULL) == -1 && errno == ENODEV);
 #endif
 }
