@@ -779,7 +779,7 @@ struct map {                    /* what is used most comes first: see size */
 	struct doubt doubt;
 	struct contact contact[CONTACTS];
 	struct local local;
-	struct relay relay;
+	struct relay *relay;	/* NULL: not started */
 	struct hook hook;
 	struct route route;
 	int cycle;		/* UDP: packets since the last request */
@@ -1063,7 +1063,7 @@ port_socket(struct map *m, enum local_role role, int64_t now)
 	const char *why;
 	int fd, tries = m->cfg->port_hi - m->cfg->port_lo;
 
-	if (role == LOCAL_FLOW && m->relay.fd >= 0)
+	if (role == LOCAL_FLOW && m->relay)
 		tries = -1;		/* the listener has chosen */
 	else if (m->cfg->port_lo == 0)
 		tries = 1;
@@ -1161,7 +1161,7 @@ static void
 contact_open(struct map *m, struct contact *c, int64_t now)
 {
 	struct server *s = c->s;
-	int i, fd, shared = is_udp(m) && m->relay.fd >= 0;
+	int i, fd, shared = is_udp(m) && m->relay;
 	struct use use;
 
 	find_uses(m, &use);
@@ -1173,7 +1173,7 @@ contact_open(struct map *m, struct contact *c, int64_t now)
 		c->due = now + BACKOFF_MIN;
 		return;
 	}
-	fd = shared ? m->relay.fd : port_socket(m, LOCAL_FLOW, now);
+	fd = shared ? relay_fd(m->relay) : port_socket(m, LOCAL_FLOW, now);
 	if (fd < 0) {
 		contact_stop(m, c);
 		c->due = m->serve_at;
@@ -1627,7 +1627,7 @@ target_set(struct map *m)
 		to.n = 0;
 	for (i = 0; i < to.n; i++)
 		addr_set_port(&to.a[i], port);
-	relay_target(&m->relay, &to);
+	relay_target(m->relay, &to);
 }
 
 static void
@@ -1653,7 +1653,7 @@ announce(struct map *m, const struct server *s, int64_t now)
 		m->check = next_check(m, now);
 	m->known = 1;
 	hook_news(&m->hook, &m->announced, now);
-	if (m->relay.fd >= 0)
+	if (m->relay)
 		target_set(m);
 	if (first) {
 		route_find(&m->local, &s->by, &m->route);
@@ -1913,7 +1913,7 @@ weigh(struct map *m, struct server *s, int told, int news, int64_t now)
 		s->warned = 0;
 		if (!addr_same(&s->local, &m->announced.local))
 			m->follow = s;
-		else if (m->relay.fd >= 0 && m->waits)
+		else if (m->relay && m->waits)
 			target_set(m);
 	} else if (!d->began ? news : !told && now >= d->again) {
 		doubt(m, s, s->said_at, now);
@@ -2043,14 +2043,14 @@ late_at(const struct map *m, const struct contact *c)
 static NOINLINE void
 indicate(struct map *m, struct contact *c, int64_t now)
 {
-	int fd = m->relay.fd >= 0 ? m->relay.fd :
+	int fd = m->relay ? relay_fd(m->relay) :
 	    port_socket(m, LOCAL_FLOW, now);
 
 	c->due = now + m->k;
 	if (fd < 0)
 		return;
 	stun_indicate(fd, &c->f.peer);
-	if (m->relay.fd < 0)
+	if (!m->relay)
 		close(fd);
 }
 
@@ -2228,7 +2228,7 @@ lookups_want(struct map *m)
 		for (i = 0; i < list[k]->n; i++)
 			lookup_want(&list[k]->s[i].lookup, m->w);
 	lookup_want(&m->target.lookup, m->w);
-	if (m->relay.fd >= 0 && !m->target.addrs.n && !m->target.lookup.busy)
+	if (m->relay && !m->target.addrs.n && !m->target.lookup.busy)
 		wake_at(m->w, m->target.retry);
 }
 
@@ -2247,7 +2247,7 @@ lookups_step(struct map *m, int64_t now)
 	r = server_step(&none, &m->target, m->w, now);
 	if (r)
 		target_looked(m, r > 0, now);
-	if (m->relay.fd >= 0 && !m->target.addrs.n && now >= m->target.retry)
+	if (m->relay && !m->target.addrs.n && now >= m->target.retry)
 		resolve(m, &m->target, AF_UNSPEC, TARGET_AGE, now);
 }
 
@@ -2304,14 +2304,15 @@ serve(struct map *m, int64_t now)
 	struct relay_calls calls = { m, claim, used, log_line };
 	int fd = m->spare;
 
-	if (!m->cfg->target || m->relay.fd >= 0 || now < m->serve_at)
+	if (!m->cfg->target || m->relay || now < m->serve_at)
 		return;
 	m->spare = -1;
 	if (fd < 0)
 		fd = port_socket(m, LOCAL_SERVER, now);
 	if (fd < 0)
 		return;
-	if (relay_start(&m->relay, m->cfg, &calls, fd, now) < 0) {
+	m->relay = relay_start(m->cfg, &calls, fd, now);
+	if (!m->relay) {
 		port_trouble(m, "the relay does not start", now);
 		return;
 	}
@@ -2373,7 +2374,7 @@ restart(struct map *m, int64_t now)
 	memset(&m->doubt, 0, sizeof m->doubt);
 	m->doubt.began = now;
 	m->judge_at = NEVER;
-	if (m->relay.fd >= 0 && local_rebind(&m->local, m->relay.fd) < 0)
+	if (m->relay && local_rebind(&m->local, relay_fd(m->relay)) < 0)
 		warn("interface \"%s\":", m->cfg->interface);
 	recheck(m, now);
 	m->check = NEVER;
@@ -2449,7 +2450,7 @@ map_init(struct map *m, const struct config *c, struct wake *w, int64_t now)
 	servers_init(&m->http, c->http, c->nhttp, FLOW_HTTP);
 	m->target_host.name = c->target;
 	server_init(&m->target, &m->target_host, FLOW_TCP);
-	m->relay.fd = m->spare = -1;
+	m->spare = -1;
 	m->check = m->judge_at = m->settle = m->listen_check = NEVER;
 	m->doubt.began = m->started = now;
 	m->news = route_open();
@@ -2486,8 +2487,8 @@ map_want(struct map *m)
 	hook_want(&m->hook, m->w);
 	wake_at(m->w, m->listen_check);
 	wake_at(m->w, silence_at(m));
-	if (m->relay.fd >= 0)
-		relay_want(&m->relay, m->w);
+	if (m->relay)
+		relay_want(m->relay, m->w);
 	else if (m->cfg->target)
 		wake_at(m->w, m->serve_at);
 }
@@ -2503,8 +2504,8 @@ map_step(struct map *m, int64_t now)
 		check_listener(m);
 	if (now >= silence_at(m))
 		say_silence(m);
-	if (m->relay.fd >= 0)
-		relay_step(&m->relay, m->w, now);
+	if (m->relay)
+		relay_step(m->relay, m->w, now);
 	hook_step(&m->hook, m->w, now);
 }
 
@@ -2538,7 +2539,7 @@ map_stop(struct map *m)
 	struct contact *c;
 	int i;
 
-	relay_stop(&m->relay);
+	relay_stop(m->relay);
 	for (c = m->contact; c < m->contact + CONTACTS; c++)
 		flow_stop(&c->f, 0);
 	for (i = 0; i < m->stun.n; i++)
@@ -2571,8 +2572,8 @@ signals(struct map *m, int64_t now)
 			script_reap(&m->hook.run);
 			break;
 		case SIGUSR1:
-			if (m->relay.fd >= 0)
-				relay_report(&m->relay);
+			if (m->relay)
+				relay_report(m->relay);
 			break;
 		}
 }

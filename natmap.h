@@ -500,7 +500,7 @@ int route_same(const struct route *a, const struct route *b);
 
 /* relay.c */
 
-struct session;
+struct relay;
 
 /* What the relay asks of the program around it. */
 struct relay_calls {
@@ -514,71 +514,18 @@ struct relay_calls {
 	void (*say)(enum say level, const char *fmt, ...) PRINTF(2, 3);
 };
 
-#define MAX_PIPES 8
-
-/* Bytes on their way through a session: in a pipe, or behind this struct. */
-struct hold {
-	struct session *s;      /* whose they are; NULL: a pipe that is free */
-	int dir;		/* the leg that they came from */
-	int fd[2];              /* the pipe; -1: they are behind this struct */
-	size_t off, n;		/* bytes gone, bytes left */
-	int64_t since;		/* ms: when the pipe was filled */
-};
-
-enum relay_list {		/* every session is in one of these */
-	L_OPEN,			/* UDP: answered */
-	L_WAITING,		/* TCP: connecting; UDP: no answer yet */
-	L_ENDING,		/* one leg is dead, its last bytes under way */
-	LISTS
-};
-
-enum relay_why {		/* why a session ended */
-	WHY_CLOSED, WHY_ERROR, WHY_REFUSED, WHY_IDLE, WHY_LIMIT, WHY_STOP,
-	WHYS
-};
-
-struct relay {			/* what is used most comes first */
-	const struct config *cfg;	/* NULL: not started */
-	int fd;			/* the listener, or the UDP port; -1 */
-	/* the rest is relay.c's */
-	int udp;
-	int64_t now;		/* ms: of the last step */
-	int n, max;		/* sessions now, and at most */
-	struct session **by_fd;	/* whose leg this descriptor is */
-	int nfds;
-	int sigfd, sigslot;	/* signals of cold sessions; -1: none */
-	int slot;		/* of fd */
-	unsigned char *buf;     /* what passes through, while anything is hot */
-	struct session *spare;	/* TCP: ready for the next client */
-	size_t held;		/* bytes behind struct holds */
-	int64_t touched;	/* ms: a session was active */
-	int64_t look_at;	/* ms: the next look at all; NEVER: none is
-				   hot, and all were looked at since */
-	int64_t room_at;	/* ms: the listener is not polled before it */
-	int first, polled;	/* slots of sessions: the first, how many */
-	struct idle list[LISTS];
-	int64_t limit[LISTS];	/* ms: a session's stay without a move */
-	unsigned no_room;	/* failures to make a session */
-	int said_self;
-	uint32_t seed;
-	struct session **hash;	/* UDP: by client */
-	size_t segment;         /* UDP: longest datagram of a segmented send */
-	union addr local;	/* what fd is bound to */
-	struct relay_calls calls;
-	uint64_t bytes[2], ever, ended[WHYS];	/* totals */
-	struct hold pipe[MAX_PIPES];
-	struct addrs target;	/* n 0: not known yet, the listener waits */
-};
-
-/* takes fd, of local_socket(LOCAL_SERVER); 0, or -1 with errno */
-int relay_start(struct relay *r, const struct config *cfg,
+/* takes fd, of local_socket(LOCAL_SERVER); NULL with errno, fd is closed */
+struct relay *relay_start(const struct config *cfg,
     const struct relay_calls *calls, int fd, int64_t now);
+/* the listener, or the UDP port; -1 when r is NULL */
+int relay_fd(const struct relay *r);
 /* where new sessions go; the addresses carry the port */
 void relay_target(struct relay *r, const struct addrs *to);
 void relay_want(struct relay *r, struct wake *w);
 void relay_step(struct relay *r, struct wake *w, int64_t now);
 /* says the totals: sessions now and ever, bytes, why they were closed */
 void relay_report(const struct relay *r);
+/* ends all sessions and frees r, which may be NULL */
 void relay_stop(struct relay *r);
 
 #endif

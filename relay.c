@@ -2,19 +2,21 @@
 /*
  * Sessions between the mapped port and the target, TCP and UDP.
  *
- * A session has two legs, 0 the client's and 1 the target's; direction i goes
- * from leg i to the other.  UDP sessions have no leg 0: their clients share
- * the mapped port.  A session at rest holds its descriptors and nothing else.
+ * A session has two legs: leg 0 to the client, leg 1 to the target.  Direction
+ * i goes from leg i to the other leg.  UDP sessions have no leg 0: all clients
+ * share the mapped port.  An idle session has descriptors and no buffer.
  *
- *   L_WAITING  TCP: leg 1 connects, leg 0 is not read; UDP: no answer yet
- *   L_OPEN     both directions flow, each until EOF was PASSED on
- *   L_ENDING   a leg is BROKEN; what it sent before still goes to the other,
- *              which is reset after it.  No slot: tried again every TICK
+ *   S_WAITING  TCP: leg 1 connects, leg 0 is not read; UDP: no answer yet
+ *   S_OPEN     both directions flow; the EOF of a leg is sent on to the other
+ *   S_ENDING   one leg is broken; the other still gets what came before, then
+ *              a reset.  Not polled: tried again every ENDING_TICK
  *
- * The lists are sorted by last activity.  Their tails, the hot sessions, are
- * in the poll that waits; of the cold ones a signal names the descriptor that
- * is ready (F_SETSIG).  Where there is no such signal all are looked at every
- * few milliseconds while any is hot, and all are in the poll when none is.
+ * Each state has a list of sessions, sorted by last activity.  A session that
+ * rested for ACTIVE ms is armed: a signal tells which descriptor is ready
+ * (F_SETSIG), and poll need not know it.  A session that moves twice in a row
+ * is disarmed and polled.  On a system without F_SETSIG the relay polls all
+ * sessions every few milliseconds while one is active, and waits for all of
+ * them when none is.
  */
 #include "natmap.h"
 
@@ -53,47 +55,65 @@ struct mmsghdr {
 };
 #endif
 
-#define HOT		50	/* ms: active since then, polled */
-#define HOT_MOST	128	/* sessions: so many, where signals serve */
-#define LOOKS		64	/* descriptors looked at in one poll */
-#define LOOK            1000    /* ms: between looks at all, with signals */
-#define LOOK_PLAIN	5	/* ms: without, and 1 more per 64 sessions */
-#define CONNECT         10000   /* ms: for each address of the target */
+/* times in ms */
+#define ACTIVE		50	/* polled for so long after a move */
+#define CHECK_ALL       1000    /* all are polled so often, with signals */
+#define CHECK_PLAIN	5	/* and without, 1 more for 64 sessions */
+#define CONNECT         10000   /* for each address of the target */
 #ifdef TIOCOUTQ
-#define ENDING          10000   /* ms: for the bytes before a reset */
+#define ENDING          10000   /* for the last bytes before a reset */
 #else
-#define ENDING          1000    /* the same, where none can be told of */
+#define ENDING          1000    /* nobody can tell when they have gone */
 #endif
-#define TICK		20	/* ms: between looks at what is ending */
-#define PIPE_LATE	1000	/* ms: then a full pipe is copied out */
-#define PAUSE           500     /* ms: rest of a listener without room */
-#define ROOM_AGE	60000	/* ms: younger sessions make no room */
-#define ROOM_SHARE	8	/* sessions that a source may keep */
-#define ROOM_BATCH	64	/* sessions ended at a time to make room */
+#define ENDING_TICK	20	/* between tries to send them */
+#define ACCEPT_PAUSE    500     /* of the listener without room */
+#define ROOM_AGE	60000	/* younger sessions make no room */
+
+/* sessions */
+#define ACTIVE_MOST	128	/* polled at most, with signals */
+#define POLL_MOST	64	/* descriptors in one poll of all */
+#define ROOM_SHARE	8	/* a source keeps so many when room is made */
+#define ROOM_BATCH	64	/* ended at a time to make room */
 #define RESERVED	32	/* descriptors that are not for sessions */
-#define MOST            4096    /* sessions, unless the user wants more */
-#define SESSION_RAM     8192    /* bytes: reckoned with for each session */
-#define ACCEPTS		64	/* connections accepted at a time */
-#define CHUNK		32768	/* bytes copied at a time */
-#define PIPE_SIZE	262144	/* bytes */
-#define BULK_LEAST	8192	/* bytes: smaller moves need no pipe */
-#define TURN            (4 * PIPE_SIZE) /* bytes before others' turn */
-#define HELD_MOST	(4 << 20)	/* bytes held in memory by all */
-#define SCARCE		2048	/* bytes copied at a time then */
+#define SESSIONS        4096    /* at most, unless the user wants more */
+#define SESSION_RAM     8192    /* bytes: reckoned with for each */
+#define ACCEPTS		64	/* accepted at a time */
+
+/* bytes and datagrams */
+#define CHUNK		32768	/* copied at a time */
+#define PIPE_SIZE	262144	/* spliced at a time */
+#define BULK_LEAST	8192	/* what is shorter ends a bulk flow */
+#define CARRY_MOST      (4 * PIPE_SIZE) /* of a session, then others */
+#define PENDING_MOST	(4 << 20)	/* waiting in memory, of all */
+#define SCARCE		2048	/* copied at a time then */
 #define BATCH		32	/* datagrams at a time */
-#define DGRAM           65600   /* bytes for one; odd lines spare the cache */
-#define SEGMENTED	65000	/* bytes in one segmented send */
+#define DGRAM           65600   /* for one; odd lines spare the cache */
+#define SEGMENTED	65000	/* in one segmented send */
 #define BUCKETS		1024	/* of the UDP table */
 
-enum {				/* session flags; shifted by the leg */
-	GOT_EOF = 1,		/* nothing more will be read from it */
-	PASSED = 4,		/* its EOF was sent on to the other */
-	BULK = 16,		/* it sends in bulk */
-	BROKEN = 64,		/* reset or timed out */
-	HUNG = 256,		/* POLLHUP while nothing was wanted of it */
-	ARMED = 1024,		/* both legs: cold, signals will tell */
-	WAITING = 2048,		/* in L_WAITING */
-	DYING = 4096		/* in L_ENDING */
+enum session_state { S_WAITING, S_OPEN, S_ENDING, STATES };
+
+enum armed {			/* do the legs of a session send signals? */
+	ARMED_NEVER,		/* no, and F_SETSIG was not yet called */
+	ARMED_OFF,
+	ARMED_ON
+};
+
+enum why {			/* why a session ended */
+	WHY_CLOSED, WHY_ERROR, WHY_REFUSED, WHY_IDLE, WHY_LIMIT, WHY_STOP,
+	WHYS
+};
+
+static const char *const why_text[WHYS] = {
+	"closed", "broken", "refused", "idle", "made room", "stopped"
+};
+
+#define LEG(i)		(1 << (i))	/* a leg's bit in a mask */
+#define BOTH		3
+
+struct pending {		/* bytes that the other leg did not take yet */
+	size_t off, n;		/* sent of data, left of data */
+	unsigned char data[];
 };
 
 struct session {
@@ -103,14 +123,19 @@ struct session {
 				   the client sends to */
 	uint64_t bytes[2];	/* taken from each leg */
 	union {
-		struct hold *hold[2];   /* TCP: not yet taken by the other */
+		struct pending *pending[2];	/* TCP: of each direction */
 		struct session *next;	/* UDP: of the same bucket */
 	} u;
 	int fd[2];		/* -1 when closed */
 	uint32_t born;		/* s, monotonic */
-	uint16_t flags;
-	uint8_t to;		/* TCP: next address of the target */
-	uint8_t err;		/* errno that broke it */
+	uint8_t state;
+	uint8_t armed;
+	uint8_t eof;		/* mask: legs with nothing more to read */
+	uint8_t bulk;		/* mask: legs that send in bulk */
+	uint8_t broken;		/* mask: legs that were reset or timed out */
+	uint8_t hung;		/* mask: POLLHUP while nothing was wanted */
+	uint8_t tried;		/* TCP: addresses of the target */
+	uint8_t err;		/* errno that broke the session */
 };
 
 union control {			/* ancillary data of a datagram */
@@ -128,29 +153,40 @@ struct batch {			/* of datagrams; lies in r->buf */
 	unsigned char data[BATCH][DGRAM];
 };
 
-static const char *const why_text[WHYS] = {
-	"closed", "broken", "refused", "idle", "made room", "stopped"
+struct relay {
+	const struct config *cfg;
+	struct relay_calls calls;
+	int fd;			/* the listener, or the UDP port */
+	int udp;
+	int slot;		/* of fd */
+	int64_t now;		/* ms: of the last step */
+	int n, max;		/* sessions now, and at most */
+	struct session **by_fd;	/* whose leg this descriptor is */
+	int nfds;
+	int sigfd, sigslot;	/* signals of armed sessions; -1: none */
+	int first, polled;	/* slots of sessions: the first, how many */
+	unsigned char *buf;     /* what passes through, while one is active */
+	int pipe[2];		/* the same, of bulk; -1 */
+	size_t pending;		/* bytes in all struct pending */
+	int64_t active;		/* ms: when a session was */
+	int64_t armed_to;	/* ms: armed are all not active since then */
+	int64_t check_at;	/* ms: the next poll of all; NEVER: none is
+				   active, and all were polled since */
+	int64_t room_at;	/* ms: the listener is not polled before */
+	struct idle list[STATES];
+	int64_t limit[STATES];	/* ms: a session's stay without a move */
+	unsigned no_room;	/* failures to make a session */
+	uint32_t seed;		/* of the hashes */
+	struct session **hash;	/* UDP: by client */
+	size_t segment;         /* UDP: longest datagram of a segmented send */
+	union addr local;	/* what fd is bound to */
+	uint64_t bytes[2], ever, ended[WHYS];	/* totals */
+	struct addrs target;	/* n 0: not known yet, the listener waits */
+	unsigned self;		/* mask: of its addresses, those that are the
+				   mapped port itself */
 };
 
-static void end(struct relay *, struct session *, enum relay_why);
-
-static int
-has(const struct session *s, int flag)
-{
-	return (s->flags & flag) != 0;
-}
-
-static void
-set(struct session *s, int flag)
-{
-	s->flags = (uint16_t)(s->flags | flag);
-}
-
-static void
-unset(struct session *s, int flag)
-{
-	s->flags = (uint16_t)(s->flags & ~flag);
-}
+static void session_end(struct relay *, struct session *, enum why);
 
 static int64_t
 min64(int64_t a, int64_t b)
@@ -158,8 +194,14 @@ min64(int64_t a, int64_t b)
 	return a < b ? a : b;
 }
 
+static size_t
+buffer_size(const struct relay *r)
+{
+	return r->udp ? sizeof(struct batch) : CHUNK;
+}
+
 /* The buffer that all share: a chunk in TCP, a batch in UDP.  It is given
- * back when nothing is hot, so that it dirties no memory at rest. */
+ * back when no session is active: an idle relay dirties no memory. */
 static unsigned char *
 buffer(struct relay *r)
 {
@@ -167,22 +209,14 @@ buffer(struct relay *r)
 
 	if (r->buf)
 		return r->buf;
-	p = mmap(NULL, r->udp ? sizeof(struct batch) : CHUNK,
-	    PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	p = mmap(NULL, buffer_size(r), PROT_READ | PROT_WRITE,
+	    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (p != MAP_FAILED)
 		r->buf = p;
 	return r->buf;
 }
 
-static void
-buffer_drop(struct relay *r)
-{
-	if (r->buf)
-		munmap(r->buf, r->udp ? sizeof(struct batch) : CHUNK);
-	r->buf = NULL;
-}
-
-/* cold sessions */
+/* signals of idle sessions */
 
 /* The descriptor that tells of signals; -1 where there are none. */
 static int
@@ -194,132 +228,134 @@ signals_fd(void)
 	sigemptyset(&set);
 	sigaddset(&set, SIGRTMIN);
 	sigaddset(&set, SIGIO);
-	if (sigprocmask(SIG_BLOCK, &set, NULL) == -1)
-		return -1;
-	return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-#else
-	return -1;
+	if (sigprocmask(SIG_BLOCK, &set, NULL) == 0)
+		return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 #endif
+	return -1;
 }
 
-/* Asks for a signal when fd becomes ready, or for none; -1 with errno. */
-static NOINLINE int
-fd_arm(int fd, int on)
+/* Asks the kernel for a signal whenever a leg of s becomes ready, or for no
+ * more signals; -1 with errno. */
+static int
+arm(struct session *s, enum armed on)
 {
 #ifdef F_SETSIG
-	if (on && (fcntl(fd, F_SETSIG, SIGRTMIN) == -1 ||
-	    fcntl(fd, F_SETOWN, getpid()) == -1))
-		return -1;
-	return fcntl(fd, F_SETFL, on ? O_NONBLOCK | O_ASYNC : O_NONBLOCK);
-#else
-	(void)fd;
-	(void)on;
-	return -1;
+	int i, fd;
+
+	for (i = 0; i < 2; i++) {
+		fd = s->fd[i];
+		if (fd < 0)
+			continue;
+		if (s->armed == ARMED_NEVER &&
+		    (fcntl(fd, F_SETSIG, SIGRTMIN) < 0 ||
+		    fcntl(fd, F_SETOWN, getpid()) < 0))
+			return -1;
+		if (fcntl(fd, F_SETFL, on == ARMED_ON ?
+		    O_NONBLOCK | O_ASYNC : O_NONBLOCK) < 0)
+			return -1;
+	}
 #endif
+	s->armed = (uint8_t)on;
+	return 0;
 }
 
 static void
 disarm(struct session *s)
 {
-	int i;
-
-	if (has(s, ARMED))
-		for (i = 0; i < 2; i++)
-			if (s->fd[i] != -1)
-				fd_arm(s->fd[i], 0);
-	unset(s, ARMED);
+	if (s->armed == ARMED_ON)
+		arm(s, ARMED_OFF);
 }
 
-/* 1 when s need not be polled.  What came before it was armed gives no
- * signal, so one that was armed just now is polled once more. */
+/* Must s be polled, beside n others?  The kernel sends no signal for what came
+ * before s was armed, and one signal may stand for more than one step takes:
+ * an armed session is polled once more after it was armed or active. */
 static int
-cold(struct relay *r, struct session *s, struct wake *w)
+must_poll(struct relay *r, struct session *s, int n, struct wake *w)
 {
-	int i;
+	int active = r->now - s->idle.last < ACTIVE;
 
-	if (r->sigfd == -1)
-		return r->look_at != NEVER;
-	if (has(s, ARMED))
-		return 1;
-	set(s, ARMED);
-	for (i = 0; i < 2 && r->sigfd != -1; i++)
-		if (s->fd[i] != -1 && fd_arm(s->fd[i], 1) == -1) {
-			close(r->sigfd);
-			r->sigfd = -1;
-			wake_at(w, r->now);
-		}
-	return 0;
+	if (r->sigfd < 0)
+		return active || r->check_at == NEVER;
+	if (s->armed == ARMED_ON)
+		return s->idle.last == r->now;
+	if ((!active || n >= ACTIVE_MOST) && arm(s, ARMED_ON) < 0) {
+		close(r->sigfd);
+		r->sigfd = -1;
+		wake_at(w, r->now);
+	}
+	return 1;
 }
 
 /* life of a session */
 
-/* Something moved: the session is hot, and the last to become idle. */
+/* Puts s into the list of its new state. */
+static void
+enter(struct relay *r, struct session *s, enum session_state state)
+{
+	s->state = (uint8_t)state;
+	idle_touch(&r->list[state], &s->idle, r->now);
+}
+
+/* Something moved: s is active, and the last in its list to become idle. */
 static void
 touch(struct relay *r, struct session *s)
 {
-	if (has(s, DYING))
+	if (s->state == S_ENDING)
 		return;
-	disarm(s);
-	r->touched = r->now;
-	idle_touch(&r->list[has(s, WAITING) ? L_WAITING : L_OPEN], &s->idle,
-	    r->now);
+	r->active = r->now;
+	enter(r, s, s->state);
 }
 
-/* Notes whose leg fd is; -1 without memory for it. */
+/* Makes fd a leg of s; closes fd and returns -1 without memory. */
 static int
-own(struct relay *r, int fd, struct session *s)
+leg_open(struct relay *r, struct session *s, int i, int fd)
 {
 	struct session **p;
 	int n = fd + 256;
 
 	if (fd >= r->nfds) {
 		p = realloc(r->by_fd, (size_t)n * sizeof *p);
-		if (!p)
+		if (!p) {
+			fd_close(fd);
 			return -1;
+		}
 		memset(p + r->nfds, 0, (size_t)(n - r->nfds) * sizeof *p);
 		r->by_fd = p;
 		r->nfds = n;
 	}
 	r->by_fd[fd] = s;
+	s->fd[i] = fd;
 	return 0;
 }
 
 static void
 leg_close(struct relay *r, struct session *s, int i)
 {
-	if (s->fd[i] == -1)
+	if (s->fd[i] < 0)
 		return;
-	if (s->fd[i] < r->nfds)
-		r->by_fd[s->fd[i]] = NULL;
+	r->by_fd[s->fd[i]] = NULL;
 	close(s->fd[i]);
 	s->fd[i] = -1;
 }
 
-static void
-pipe_close(struct hold *h)
+/* Leg i does not work any more. */
+static NOINLINE void
+leg_broken(struct session *s, int i, int e)
 {
-	close(h->fd[0]);
-	close(h->fd[1]);
-	h->fd[0] = -1;
+	s->broken |= LEG(i);
+	if (!s->err)
+		s->err = (uint8_t)e;
 }
 
-/* Frees what direction i of s holds; a pipe goes back to the pool. */
 static void
-release(struct relay *r, struct session *s, int i)
+pending_free(struct relay *r, struct session *s, int i)
 {
-	struct hold *h = s->u.hold[i];
+	struct pending *p = s->u.pending[i];
 
-	s->u.hold[i] = NULL;
-	if (!h)
-		return;
-	if (h->fd[0] == -1) {
-		r->held -= h->off + h->n;
-		free(h);
-		return;
-	}
-	if (h->n)
-		pipe_close(h);
-	h->s = NULL;
+	if (p)
+		r->pending -= p->off + p->n;
+	free(p);
+	s->u.pending[i] = NULL;
 }
 
 /* A hash of a's host and of port, below BUCKETS. */
@@ -356,14 +392,14 @@ unhash(struct relay *r, struct session *s)
 	*p = s->u.next;
 }
 
-static void
-say_end(struct relay *r, struct session *s, enum relay_why why)
+static NOINLINE void
+note_end(const struct relay *r, const struct session *s, enum why why)
 {
 	union addr to = s->peer;
 	socklen_t len = sizeof to;
 	char a[ADDR_TEXT], b[ADDR_TEXT];
 
-	if (r->udp && getpeername(s->fd[1], &to.sa, &len) == -1)
+	if (r->udp && getpeername(s->fd[1], &to.sa, &len) < 0)
 		return;
 	r->calls.say(SAY_NOTE, "%s to %s: %s%s%s after %ld s, "
 	    "%lld bytes in, %lld out", addr_text(&s->client, a),
@@ -375,14 +411,14 @@ say_end(struct relay *r, struct session *s, enum relay_why why)
 
 /* Ends s, by a reset where it was broken or refused. */
 static void
-end(struct relay *r, struct session *s, enum relay_why why)
+session_end(struct relay *r, struct session *s, enum why why)
 {
 	int i;
 
-	say_end(r, s, why);
+	note_end(r, s, why);
 	for (i = 0; i < 2; i++) {
 		if (!r->udp)
-			release(r, s, i);
+			pending_free(r, s, i);
 		if (why == WHY_ERROR || why == WHY_REFUSED)
 			fd_abortive(s->fd[i], 1);
 		leg_close(r, s, i);
@@ -394,6 +430,28 @@ end(struct relay *r, struct session *s, enum relay_why why)
 	r->n--;
 	r->ended[why]++;
 	r->room_at = 0;
+}
+
+static struct session *
+session_new(void)
+{
+	struct session *s = calloc(1, sizeof *s);
+
+	if (s)
+		s->fd[0] = s->fd[1] = -1;
+	return s;
+}
+
+/* Counts s, which is new, and tells the program of it. */
+static NOINLINE void
+session_begin(struct relay *r, struct session *s)
+{
+	s->born = (uint32_t)(r->now / 1000);
+	r->n++;
+	r->ever++;
+	touch(r, s);
+	if (r->calls.used)
+		r->calls.used(r->calls.arg, r->now);
 }
 
 /* Says the first failure, and every one that doubles their number. */
@@ -418,7 +476,7 @@ fd_socket(int family, int type)
 #else
 	int fd = socket(family, type, 0);
 
-	if (fd != -1)
+	if (fd >= 0)
 		fd_setup(fd);
 	return fd;
 #endif
@@ -433,14 +491,14 @@ fd_accept(int listener, union addr *from)
 #else
 	int fd = accept(listener, &from->sa, &len);
 
-	if (fd != -1)
+	if (fd >= 0)
 		fd_setup(fd);
 	return fd;
 #endif
 }
 
-/* A vanished peer is found in two and a half minutes.  What a listener has,
- * its connections inherit. */
+/* A vanished peer is found in two and a half minutes.  Connections inherit
+ * the settings of their listener. */
 static void
 tune(const struct relay *r, int fd)
 {
@@ -478,7 +536,7 @@ tell_addresses(const struct relay *r)
 #endif
 }
 
-/* The error that is pending on fd, 0 when there is none. */
+/* The error that waits on fd, 0 when there is none. */
 static NOINLINE uint8_t
 fd_error(int fd)
 {
@@ -503,10 +561,10 @@ unsent(int fd)
 	return n;
 }
 
-/* Would a connection to to come back to the mapped port?  It does when to is
- * one of our own addresses: then it is its own source, or that is loopback. */
+/* Would a connection to the address to come back to the mapped port?  So do
+ * those to an own address: their source is the same address, or loopback. */
 static int
-is_self(struct relay *r, const union addr *to)
+is_self(const struct relay *r, const union addr *to)
 {
 	union addr from;
 	socklen_t len = sizeof from;
@@ -517,38 +575,45 @@ is_self(struct relay *r, const union addr *to)
 	    (!addr_any(&r->local) && !addr_same_host(&r->local, to)))
 		return 0;
 	fd = fd_socket(to->sa.sa_family, SOCK_DGRAM);
-	if (fd == -1)
+	if (fd < 0)
 		return 0;
 	self = connect(fd, &to->sa, addr_len(to)) == 0 &&
 	    getsockname(fd, &from.sa, &len) == 0 &&
 	    (addr_same_host(&from, to) || (from.sa.sa_family == AF_INET &&
 	    from.in.sin_addr.s_addr == htonl(INADDR_LOOPBACK)));
 	close(fd);
-	if (!self)
-		return 0;
-	if (!r->said_self++)
-		r->calls.say(SAY_WARN, "relay: the target is the mapped port "
-		    "itself, refused");
-	errno = EADDRINUSE;
-	return 1;
+	return self;
 }
 
-/* what is held */
+/* TCP: bytes on their way */
 
-/* A pipe of 256 KiB where that is allowed; -1 with errno. */
+static void
+pipe_close(struct relay *r)
+{
+	if (r->pipe[0] < 0)
+		return;
+	close(r->pipe[0]);
+	close(r->pipe[1]);
+	r->pipe[0] = -1;
+}
+
+/* Opens the pipe that all share, 256 KiB where that is allowed; 0 when there
+ * is none.  Between two calls of pass() the pipe is empty. */
 static int
-pipe_open(int fd[2])
+pipe_open(struct relay *r)
 {
 #ifdef SPLICE_F_MOVE
-	if (pipe2(fd, O_NONBLOCK | O_CLOEXEC) == -1)
-		return -1;
-	fcntl(fd[0], F_SETPIPE_SZ, PIPE_SIZE);
-	return 0;
+	if (r->pipe[0] >= 0)
+		return 1;
+	if (pipe2(r->pipe, O_NONBLOCK | O_CLOEXEC) == 0) {
+		fcntl(r->pipe[0], F_SETPIPE_SZ, PIPE_SIZE);
+		return 1;
+	}
+	r->pipe[0] = -1;
 #else
-	(void)fd;
-	errno = ENOSYS;
-	return -1;
+	(void)r;
 #endif
+	return 0;
 }
 
 /* Moves up to n bytes between a socket and a pipe. */
@@ -567,248 +632,170 @@ fd_splice(int from, int to, size_t n)
 #endif
 }
 
-/* A free pipe of the pool, rather one that is open; NULL when none is. */
-static struct hold *
-pipe_free(struct relay *r)
+/* Keeps n bytes of direction i, from the buffer, or from the pipe when from is
+ * NULL, until the other leg takes them; -1 with errno. */
+static NOINLINE int
+keep(struct relay *r, struct session *s, int i, const unsigned char *from,
+    size_t n)
 {
-	struct hold *h, *shut = NULL;
+	struct pending *p = malloc(sizeof *p + n);
+	ssize_t got;
 
-	for (h = r->pipe; h < r->pipe + MAX_PIPES; h++)
-		if (!h->s && h->fd[0] != -1)
-			return h;
-		else if (!h->s)
-			shut = h;
-	return shut && pipe_open(shut->fd) == 0 ? shut : NULL;
-}
-
-static void
-pipes_init(struct relay *r)
-{
-	struct hold *h;
-
-	for (h = r->pipe; h < r->pipe + MAX_PIPES; h++)
-		h->fd[0] = -1;
-}
-
-static void
-pipes_close(struct relay *r)
-{
-	struct hold *h;
-
-	for (h = r->pipe; h < r->pipe + MAX_PIPES; h++)
-		if (h->fd[0] != -1)
-			pipe_close(h);
-}
-
-/* Leg i does not work any more. */
-static NOINLINE void
-fail(struct session *s, int i, int e)
-{
-	set(s, BROKEN << i);
-	if (!s->err)
-		s->err = (uint8_t)e;
-}
-
-/* Room for n bytes of direction i; NULL without memory. */
-static NOINLINE struct hold *
-hold_new(struct relay *r, struct session *s, int i, size_t n)
-{
-	struct hold *h = malloc(sizeof *h + n);
-
-	if (!h)
-		return NULL;
-	h->s = s;
-	h->dir = i;
-	h->fd[0] = -1;
-	h->off = 0;
-	h->n = n;
-	r->held += n;
-	return h;
-}
-
-static unsigned char *
-hold_data(struct hold *h)
-{
-	return (unsigned char *)(h + 1) + h->off;
-}
-
-/* A receiver that is slow shall not keep a pipe of the pool. */
-static void
-copy_out(struct relay *r, struct hold *p)
-{
-	struct hold *h = NULL;
-	ssize_t n;
-	size_t got = 0;
-
-	if (r->held + p->n <= HELD_MOST)
-		h = hold_new(r, p->s, p->dir, p->n);
-	p->since = r->now;
-	if (!h)
-		return;
-	while (got < h->n) {
-		n = read(p->fd[0], hold_data(h) + got, h->n - got);
-		if (n <= 0)
-			break;
-		got += (size_t)n;
+	if (!p)
+		return -1;
+	p->off = 0;
+	p->n = n;
+	s->u.pending[i] = p;
+	r->pending += n;
+	if (from)
+		memcpy(p->data, from, n);
+	for (; !from && n > 0; n -= (size_t)got) {
+		got = read(r->pipe[0], p->data + p->n - n, n);
+		if (got <= 0)
+			return -1;
 	}
-	if (got < h->n)
-		fail(p->s, p->dir, EIO);
-	p->n -= got;
-	release(r, p->s, p->dir);
-	h->s->u.hold[h->dir] = h;
+	return 0;
 }
 
-/* Gives leg !i what direction i holds; 1 when nothing is left. */
+/* Gives leg !i what waits of direction i; 1 when nothing is left. */
 static int
 flush(struct relay *r, struct session *s, int i)
 {
-	struct hold *h;
+	struct pending *p = s->u.pending[i];
 	ssize_t n;
 
-	while ((h = s->u.hold[i])) {
-		if (h->fd[0] == -1)
-			n = send(s->fd[!i], hold_data(h), h->n, 0);
-		else
-			n = fd_splice(h->fd[0], s->fd[!i], h->n);
-		if (n <= 0) {
-			if (n == -1 && !fd_again())
-				fail(s, !i, errno);
-			return 0;
-		}
-		h->off += (size_t)n;
-		h->n -= (size_t)n;
-		touch(r, s);
-		if (h->n == 0)
-			release(r, s, i);
+	if (!p)
+		return 1;
+	n = send(s->fd[!i], p->data + p->off, p->n, 0);
+	if (n < 0) {
+		if (!fd_again())
+			leg_broken(s, !i, errno);
+		return 0;
 	}
+	p->off += (size_t)n;
+	p->n -= (size_t)n;
+	touch(r, s);
+	if (p->n)
+		return 0;
+	pending_free(r, s, i);
 	return 1;
 }
 
-/* Takes a chunk from leg i, gives the other what it takes, holds the rest. */
-static ssize_t
-take_chunk(struct relay *r, struct session *s, int i)
+/* Gives leg !i the n bytes of leg i that are in the pipe, or in the buffer;
+ * -1 with errno when they are lost. */
+static int
+pass(struct relay *r, struct session *s, int i, size_t n, int piped)
 {
-	size_t most = r->held < HELD_MOST ? CHUNK : SCARCE;
-	unsigned char *buf = buffer(r);
-	struct hold *h;
-	ssize_t n, sent;
+	ssize_t sent = piped ? fd_splice(r->pipe[0], s->fd[!i], n) :
+	    send(s->fd[!i], r->buf, n, 0);
+	int lost = 0;
 
-	if (!buf)
-		return -1;
-	n = recv(s->fd[i], buf, most, 0);
-	if (n <= 0)
-		return n;
-	if (n == (ssize_t)most)
-		set(s, BULK << i);
-	sent = send(s->fd[!i], buf, (size_t)n, 0);
-	if (sent == -1 && !fd_again()) {
-		fail(s, !i, errno);
-		return n;
-	}
-	if (sent < 0)
+	if (sent < 0 && !fd_again())
+		leg_broken(s, !i, errno);
+	else if (sent < 0)
 		sent = 0;
-	if (sent < n) {
-		h = hold_new(r, s, i, (size_t)(n - sent));
-		if (!h)
-			return -1;
-		memcpy(hold_data(h), buf + sent, h->n);
-		s->u.hold[i] = h;
-	}
-	return n;
+	if (sent >= 0 && (size_t)sent < n)
+		lost = keep(r, s, i, piped ? NULL : r->buf + sent,
+		    n - (size_t)sent);
+	if (piped && (sent < 0 || lost < 0))
+		pipe_close(r);		/* what is in it is nobody's */
+	return lost;
 }
 
-/* Takes what leg i has: into a pipe when it sends in bulk. */
+/* Moves what leg i has at once to the other leg; returns how many bytes. */
 static ssize_t
 take(struct relay *r, struct session *s, int i)
 {
-	struct hold *h = has(s, BULK << i) ? pipe_free(r) : NULL;
-	ssize_t n;
+	size_t most = r->pending < PENDING_MOST ? CHUNK : SCARCE;
+	int piped = s->bulk & LEG(i) && most == CHUNK && pipe_open(r);
+	ssize_t n = -1;
 
-	if (!h)
-		return take_chunk(r, s, i);
-	n = fd_splice(s->fd[i], h->fd[1], PIPE_SIZE);
-	if (n == -1 && (errno == EINVAL || errno == ENOSYS))
-		return take_chunk(r, s, i);
-	if (n > 0) {
-		if (n < BULK_LEAST)
-			unset(s, BULK << i);
-		h->s = s;
-		h->dir = i;
-		h->off = 0;
-		h->n = (size_t)n;
-		h->since = r->now;
-		s->u.hold[i] = h;
+	if (piped) {
+		n = fd_splice(s->fd[i], r->pipe[1], PIPE_SIZE);
+		piped = n >= 0 || (errno != EINVAL && errno != ENOSYS);
 	}
-	return n;
+	if (!piped) {
+		if (!buffer(r))
+			return -1;
+		n = recv(s->fd[i], r->buf, most, 0);
+	}
+	if (n <= 0)
+		return n;
+	if (piped ? n < BULK_LEAST : n < CHUNK)
+		s->bulk &= (uint8_t)~LEG(i);
+	else
+		s->bulk |= LEG(i);
+	return pass(r, s, i, (size_t)n, piped) < 0 ? -1 : n;
 }
 
 /* Moves bytes of direction i until a leg blocks or others have their turn. */
 static void
 carry(struct relay *r, struct session *s, int i)
 {
-	ssize_t n = CHUNK;
 	size_t total = 0;
+	ssize_t n;
 
-	while (flush(r, s, i) && n >= BULK_LEAST && total < TURN &&
-	    !has(s, GOT_EOF << i) && !has(s, BROKEN << !i)) {
-		n = take(r, s, i);
-		if (n == -1 && fd_again())
+	if (!flush(r, s, i) || s->eof & LEG(i))
+		return;
+	do {
+		if (s->broken & LEG(!i))
 			return;
-		if (n == -1)
-			fail(s, i, errno);
+		n = take(r, s, i);
+		if (n < 0 && fd_again())
+			return;
+		if (n < 0)
+			leg_broken(s, i, errno);
 		if (n <= 0) {
-			set(s, GOT_EOF << i);
+			s->eof |= LEG(i);
 			return;
 		}
 		touch(r, s);
 		total += (size_t)n;
 		s->bytes[i] += (uint64_t)n;
 		r->bytes[i] += (uint64_t)n;
-	}
+	} while (n >= BULK_LEAST && total < CARRY_MOST && !s->u.pending[i]);
 }
 
 /* A leg is broken: brings the other what came before, then resets it. */
 static void
 wind_up(struct relay *r, struct session *s)
 {
-	int j = has(s, BROKEN << 1);	/* the broken leg */
+	int j = s->broken == LEG(1);	/* the broken leg */
 
-	release(r, s, !j);
+	pending_free(r, s, !j);
 	carry(r, s, j);
-	if (has(s, BROKEN << !j) || s->fd[!j] == -1 ||
-	    (has(s, GOT_EOF << j) && !s->u.hold[j] && !unsent(s->fd[!j]))) {
-		end(r, s, WHY_ERROR);
-	} else if (!has(s, DYING)) {
+	if (s->broken == BOTH || s->fd[!j] < 0 ||
+	    (s->eof & LEG(j) && !s->u.pending[j] && !unsent(s->fd[!j])))
+		session_end(r, s, WHY_ERROR);
+	else if (s->state != S_ENDING) {
 		disarm(s);
-		set(s, DYING);
-		idle_touch(&r->list[L_ENDING], &s->idle, r->now);
+		enter(r, s, S_ENDING);
 	}
 }
 
-/* What follows from the state of both directions; may end s. */
+/* Does what follows from the state of both directions; may end s. */
 static void
-settle(struct relay *r, struct session *s)
+session_review(struct relay *r, struct session *s)
 {
+	struct pending **p = s->u.pending;
 	int i;
 
-	if (has(s, BROKEN | BROKEN << 1)) {
+	if (s->broken) {
 		wind_up(r, s);
 		return;
 	}
-	if (has(s, GOT_EOF) && has(s, GOT_EOF << 1) && !s->u.hold[0] &&
-	    !s->u.hold[1]) {
-		end(r, s, WHY_CLOSED);
+	if (s->eof == BOTH && !p[0] && !p[1]) {
+		session_end(r, s, WHY_CLOSED);
 		return;
 	}
-	for (i = 0; i < 2; i++)
-		if (has(s, GOT_EOF << i) && !has(s, PASSED << i) &&
-		    !s->u.hold[i]) {
+	for (i = 0; i < 2; i++) {
+		if (!(s->eof & LEG(i)) || p[i])
+			continue;
+		if (s->eof == BOTH)	/* leg !i has nothing more to do */
+			leg_close(r, s, !i);
+		else
 			shutdown(s->fd[!i], SHUT_WR);
-			set(s, PASSED << i);
-		}
-	for (i = 0; i < 2; i++)
-		if (has(s, GOT_EOF << i) && has(s, PASSED << !i))
-			leg_close(r, s, i);
+	}
 }
 
 /* connecting */
@@ -826,51 +813,71 @@ connected(struct session *s)
 	return getpeername(s->fd[1], &a.sa, &len) == 0;
 }
 
-/* Opens leg 1, unless it is open, and connects it to s->peer; -1 with errno. */
+/* Opens leg 1 and connects it to s->peer; -1 with errno. */
 static int
 dial(struct relay *r, struct session *s)
 {
 	const union addr *to = &s->peer;
+	int fd = fd_socket(to->sa.sa_family, r->cfg->type);
 
-	if (s->fd[1] == -1)
-		s->fd[1] = fd_socket(to->sa.sa_family, r->cfg->type);
-	if (s->fd[1] == -1 || own(r, s->fd[1], s) == -1 || is_self(r, to))
+	if (fd < 0 || leg_open(r, s, 1, fd) < 0)
 		return -1;
+	disarm(s);
+	s->armed = ARMED_NEVER;
 	if (!r->udp)
-		tune(r, s->fd[1]);
-	if (connect(s->fd[1], &to->sa, addr_len(to)) == 0 ||
+		tune(r, fd);
+	if (connect(fd, &to->sa, addr_len(to)) == 0 ||
 	    errno == EINPROGRESS || errno == EINTR)
 		return 0;
 	return -1;
 }
 
-/* Tries the target's next addresses; -1 with errno when none is left. */
+static int
+no_descriptors(int e)
+{
+	return e == EMFILE || e == ENFILE;
+}
+
+/* Tries the target's next addresses; -1 with errno when none is left, or
+ * there is no descriptor. */
 static int
 dial_any(struct relay *r, struct session *s)
 {
-	while (s->to < r->target.n) {
-		s->peer = r->target.a[s->to++];
-		if (dial(r, s) == 0) {
+	int k;
+
+	while (s->tried < r->target.n) {
+		k = s->tried;
+		s->peer = r->target.a[k];
+		errno = EADDRINUSE;
+		if (!(r->self & 1U << k) && dial(r, s) == 0) {
+			s->tried++;
 			s->err = 0;
 			return 0;
 		}
 		s->err = (uint8_t)errno;
 		leg_close(r, s, 1);
+		if (no_descriptors(s->err))
+			break;
+		s->tried++;
 	}
 	errno = s->err;
 	return -1;
 }
 
-/* The same for a session in its list, which is ended when none is left. */
+/* TCP: the same, and ends s when no address is left.  A client that is here
+ * waits for a descriptor. */
 static int
 dial_next(struct relay *r, struct session *s)
 {
-	if (dial_any(r, s) == 0) {
-		touch(r, s);
-		return 0;
+	if (dial_any(r, s) < 0) {
+		if (!no_descriptors(errno)) {
+			session_end(r, s, WHY_REFUSED);
+			return -1;
+		}
+		complain(r, "a client must wait", strerror(errno));
 	}
-	end(r, s, WHY_REFUSED);
-	return -1;
+	touch(r, s);
+	return 0;
 }
 
 /* Has leg 1 connected? */
@@ -879,40 +886,39 @@ step_waiting(struct relay *r, struct session *s)
 {
 	int c = connected(s);
 
-	if (c == -1) {
+	if (c < 0) {
 		leg_close(r, s, 1);
 		dial_next(r, s);
 	}
 	if (c != 1)
 		return;
-	unset(s, WAITING);
-	touch(r, s);
+	enter(r, s, S_OPEN);
 	carry(r, s, 0);
-	settle(r, s);
+	session_review(r, s);
 }
 
 /* making room */
 
-/* Sessions of the source of s. */
+/* Sessions of a source. */
 static int
-share(const struct relay *r, const struct session *s)
+source_count(const struct relay *r, const union addr *source)
 {
-	const struct idle *e, *head = &r->list[L_OPEN];
+	const struct idle *e, *head = &r->list[S_OPEN];
 	int n = 0;
 
 	for (e = head->next; e != head; e = e->next)
 		n += addr_same_host(&((const struct session *)e)->client,
-		    &s->client);
+		    source);
 	return n;
 }
 
-/* The session idle for long whose source holds the most; NULL when none
- * holds too many.  The counts by hash tell which sources are worth counting
- * exactly; one that hides behind another does so only until the next call. */
+/* The session idle for long whose source has the most; NULL when none has
+ * too many.  The counts by hash tell which sources are worth an exact count.
+ * A hash collision can hide a source for one call only: the seed changes. */
 static struct session *
-crowd(struct relay *r, int *most)
+source_crowded(struct relay *r, int *most)
 {
-	struct idle *e, *head = &r->list[L_OPEN];
+	struct idle *e, *head = &r->list[S_OPEN];
 	struct session *s, *best = NULL;
 	int count[BUCKETS] = { 0 };
 	uint32_t k;
@@ -929,7 +935,7 @@ crowd(struct relay *r, int *most)
 		if (count[k] <= *most)
 			continue;
 		count[k] = 0;
-		n = share(r, s);
+		n = source_count(r, &s->client);
 		if (n > *most) {
 			*most = n;
 			best = s;
@@ -943,7 +949,7 @@ crowd(struct relay *r, int *most)
 static int
 evict(struct relay *r, const union addr *source, int most)
 {
-	struct idle *e, *next, *head = &r->list[L_OPEN];
+	struct idle *e, *next, *head = &r->list[S_OPEN];
 	struct session *s;
 	uint32_t t = (uint32_t)(r->now / 1000);
 	int n = 0;
@@ -954,7 +960,7 @@ evict(struct relay *r, const union addr *source, int most)
 		if (source ? r->now - e->last > ROOM_AGE &&
 		    addr_same_host(&s->client, source) :
 		    !s->bytes[0] && t - s->born > ROOM_AGE / 1000) {
-			end(r, s, WHY_LIMIT);
+			session_end(r, s, WHY_LIMIT);
 			n++;
 		}
 	}
@@ -971,7 +977,7 @@ make_room(struct relay *r)
 
 	if (r->n < r->max || evict(r, NULL, ROOM_BATCH))
 		return 1;
-	s = crowd(r, &most);
+	s = source_crowded(r, &most);
 	if (!s)
 		return 0;
 	source = s->client;
@@ -981,105 +987,43 @@ make_room(struct relay *r)
 
 /* accepting */
 
-/* The listener rests until a session ends, or for a while. */
-static void
-rest(struct relay *r, const char *why)
+/* Starts the session of a client and takes it as far as it goes at once; -1
+ * with errno. */
+static NOINLINE int
+accept_one(struct relay *r)
 {
-	complain(r, "clients must wait", why);
-	r->room_at = r->now + PAUSE;
-}
+	struct session *s = session_new();
+	int fd;
 
-/* A session with a socket for the target is made before its client is
- * accepted: who is accepted is served. */
-static int
-prepare(struct relay *r)
-{
-	struct session *s = r->spare;
-
-	if (s)
-		return 0;
-	s = calloc(1, sizeof *s);
 	if (!s)
 		return -1;
-	s->fd[0] = -1;
-	s->fd[1] = fd_socket(r->target.a[0].sa.sa_family, SOCK_STREAM);
-	if (s->fd[1] == -1) {
+	fd = fd_accept(r->fd, &s->client);
+	if (fd < 0 || leg_open(r, s, 0, fd) < 0) {
 		free(s);
 		return -1;
 	}
-	r->spare = s;
-	return 0;
-}
-
-static void
-spare_drop(struct relay *r)
-{
-	if (r->spare)
-		close(r->spare->fd[1]);
-	free(r->spare);
-	r->spare = NULL;
-}
-
-/* Counts a session that has its descriptors. */
-static NOINLINE void
-enrol(struct relay *r, struct session *s)
-{
-	s->born = (uint32_t)(r->now / 1000);
-	set(s, WAITING);
-	r->n++;
-	r->ever++;
-}
-
-static NOINLINE void
-tell_used(const struct relay *r)
-{
-	if (r->calls.used)
-		r->calls.used(r->calls.arg, r->now);
-}
-
-/* Starts the session of a client and takes it as far as it goes at once. */
-static NOINLINE void
-welcome(struct relay *r, int fd, const union addr *client)
-{
-	struct session *s = r->spare;
-
-	r->spare = NULL;
-	s->client = *client;
-	s->fd[0] = fd;
-	enrol(r, s);
+	session_begin(r, s);
 	if (dial_next(r, s) == 0)
 		step_waiting(r, s);
-	tell_used(r);
+	return 0;
 }
 
 static void
 accept_some(struct relay *r)
 {
-	union addr client;
-	int fd, k;
+	const char *why = "session limit";
+	int k;
 
-	if (!make_room(r)) {
-		rest(r, "session limit");
-		return;
-	}
-	for (k = 0; k < ACCEPTS && r->n < r->max; k++) {
-		if (prepare(r) == -1)
-			break;
-		fd = fd_accept(r->fd, &client);
-		if (fd == -1 && errno == ECONNABORTED)
-			continue;
-		if (fd == -1 && fd_again())
+	if (make_room(r)) {
+		for (k = 0; k < ACCEPTS && r->n < r->max; k++)
+			if (accept_one(r) < 0 && errno != ECONNABORTED)
+				break;
+		if (k == ACCEPTS || r->n >= r->max || fd_again())
 			return;
-		if (fd == -1)
-			break;
-		if (own(r, fd, r->spare) == -1) {
-			close(fd);
-			break;
-		}
-		welcome(r, fd, &client);
+		why = strerror(errno);
 	}
-	if (k < ACCEPTS && r->n < r->max)
-		rest(r, strerror(errno));
+	complain(r, "clients must wait", why);
+	r->room_at = r->now + ACCEPT_PAUSE;
 }
 
 /* UDP */
@@ -1092,12 +1036,12 @@ recv_many(int fd, struct mmsghdr *m, int n)
 
 #ifdef MSG_WAITFORONE
 	k = recvmmsg(fd, m, (unsigned)n, MSG_DONTWAIT, NULL);
-	if (k != -1 || errno != ENOSYS)
+	if (k >= 0 || errno != ENOSYS)
 		return k;
 #endif
 	for (k = 0; k < n; k++) {
 		len = recvmsg(fd, &m[k].msg_hdr, 0);
-		if (len == -1)
+		if (len < 0)
 			break;
 		m[k].msg_len = (unsigned)len;
 	}
@@ -1111,11 +1055,11 @@ send_many(int fd, struct mmsghdr *m, int n)
 
 #ifdef MSG_WAITFORONE
 	k = sendmmsg(fd, m, (unsigned)n, MSG_DONTWAIT);
-	if (k != -1 || errno != ENOSYS)
+	if (k >= 0 || errno != ENOSYS)
 		return k;
 #endif
 	for (k = 0; k < n; k++)
-		if (sendmsg(fd, &m[k].msg_hdr, 0) == -1)
+		if (sendmsg(fd, &m[k].msg_hdr, 0) < 0)
 			break;
 	return k ? k : -1;
 }
@@ -1158,7 +1102,7 @@ attach(struct msghdr *h, int level, int type, const void *p, size_t n)
 	h->msg_controllen += (socklen_t)CMSG_SPACE(n);
 }
 
-/* Lets h leave from our address a, as its client expects. */
+/* Sends h from our address a: the client expects answers from there. */
 static NOINLINE void
 leave_from(struct msghdr *h, const union addr *a)
 {
@@ -1181,7 +1125,8 @@ leave_from(struct msghdr *h, const union addr *a)
 #endif
 }
 
-/* Our own address, to which h came; the bound one where that is not told. */
+/* Writes to a to which of our addresses h came; the bound one where the
+ * system does not tell. */
 static void
 came_to(const struct relay *r, struct msghdr *h, union addr *a)
 {
@@ -1207,8 +1152,8 @@ came_to(const struct relay *r, struct msghdr *h, union addr *a)
 #endif
 }
 
-/* How many datagrams from iov on, n at most, make one segmented send: equal
- * ones, the last may be shorter. */
+/* How many datagrams from iov on, n at most, fit one segmented send: all of
+ * one size, the last may be shorter. */
 static NOINLINE int
 run_length(size_t segment, const struct iovec *iov, int n)
 {
@@ -1301,22 +1246,20 @@ serves(const struct session *s, const union addr *from, const union addr *to)
 	return addr_same(&s->client, from) && addr_same_host(&s->peer, to);
 }
 
-/* A session for a client that comes for the first time; NULL if none can be
- * had.  The table has room: who got no answer yet, or was idle for longest,
- * goes. */
+/* A session for a client that comes for the first time; NULL if there can be
+ * none.  When the table is full, a session without an answer ends, or else the
+ * one that was idle for longest. */
 static struct session *
 client_new(struct relay *r, const union addr *from, const union addr *to)
 {
-	struct idle *e = idle_oldest(&r->list[L_WAITING]);
+	struct idle *e = idle_oldest(&r->list[S_WAITING]);
 	struct session *s;
 
 	if (r->n >= r->max)
-		end(r, (struct session *)(e ? e :
-		    idle_oldest(&r->list[L_OPEN])), WHY_LIMIT);
-	s = calloc(1, sizeof *s);
-	if (s)
-		s->fd[0] = s->fd[1] = -1;
-	if (!s || dial_any(r, s) == -1) {
+		session_end(r, (struct session *)(e ? e :
+		    idle_oldest(&r->list[S_OPEN])), WHY_LIMIT);
+	s = session_new();
+	if (!s || dial_any(r, s) < 0) {
 		if (errno != EADDRINUSE)
 			complain(r, "datagram dropped", strerror(errno));
 		free(s);
@@ -1326,12 +1269,11 @@ client_new(struct relay *r, const union addr *from, const union addr *to)
 	s->peer = *to;
 	s->u.next = *bucket(r, from);
 	*bucket(r, from) = s;
-	enrol(r, s);
-	tell_used(r);
+	session_begin(r, s);
 	return s;
 }
 
-/* The session of a client, an old or a new one; NULL: none can be had. */
+/* The session of a client, an old or a new one; NULL if there can be none. */
 static struct session *
 client(struct relay *r, const union addr *from, const union addr *to)
 {
@@ -1342,16 +1284,9 @@ client(struct relay *r, const union addr *from, const union addr *to)
 	return s || !r->target.n ? s : client_new(r, from, to);
 }
 
-static int
-claimed(struct relay *r, struct batch *b, int k)
-{
-	return r->calls.claim && r->calls.claim(r->calls.arg, &b->from[k],
-	    &b->to[k], b->data[k], b->iov[k].iov_len, r->now) == 1;
-}
-
 /* Sends datagrams first to last - 1 of client s, if any, to the target. */
 static void
-pass_on(struct relay *r, struct session *s, struct batch *b, int first,
+to_target(struct relay *r, struct session *s, struct batch *b, int first,
     int last)
 {
 	if (!s)
@@ -1366,25 +1301,27 @@ receive(struct relay *r)
 {
 	struct batch *b = (void *)buffer(r);
 	struct session *s = NULL;
-	int k, n, taken, first = 0;
+	int k, n, claimed, first = 0;
 
 	if (!b)
 		return 0;
 	n = read_batch(b, r->fd);
 	for (k = 0; k < n; k++) {
 		came_to(r, &b->in[k].msg_hdr, &b->to[k]);
-		taken = claimed(r, b, k);
-		if (!taken && s && serves(s, &b->from[k], &b->to[k]))
+		claimed = r->calls.claim && r->calls.claim(r->calls.arg,
+		    &b->from[k], &b->to[k], b->data[k], b->iov[k].iov_len,
+		    r->now) == 1;
+		if (!claimed && s && serves(s, &b->from[k], &b->to[k]))
 			continue;
-		pass_on(r, s, b, first, k);
+		to_target(r, s, b, first, k);
 		first = k;
-		s = taken ? NULL : client(r, &b->from[k], &b->to[k]);
+		s = claimed ? NULL : client(r, &b->from[k], &b->to[k]);
 	}
-	pass_on(r, s, b, first, k);
+	to_target(r, s, b, first, k);
 	return n == BATCH;
 }
 
-/* Sends what the target answers to the client. */
+/* Sends the target's answers to the client. */
 static void
 answer(struct relay *r, struct session *s)
 {
@@ -1395,139 +1332,146 @@ answer(struct relay *r, struct session *s)
 		return;
 	do	/* a refusal only tells of a datagram that is lost */
 		n = read_batch(b, s->fd[1]);
-	while (n == -1 && !fd_again() && ++tries < 4);
+	while (n < 0 && !fd_again() && ++tries < 4);
 	if (n <= 0)
 		return;
-	unset(s, WAITING);
+	s->state = S_OPEN;
 	count_batch(r, s, b, 1, 0, n);
 	send_batch(r, r->fd, b, 0, n, &s->client, &s->peer);
 }
 
 /* stepping */
 
-/* A leg of which nothing is wanted reported an error or a hang-up. */
-static void
-hung(struct session *s, int i)
-{
-	int e = fd_error(s->fd[i]);
-
-	if (e)
-		fail(s, i, e);
-	else
-		set(s, HUNG << i);
-}
-
-static void
-step_open(struct relay *r, struct session *s, int i, const struct pollfd *p)
-{
-	if (!p->events)
-		hung(s, i);
-	if (p->revents & ~POLLOUT)
-		carry(r, s, i);
-	if (p->revents & ~POLLIN)
-		carry(r, s, !i);
-	settle(r, s);
-}
-
-/* Steps the sessions whose descriptors are ready.  A session that ends takes
- * its descriptors out of by_fd, so that none is stepped after its end. */
-static void
-ready(struct relay *r, const struct pollfd *p, int n)
-{
-	const struct pollfd *last = p + n;
-	struct session *s;
-	int i;
-
-	for (; p < last; p++) {
-		s = p->revents && p->fd < r->nfds ? r->by_fd[p->fd] : NULL;
-		if (!s || has(s, DYING))
-			continue;
-		i = s->fd[1] == p->fd;
-		if (r->udp)
-			answer(r, s);
-		else if (!has(s, WAITING))
-			step_open(r, s, i, p);
-		else if (i == 1)
-			step_waiting(r, s);
-		else
-			end(r, s, WHY_ERROR);	/* the client went away */
-	}
-}
-
-/* What poll shall wait for on leg i; -1 when it needs no slot. */
+/* What poll shall wait for on leg i; -1 when the leg needs no slot. */
 static int
 events(const struct relay *r, const struct session *s, int i)
 {
 	int ev = 0;
 
-	if (s->fd[i] == -1 || has(s, DYING))
+	if (s->fd[i] < 0 || s->state == S_ENDING)
 		return -1;
 	if (r->udp)
 		return POLLIN;
-	if (has(s, WAITING))
+	if (s->state == S_WAITING)
 		return i ? POLLOUT : 0;
-	if (!has(s, GOT_EOF << i) && !s->u.hold[i])
+	if (!(s->eof & LEG(i)) && !s->u.pending[i])
 		ev |= POLLIN;
-	if (s->u.hold[!i])
+	if (s->u.pending[!i])
 		ev |= POLLOUT;
-	return ev || !has(s, HUNG << i) ? ev : -1;
+	return ev || !(s->hung & LEG(i)) ? ev : -1;
 }
 
-/* Looks, without waiting, at the sessions of fd[n], and steps them. */
+/* Steps the session of which leg i is ready. */
 static void
-look(struct relay *r, const int *fd, int n)
+session_step(struct relay *r, struct session *s, int i, int wanted, int came)
 {
-	struct pollfd p[LOOKS];
+	int e;
+
+	if (r->udp) {
+		answer(r, s);
+	} else if (s->state == S_WAITING) {
+		if (i == 1)
+			step_waiting(r, s);
+		else
+			session_end(r, s, WHY_ERROR);	/* client went away */
+	} else {
+		if (!wanted && (e = fd_error(s->fd[i])) != 0)
+			leg_broken(s, i, e);
+		else if (!wanted)
+			s->hung |= LEG(i);
+		if (came & ~POLLOUT)
+			carry(r, s, i);
+		if (came & ~POLLIN)
+			carry(r, s, !i);
+		session_review(r, s);
+	}
+}
+
+static struct session *
+session_of(const struct relay *r, int fd)
+{
+	return fd >= 0 && fd < r->nfds ? r->by_fd[fd] : NULL;
+}
+
+/* Steps the sessions whose descriptors are ready.  A session that ends takes
+ * its descriptors out of by_fd, so that no step follows its end. */
+static void
+step_ready(struct relay *r, const struct pollfd *p, int n)
+{
+	const struct pollfd *last = p + n;
 	struct session *s;
-	int ev, k, used = 0;
 
-	for (k = 0; k < n; k++) {
-		s = fd[k] < r->nfds ? r->by_fd[fd[k]] : NULL;
-		ev = s ? events(r, s, s->fd[1] == fd[k]) : -1;
-		if (ev == -1 || (used && p[used - 1].fd == fd[k]))
+	for (; p < last; p++) {
+		s = p->revents ? session_of(r, p->fd) : NULL;
+		if (!s || s->state == S_ENDING)
 			continue;
-		p[used].fd = fd[k];
-		p[used++].events = (short)ev;
+		disarm(s);
+		session_step(r, s, s->fd[1] == p->fd, p->events, p->revents);
 	}
-	if (poll(p, (nfds_t)used, 0) > 0)
-		ready(r, p, used);
 }
 
+/* Polls all sessions, without waiting, and steps those that are ready. */
 static void
-look_all(struct relay *r)
+check_all(struct relay *r)
 {
-	int fd[LOOKS], k, n;
+	struct pollfd p[POLL_MOST];
+	struct session *s;
+	int ev, fd = 0, n;
 
-	r->look_at = NEVER;
-	for (k = 0; k < r->nfds; k += LOOKS) {
-		for (n = 0; n < LOOKS; n++)
-			fd[n] = k + n;
-		look(r, fd, LOOKS);
+	r->check_at = NEVER;
+	while (fd < r->nfds) {
+		for (n = 0; n < POLL_MOST && fd < r->nfds; fd++) {
+			s = r->by_fd[fd];
+			ev = s ? events(r, s, s->fd[1] == fd) : -1;
+			if (ev < 0)
+				continue;
+			p[n].fd = fd;
+			p[n++].events = (short)ev;
+		}
+		if (poll(p, (nfds_t)n, 0) > 0)
+			step_ready(r, p, n);
 	}
 }
 
-/* Reads the signals of cold sessions: a look at each that one names, or at
- * all when the kernel had no room to queue one (SIGIO). */
+#ifdef F_SETSIG
+/* A signal tells what came to fd.  The signal may be stale, and that nothing
+ * is wanted of the leg but came an error is rare: there poll says the truth. */
 static void
-signalled(struct relay *r)
+signalled(struct relay *r, int fd, int came)
+{
+	struct session *s = session_of(r, fd);
+	struct pollfd p = { fd, 0, 0 };
+	int wanted = s ? events(r, s, s->fd[1] == fd) : -1;
+
+	if (wanted < 0)
+		return;
+	came &= wanted | POLLERR | POLLHUP;
+	if (came && (wanted || poll(&p, 1, 0) > 0))
+		session_step(r, s, s->fd[1] == fd, wanted, came);
+}
+#endif
+
+/* Reads the signals of armed sessions, and steps each that a signal names; or
+ * all when the kernel had no room to queue a signal (SIGIO). */
+static void
+read_signals(struct relay *r)
 {
 #ifdef F_SETSIG
 	struct signalfd_siginfo si[32];
-	int fd[32];
 	ssize_t got;
-	int k, n, all = 0;
+	int k, all = 0;
 
 	do {
 		got = read(r->sigfd, si, sizeof si);
-		for (k = n = 0; k < (int)(got / (ssize_t)sizeof *si); k++)
+		for (k = 0; k < (int)(got / (ssize_t)sizeof *si); k++)
 			if (si[k].ssi_signo == SIGIO)
 				all = 1;
 			else
-				fd[n++] = si[k].ssi_fd;
-		look(r, fd, n);
+				signalled(r, si[k].ssi_fd,
+				    (int)si[k].ssi_band);
 	} while (got == sizeof si);
 	if (all)
-		look_all(r);
+		check_all(r);
 #else
 	(void)r;
 #endif
@@ -1535,47 +1479,31 @@ signalled(struct relay *r)
 
 /* The time is up for s, the head of its list. */
 static void
-expire(struct relay *r, struct session *s, int list)
+expire(struct relay *r, struct session *s)
 {
-	if (list == L_WAITING && !r->udp) {
+	if (s->state == S_WAITING && !r->udp) {
 		s->err = ETIMEDOUT;
 		leg_close(r, s, 1);
 		dial_next(r, s);
 	} else
-		end(r, s, list == L_ENDING ? WHY_ERROR : WHY_IDLE);
+		session_end(r, s,
+		    s->state == S_ENDING ? WHY_ERROR : WHY_IDLE);
 }
 
 static void
-expire_all(struct relay *r)
+step_times(struct relay *r)
 {
-	struct idle *e;
+	struct idle *e, *next, *ending = &r->list[S_ENDING];
 	int k;
 
-	for (k = 0; k < LISTS; k++)
+	for (e = ending->next; e != ending; e = next) {
+		next = e->next;
+		wind_up(r, (struct session *)e);
+	}
+	for (k = 0; k < STATES; k++)
 		while ((e = idle_oldest(&r->list[k])) &&
 		    r->now - e->last >= r->limit[k])
-			expire(r, (struct session *)e, k);
-}
-
-static void
-step_ending(struct relay *r)
-{
-	struct idle *e, *next;
-
-	for (e = r->list[L_ENDING].next; e != &r->list[L_ENDING]; e = next) {
-		next = e->next;
-		settle(r, (struct session *)e);
-	}
-}
-
-static void
-step_pipes(struct relay *r)
-{
-	struct hold *h;
-
-	for (h = r->pipe; h < r->pipe + MAX_PIPES; h++)
-		if (h->s && r->now - h->since >= PIPE_LATE)
-			copy_out(r, h);
+			expire(r, (struct session *)e);
 }
 
 void
@@ -1583,18 +1511,14 @@ relay_step(struct relay *r, struct wake *w, int64_t now)
 {
 	int k;
 
-	if (!r->cfg)
-		return;
 	r->now = now;
 	if (r->polled)
-		ready(r, w->fds + r->first, r->polled);
+		step_ready(r, w->fds + r->first, r->polled);
 	if (woke(w, r->sigslot))
-		signalled(r);
-	if (now >= r->look_at)
-		look_all(r);
-	step_pipes(r);
-	step_ending(r);
-	expire_all(r);
+		read_signals(r);
+	if (now >= r->check_at)
+		check_all(r);
+	step_times(r);
 	if (!woke(w, r->slot))
 		return;
 	if (!r->udp)
@@ -1612,8 +1536,8 @@ want_legs(struct relay *r, struct session *s, struct wake *w)
 
 	for (i = 0; i < 2; i++) {
 		ev = events(r, s, i);
-		if (ev != -1 && wake_on(w, s->fd[i], ev) == -1)
-			wake_at(w, r->now + PAUSE);	/* no memory */
+		if (ev >= 0 && wake_on(w, s->fd[i], ev) < 0)
+			wake_at(w, r->now + ACCEPT_PAUSE);	/* no memory */
 	}
 }
 
@@ -1624,15 +1548,16 @@ want_sessions(struct relay *r, struct wake *w)
 	int k, n;
 
 	r->first = w->n;
-	for (k = 0; k < L_ENDING; k++) {
+	for (k = 0; k < S_ENDING; k++) {
 		head = &r->list[k];
-		for (e = head->prev, n = 0; e != head; e = e->prev, n++) {
-			if ((r->now - e->last >= HOT || (n >= HOT_MOST &&
-			    r->sigfd != -1)) && cold(r, (struct session *)e, w))
+		for (e = head->prev, n = 0; e != head; e = e->prev)
+			if (must_poll(r, (struct session *)e, n, w)) {
+				want_legs(r, (struct session *)e, w);
+				n++;
+			} else if (r->sigfd < 0 || e->last < r->armed_to)
 				break;
-			want_legs(r, (struct session *)e, w);
-		}
 	}
+	r->armed_to = r->now - ACTIVE + 1;
 	r->polled = w->n - r->first;
 }
 
@@ -1642,25 +1567,24 @@ want_times(struct relay *r, struct wake *w)
 	struct idle *e;
 	int k;
 
-	for (k = 0; k < LISTS; k++) {
+	for (k = 0; k < STATES; k++) {
 		e = idle_oldest(&r->list[k]);
 		if (e && r->limit[k] != NEVER)
 			wake_at(w, e->last + r->limit[k]);
 	}
-	if (idle_oldest(&r->list[L_ENDING]))
-		wake_at(w, r->now + TICK);
-	for (k = 0; k < MAX_PIPES; k++)
-		if (r->pipe[k].s)
-			wake_at(w, r->pipe[k].since + PIPE_LATE);
-	wake_at(w, r->look_at);
+	if (idle_oldest(&r->list[S_ENDING]))
+		wake_at(w, r->now + ENDING_TICK);
+	wake_at(w, r->check_at);
 }
 
-/* Nothing is hot: gives back what serves sessions in motion. */
+/* No session is active: gives back what serves sessions in motion. */
 static void
 relax(struct relay *r)
 {
-	buffer_drop(r);
-	spare_drop(r);
+	if (r->buf)
+		munmap(r->buf, buffer_size(r));
+	r->buf = NULL;
+	pipe_close(r);
 	if (r->n)
 		return;
 	free(r->by_fd);
@@ -1671,12 +1595,10 @@ relax(struct relay *r)
 void
 relay_want(struct relay *r, struct wake *w)
 {
-	if (!r->cfg)
-		return;
-	if (r->look_at == NEVER && r->now - r->touched < HOT)
-		r->look_at = r->now + (r->sigfd != -1 ? LOOK :
-		    LOOK_PLAIN + r->n / 64);
-	if (r->look_at == NEVER)
+	if (r->check_at == NEVER && r->now - r->active < ACTIVE)
+		r->check_at = r->now + (r->sigfd >= 0 ? CHECK_ALL :
+		    CHECK_PLAIN + r->n / 64);
+	if (r->check_at == NEVER)
 		relax(r);
 	r->slot = -1;
 	if (r->udp || (r->target.n && r->now >= r->room_at))
@@ -1694,7 +1616,7 @@ relay_want(struct relay *r, struct wake *w)
 static int
 most_sessions(const struct config *cfg)
 {
-	int64_t most = min64(MOST, (files_now() - RESERVED) / 2);
+	int64_t most = min64(SESSIONS, (files_now() - RESERVED) / 2);
 
 	if (cfg->max_sessions)
 		return cfg->max_sessions;
@@ -1705,61 +1627,82 @@ most_sessions(const struct config *cfg)
 	return most < 1 ? 1 : (int)most;
 }
 
-int
-relay_start(struct relay *r, const struct config *cfg,
-    const struct relay_calls *calls, int fd, int64_t now)
+/* Sets the options of the mapped port's socket. */
+static void
+port_options(struct relay *r)
 {
+	if (!r->udp) {
+		tune(r, r->fd);
+		set_congestion(r);
+		return;
+	}
+	tell_addresses(r);
+	/* A kernel that does not know segments would send one datagram. */
+	if (UDP_SEGMENT && fd_option(r->fd, IPPROTO_UDP, UDP_SEGMENT, 0) == 0)
+		r->segment = SEGMENTED;
+}
+
+struct relay *
+relay_start(const struct config *cfg, const struct relay_calls *calls, int fd,
+    int64_t now)
+{
+	struct relay *r = calloc(1, sizeof *r);
 	socklen_t len = sizeof r->local;
 	int k;
 
-	memset(r, 0, sizeof *r);
+	if (!r || getsockname(fd, &r->local.sa, &len) < 0 ||
+	    !(r->hash = calloc(BUCKETS, sizeof *r->hash))) {
+		fd_close(fd);
+		free(r);
+		return NULL;
+	}
+	r->cfg = cfg;
 	r->calls = *calls;
 	r->fd = fd;
 	r->now = now;
 	r->udp = cfg->type == SOCK_DGRAM;
 	r->max = most_sessions(cfg);
-	r->slot = r->sigslot = -1;
-	r->limit[L_OPEN] = cfg->idle_timeout ?
+	r->slot = r->sigslot = r->pipe[0] = -1;
+	r->limit[S_OPEN] = cfg->idle_timeout ?
 	    cfg->idle_timeout * (int64_t)1000 : NEVER;
-	r->limit[L_WAITING] = r->udp ? r->limit[L_OPEN] : CONNECT;
-	r->limit[L_ENDING] = ENDING;
-	r->touched = now - HOT;
-	r->look_at = NEVER;
+	r->limit[S_WAITING] = r->udp ? r->limit[S_OPEN] : CONNECT;
+	r->limit[S_ENDING] = ENDING;
+	r->active = now - ACTIVE;
+	r->check_at = NEVER;
 	random_bytes(&r->seed, sizeof r->seed);
-	pipes_init(r);
-	for (k = 0; k < LISTS; k++)
+	for (k = 0; k < STATES; k++)
 		idle_init(&r->list[k]);
-	if (getsockname(fd, &r->local.sa, &len) == -1 || (r->udp &&
-	    !(r->hash = calloc(BUCKETS, sizeof *r->hash)))) {
-		fd_close(fd);
-		return -1;
-	}
-	r->cfg = cfg;
 	r->sigfd = signals_fd();
-	if (r->udp) {
-		tell_addresses(r);
-		/* A kernel that does not know it would send one datagram. */
-		if (UDP_SEGMENT &&
-		    fd_option(fd, IPPROTO_UDP, UDP_SEGMENT, 0) == 0)
-			r->segment = SEGMENTED;
-	} else {
-		tune(r, fd);
-		set_congestion(r);
-	}
-	return 0;
+	port_options(r);
+	return r;
+}
+
+int
+relay_fd(const struct relay *r)
+{
+	return r ? r->fd : -1;
 }
 
 void
 relay_target(struct relay *r, const struct addrs *to)
 {
-	spare_drop(r);
+	unsigned self = 0;
+	int k;
+
+	for (k = 0; k < to->n; k++)
+		if (is_self(r, &to->a[k]))
+			self |= 1U << k;
+	if (self && !r->self)
+		r->calls.say(SAY_WARN, "relay: the target is the mapped port "
+		    "itself, refused");
+	r->self = self;
 	r->target = *to;
 }
 
 void
 relay_report(const struct relay *r)
 {
-	if (!r->cfg)
+	if (!r)
 		return;
 	r->calls.say(SAY_WARN, "relay: %d sessions now, %lld ever, %lld bytes "
 	    "in, %lld out; closed %lld, broken %lld, refused %lld, idle %lld, "
@@ -1776,17 +1719,15 @@ relay_stop(struct relay *r)
 	struct idle *e;
 	int k;
 
-	if (!r->cfg)
+	if (!r)
 		return;
-	for (k = 0; k < LISTS; k++)
+	for (k = 0; k < STATES; k++)
 		while ((e = idle_oldest(&r->list[k])))
-			end(r, (struct session *)e, WHY_STOP);
+			session_end(r, (struct session *)e, WHY_STOP);
 	relax(r);
-	pipes_close(r);
 	free(r->hash);
 	close(r->fd);
-	if (r->sigfd != -1)
+	if (r->sigfd >= 0)
 		close(r->sigfd);
-	r->fd = -1;
-	r->cfg = NULL;
+	free(r);
 }
