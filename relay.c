@@ -118,16 +118,7 @@ struct pending {		/* bytes that the other leg did not take yet */
 
 struct session {
 	struct idle idle;	/* first: a list entry is its session */
-	union addr client;
-	union addr peer;	/* TCP: the target; UDP: our own address that
-				   the client sends to */
-	uint64_t bytes[2];	/* taken from each leg */
-	union {
-		struct pending *pending[2];	/* TCP: of each direction */
-		struct session *next;	/* UDP: of the same bucket */
-	} u;
 	int fd[2];		/* -1 when closed */
-	uint32_t born;		/* s, monotonic */
 	uint8_t state;
 	uint8_t armed;
 	uint8_t eof;		/* mask: legs with nothing more to read */
@@ -136,6 +127,15 @@ struct session {
 	uint8_t hung;		/* mask: POLLHUP while nothing was wanted */
 	uint8_t tried;		/* TCP: addresses of the target */
 	uint8_t err;		/* errno that broke the session */
+	union {
+		struct pending *pending[2];	/* TCP: of each direction */
+		struct session *next;	/* UDP: of the same bucket */
+	} u;
+	uint64_t bytes[2];	/* taken from each leg */
+	uint32_t born;		/* s, monotonic */
+	union addr client;
+	union addr peer;	/* TCP: the target; UDP: our own address that
+				   the client sends to */
 };
 
 union control {			/* ancillary data of a datagram */
@@ -153,37 +153,37 @@ struct batch {			/* of datagrams; lies in r->buf */
 	unsigned char data[BATCH][DGRAM];
 };
 
-struct relay {
+struct relay {			/* the small and often used comes first */
 	const struct config *cfg;
-	struct relay_calls calls;
+	int64_t now;		/* ms: of the last step */
+	struct session **by_fd;	/* whose leg this descriptor is */
+	int nfds;
 	int fd;			/* the listener, or the UDP port */
 	int udp;
 	int slot;		/* of fd */
-	int64_t now;		/* ms: of the last step */
-	int n, max;		/* sessions now, and at most */
-	struct session **by_fd;	/* whose leg this descriptor is */
-	int nfds;
 	int sigfd, sigslot;	/* signals of armed sessions; -1: none */
+	int n, max;		/* sessions now, and at most */
 	int first, polled;	/* slots of sessions: the first, how many */
-	unsigned char *buf;     /* what passes through, while one is active */
-	int pipe[2];		/* the same, of bulk; -1 */
+	int pipe[2];		/* for bulk, while a session is active; -1 */
+	unsigned char *buf;     /* for all else; NULL */
 	size_t pending;		/* bytes in all struct pending */
 	int64_t active;		/* ms: when a session was */
-	int64_t armed_to;	/* ms: armed are all not active since then */
 	int64_t check_at;	/* ms: the next poll of all; NEVER: none is
 				   active, and all were polled since */
+	int64_t armed_to;	/* ms: armed are all not active since then */
 	int64_t room_at;	/* ms: the listener is not polled before */
-	struct idle list[STATES];
-	int64_t limit[STATES];	/* ms: a session's stay without a move */
-	unsigned no_room;	/* failures to make a session */
-	uint32_t seed;		/* of the hashes */
 	struct session **hash;	/* UDP: by client */
 	size_t segment;         /* UDP: longest datagram of a segmented send */
-	union addr local;	/* what fd is bound to */
-	uint64_t bytes[2], ever, ended[WHYS];	/* totals */
-	struct addrs target;	/* n 0: not known yet, the listener waits */
-	unsigned self;		/* mask: of its addresses, those that are the
+	unsigned no_room;	/* failures to make a session */
+	uint32_t seed;		/* of the hashes */
+	unsigned self;		/* mask: addresses of the target that are the
 				   mapped port itself */
+	struct idle list[STATES];
+	int64_t limit[STATES];	/* ms: a session's stay without a move */
+	uint64_t bytes[2], ever, ended[WHYS];	/* totals */
+	struct relay_calls calls;
+	union addr local;	/* what fd is bound to */
+	struct addrs target;	/* n 0: not known yet, the listener waits */
 };
 
 static void session_end(struct relay *, struct session *, enum why);
@@ -194,14 +194,8 @@ min64(int64_t a, int64_t b)
 	return a < b ? a : b;
 }
 
-static size_t
-buffer_size(const struct relay *r)
-{
-	return r->udp ? sizeof(struct batch) : CHUNK;
-}
-
-/* The buffer that all share: a chunk in TCP, a batch in UDP.  It is given
- * back when no session is active: an idle relay dirties no memory. */
+/* The buffer that all share: a batch in UDP, of which TCP uses a chunk.  The
+ * system has it back when no session is active: that needs mmap(). */
 static unsigned char *
 buffer(struct relay *r)
 {
@@ -209,7 +203,7 @@ buffer(struct relay *r)
 
 	if (r->buf)
 		return r->buf;
-	p = mmap(NULL, buffer_size(r), PROT_READ | PROT_WRITE,
+	p = mmap(NULL, sizeof(struct batch), PROT_READ | PROT_WRITE,
 	    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (p != MAP_FAILED)
 		r->buf = p;
@@ -392,7 +386,7 @@ unhash(struct relay *r, struct session *s)
 	*p = s->u.next;
 }
 
-static NOINLINE void
+static void
 note_end(const struct relay *r, const struct session *s, enum why why)
 {
 	union addr to = s->peer;
@@ -587,7 +581,7 @@ is_self(const struct relay *r, const union addr *to)
 
 /* TCP: bytes on their way */
 
-static void
+static NOINLINE void
 pipe_close(struct relay *r)
 {
 	if (r->pipe[0] < 0)
@@ -683,7 +677,7 @@ flush(struct relay *r, struct session *s, int i)
 
 /* Gives leg !i the n bytes of leg i that are in the pipe, or in the buffer;
  * -1 with errno when they are lost. */
-static int
+static NOINLINE int
 pass(struct relay *r, struct session *s, int i, size_t n, int piped)
 {
 	ssize_t sent = piped ? fd_splice(r->pipe[0], s->fd[!i], n) :
@@ -899,49 +893,35 @@ step_waiting(struct relay *r, struct session *s)
 
 /* making room */
 
-/* Sessions of a source. */
+/* Sessions of a source that has too many and one that is idle for long, which
+ * is copied to *source; 0 when there is no such source.  The counts are by
+ * hash, and a collision can hide a source for one call only: the seed changes
+ * with each. */
 static int
-source_count(const struct relay *r, const union addr *source)
-{
-	const struct idle *e, *head = &r->list[S_OPEN];
-	int n = 0;
-
-	for (e = head->next; e != head; e = e->next)
-		n += addr_same_host(&((const struct session *)e)->client,
-		    source);
-	return n;
-}
-
-/* The session idle for long whose source has the most; NULL when none has
- * too many.  The counts by hash tell which sources are worth an exact count.
- * A hash collision can hide a source for one call only: the seed changes. */
-static struct session *
-source_crowded(struct relay *r, int *most)
+source_crowded(struct relay *r, union addr *source)
 {
 	struct idle *e, *head = &r->list[S_OPEN];
-	struct session *s, *best = NULL;
+	struct session *s;
 	int count[BUCKETS] = { 0 };
-	uint32_t k;
-	int n;
+	int n, most = ROOM_SHARE;
 
 	r->seed++;
 	for (e = head->next; e != head; e = e->next)
 		count[hash_of(r, &((struct session *)e)->client, 0)]++;
-	*most = ROOM_SHARE;
 	for (e = head->next; e != head && r->now - e->last > ROOM_AGE;
 	    e = e->next) {
 		s = (struct session *)e;
-		k = hash_of(r, &s->client, 0);
-		if (count[k] <= *most)
-			continue;
-		count[k] = 0;
-		n = source_count(r, &s->client);
-		if (n > *most) {
-			*most = n;
-			best = s;
+		n = count[hash_of(r, &s->client, 0)];
+		if (n > most) {
+			most = n;
+			*source = s->client;
 		}
 	}
-	return best;
+	if (most == ROOM_SHARE)
+		return 0;
+	for (n = 0, e = head->next; e != head; e = e->next)
+		n += addr_same_host(&((struct session *)e)->client, source);
+	return n;
 }
 
 /* Ends at most that many sessions: of source those that are idle for long; or,
@@ -971,25 +951,20 @@ evict(struct relay *r, const union addr *source, int most)
 static int
 make_room(struct relay *r)
 {
-	struct session *s;
 	union addr source;
-	int most;
+	int n;
 
 	if (r->n < r->max || evict(r, NULL, ROOM_BATCH))
 		return 1;
-	s = source_crowded(r, &most);
-	if (!s)
-		return 0;
-	source = s->client;
-	most -= ROOM_SHARE;
-	return evict(r, &source, most < ROOM_BATCH ? most : ROOM_BATCH);
+	n = source_crowded(r, &source) - ROOM_SHARE;
+	return evict(r, &source, n < ROOM_BATCH ? n : ROOM_BATCH);
 }
 
 /* accepting */
 
 /* Starts the session of a client and takes it as far as it goes at once; -1
  * with errno. */
-static NOINLINE int
+static int
 accept_one(struct relay *r)
 {
 	struct session *s = session_new();
@@ -1582,7 +1557,7 @@ static void
 relax(struct relay *r)
 {
 	if (r->buf)
-		munmap(r->buf, buffer_size(r));
+		munmap(r->buf, sizeof(struct batch));
 	r->buf = NULL;
 	pipe_close(r);
 	if (r->n)
