@@ -71,14 +71,17 @@
 
 enum { DEAD = 1, LATE };	/* why a live server is asked as well */
 
-/* Public servers that answer over TCP and UDP; below the line UDP only. */
+/* Public servers: these answer over TCP and UDP, */
 static const char *const public_stun[] = {
-	"turn.cloudflare.com", "stun.nextcloud.com", "fwa.lifesizecloud.com",
-	"global.turn.twilio.com", "stun.sipnet.com", "stun.radiojar.com",
-	"stun.sonetel.com", "stun.telnyx.com",
-#define PUBLIC_TCP	8
-	"stun.miwifi.com", "stun.chat.bilibili.com", "stun.hitv.com",
-#define PUBLIC_UDP	11
+	"turn.cloudflare.com", "stun.sipnet.com", "stun.sonetel.com",
+	"stun.telnyx.com",
+#define PUBLIC_RFC5780	4	/* and these know RFC 5780 over UDP, */
+	"stun.nextcloud.com", "stun.radiojar.com", "stun.mixvoip.com",
+	"stun.voipgate.com", "stun.m-online.net", "stun.dus.net",
+	"stun.siptrunk.com", "stun.pure-ip.com",
+#define PUBLIC_TCP	12	/* and these answer over UDP only. */
+	"stun.miwifi.com", "stun.chat.bilibili.com",
+#define PUBLIC_UDP	14
 };
 
 /* options */
@@ -468,11 +471,28 @@ read_option(const struct option_row *o, struct config *c, const char *arg)
 	}
 }
 
+/* Takes the public servers, from a random one on: all installations together
+ * shall not ask the first one first. */
+static void
+use_public(struct config *c)
+{
+	uint32_t first, n = c->type == SOCK_DGRAM ? PUBLIC_UDP : PUBLIC_TCP;
+	struct host *h;
+
+	first = random_below(n);
+	for (h = c->stun; c->nstun < (int)n; c->nstun++, h++, first++) {
+		first %= n;
+		h->name = public_stun[first];
+		h->port = STUN_PORT;
+		h->rfc5780 = first >= PUBLIC_RFC5780 && first < PUBLIC_TCP;
+	}
+}
+
 /* What can be judged only when all options are known. */
 static void
 check_options(struct config *c)
 {
-	int i, udp = c->type == SOCK_DGRAM;
+	int udp = c->type == SOCK_DGRAM;
 	char port[8];
 
 	if (c->once && c->daemon)
@@ -488,11 +508,8 @@ check_options(struct config *c)
 		c->keepalive = udp ? UDP_KEEPALIVE : TCP_KEEPALIVE;
 	if (!c->cycle)
 		c->cycle = udp ? UDP_CYCLE : TCP_CYCLE;
-	for (i = 0; !c->nstun && i < (udp ? PUBLIC_UDP : PUBLIC_TCP); i++) {
-		c->stun[i].name = public_stun[i];
-		c->stun[i].port = STUN_PORT;
-	}
-	c->nstun += i * !c->nstun;
+	if (!c->nstun)
+		use_public(c);
 }
 
 /* Fills c; a mistake of the user's is said and ends the program. */

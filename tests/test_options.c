@@ -74,8 +74,8 @@ static const struct {
 	{ "-q --verbose", AT(level), 1 },
 	{ "-v --quiet", AT(level), -1 },
 	{ "-d", AT(nhttp), 0 },
-	{ "-d", AT(nstun), 8 },
-	{ "-u", AT(nstun), 11 },
+	{ "-d", AT(nstun), 12 },
+	{ "-u", AT(nstun), 14 },
 	{ "-s a -s b,c", AT(nstun), 3 },
 	{ "-h a,b --http c", AT(nhttp), 3 },
 	{ "-u -h w", AT(nhttp), 0 },
@@ -148,11 +148,52 @@ derived(void)
 	CHECK(strcmp(addr_host(&c.source, text), "192.0.2.1") == 0);
 	options(&c, "-6 -i 2001:db8::1");
 	CHECK(strcmp(addr_host(&c.source, text), "2001:db8::1") == 0);
-	options(&c, "-d");
-	CHECK(strcmp(c.stun[0].name, "turn.cloudflare.com") == 0);
-	CHECK(c.stun[7].port == 3478);
-	options(&c, "-u");
-	CHECK(strcmp(c.stun[10].name, "stun.hitv.com") == 0);
+}
+
+/* All of them, in the order of the table from a random one on; never is the
+ * user's own list turned. */
+static void
+public_servers(void)
+{
+	static const struct { const char *args; int n; } t[] = {
+		{ "-d", 12 }, { "-u", 14 }
+	};
+	static const char *const filtering = " stun.nextcloud.com "
+	    "stun.radiojar.com stun.mixvoip.com stun.voipgate.com "
+	    "stun.m-online.net stun.dus.net stun.siptrunk.com "
+	    "stun.pure-ip.com ";
+	struct config c;
+	char name[64];
+	unsigned firsts;
+	size_t i;
+	int k, n, at;
+
+	for (i = 0; i < LEN(t); i++) {
+		for (firsts = 0, k = 0; k < 500; k++) {
+			options(&c, t[i].args);
+			CHECK(c.nstun == t[i].n);
+			for (at = 0; public_stun[at] != c.stun[0].name; )
+				at++;
+			firsts |= 1U << at;
+			for (n = 0; n < c.nstun; n++, at++) {
+				CHECK(c.stun[n].name ==
+				    public_stun[at % t[i].n]);
+				CHECK(c.stun[n].port == 3478);
+				snprintf(name, sizeof name, " %s ",
+				    c.stun[n].name);
+				CHECK(c.stun[n].rfc5780 ==
+				    !!strstr(filtering, name));
+			}
+			options_free(&c);
+		}
+		CHECK(firsts == (1U << t[i].n) - 1);
+	}
+	for (k = 0; k < 50; k++) {
+		options(&c, "-s stun.nextcloud.com,b,c");
+		CHECK(strcmp(c.stun[0].name, "stun.nextcloud.com") == 0 &&
+		    strcmp(c.stun[2].name, "c") == 0 && !c.stun[0].rfc5780);
+		options_free(&c);
+	}
 }
 
 static void
@@ -546,6 +587,7 @@ main(int argc, char **argv)
 	RUN(numbers);
 	RUN(texts);
 	RUN(derived);
+	RUN(public_servers);
 	RUN(server_forms);
 	RUN(mistakes);
 	RUN(forgiven);
