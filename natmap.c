@@ -88,8 +88,12 @@ static const char *const public_stun[] = {
 
 /* from TEXT on no number is expected */
 enum kind {
-	SET, NUMBER, MARK, PORTS, PORT, TEXT, DEVICE, SERVERS, TARGET, HELP,
-	RELEASE
+	SET, NUMBER, MARK, PORTS, PORT, TEXT, DEVICE, SERVERS, TARGET, PROBE,
+	HELP, RELEASE
+};
+
+enum {				/* instead of a letter */
+	OPT_PID_FILE = 256, OPT_HELP, OPT_CHECK, OPT_PROBE, OPT_PROXY
 };
 
 #define AT(member)	offsetof(struct config, member)
@@ -134,20 +138,27 @@ static const struct option_row {
 	    AT(max_sessions), 1, 1000000 },
 	{ 'C', TEXT, "congestion", "NAME", "TCP congestion control",
 	    AT(congestion), 0, 0 },
+	{ OPT_PROXY, SET, "proxy-protocol", NULL,
+	    "tell the target the client's address", AT(proxy_protocol), 1, 0 },
 	{ '1', SET, "once", NULL, "map, print or run the script, exit",
 	    AT(once), 1, 0 },
+	{ OPT_CHECK, SET, "check", NULL, "tell whether the port is reachable",
+	    AT(check), 1, 0 },
+	{ OPT_PROBE, PROBE, "probe", "HOST[:PORT][/PATH]",
+	    "with --check: who shall connect to it", 0, 0, 0 },
 	{ 'd', SET, "daemon", NULL, "detach from the terminal",
 	    AT(daemon), 1, 0 },
-	{ 256, TEXT, "pid-file", "PATH", "write the process id there",
+	{ OPT_PID_FILE, TEXT, "pid-file", "PATH", "write the process id there",
 	    AT(pid_file), 0, 0 },
 	{ 'v', SET, "verbose", NULL, "log sessions and mappings",
 	    AT(level), 1, 0 },
 	{ 'q', SET, "quiet", NULL, "log only what is fatal",
 	    AT(level), -1, 0 },
 	{ 'V', RELEASE, "version", NULL, "print the version", 0, 0, 0 },
-	{ 257, HELP, "help", NULL, "print this", 0, 0, 0 }
+	{ OPT_HELP, HELP, "help", NULL, "print this", 0, 0, 0 }
 };
 
+#define BLANKS	" \t\r\n"
 #define ROWS	((int)(sizeof rows / sizeof *rows))
 
 static void
@@ -299,6 +310,24 @@ read_servers(const struct option_row *o, struct config *c, char *value)
 	}
 }
 
+/* HOST[:PORT][/PATH]; http:// before it is fine */
+static void
+read_probe(const struct option_row *o, struct config *c, char *value)
+{
+	char *path, *end;
+
+	if (value[strcspn(value, BLANKS)])
+		bad(o, value, "a blank in it");
+	value += strncmp(value, "http://", 7) == 0 ? 7 : 0;
+	path = value + strcspn(value, "/");
+	for (end = path + strlen(path); end > path && end[-1] == '/'; )
+		*--end = '\0';
+	c->probe_path = *path ? path + 1 : path;
+	*path = '\0';
+	c->probe.port = HTTP_PORT;
+	read_host(o, c, value, &c->probe);
+}
+
 /* P, A-B or A~B */
 static void
 read_ports(const struct option_row *o, struct config *c, const char *value)
@@ -335,7 +364,6 @@ read_port(const struct option_row *o, const struct config *c,
 	return addr_port(&a);
 }
 
-#define BLANKS	" \t\r\n"
 #define DIGITS	"0123456789"
 
 /* Makes a comma list of what people paste: items with blanks between, URLs. */
@@ -459,6 +487,9 @@ read_option(const struct option_row *o, struct config *c, const char *arg)
 		read_host(o, c, value, &h);
 		c->target = h.name;
 		break;
+	case PROBE:
+		read_probe(o, c, value);
+		break;
 	case PORT:
 		c->target_port = read_port(o, c, value);
 		break;
@@ -497,6 +528,10 @@ check_options(struct config *c)
 
 	if (c->once && c->daemon)
 		bad(row('1'), NULL, "not with -d");
+	if (c->check && (c->once || c->daemon))
+		bad(row(OPT_CHECK), NULL, "not with -d or --once");
+	if (c->probe.name && !c->check)
+		bad(row(OPT_PROBE), c->probe.name, "only with --check");
 	fmt(port, sizeof port, "%d", c->target_port);
 	if (!c->target && c->target_port > 0)
 		bad(row('p'), port, "there is no target (-t)");
@@ -504,6 +539,8 @@ check_options(struct config *c)
 		c->target = NULL;
 	if (c->target && c->target_port < 0)
 		bad(row('t'), c->target, "its port (-p) is missing");
+	if (c->proxy_protocol && (udp || !c->target))
+		bad(row(OPT_PROXY), NULL, "only with -t and in TCP");
 	if (!c->keepalive)
 		c->keepalive = udp ? UDP_KEEPALIVE : TCP_KEEPALIVE;
 	if (!c->cycle)

@@ -74,6 +74,9 @@ struct config {
 	int family;		/* AF_INET or AF_INET6 */
 	int type;		/* SOCK_STREAM or SOCK_DGRAM */
 	int daemon, once;
+	int check;		/* tell whether the port is reachable, end */
+	struct host probe;	/* who shall connect to it; name NULL: nobody */
+	const char *probe_path;	/* no '/' at its ends; "": none */
 	int level;		/* of the log: -1 quiet, 0, 1 verbose */
 	int keepalive;		/* s, at least 1 */
 	int cycle;		/* keep-alive intervals between checks */
@@ -90,6 +93,7 @@ struct config {
 	int idle_timeout;	/* s without a byte; 0: never */
 	const char *target;	/* NULL: bind mode */
 	int target_port;	/* host order; 0: the public port */
+	int proxy_protocol;	/* TCP: tell it the client's address */
 	int max_sessions;	/* 0: from the limits of the machine */
 	const char *pid_file;
 };
