@@ -410,7 +410,8 @@ struct server {			/* a name, and what is known of it */
 	int64_t retry;		/* ms: not before this, after a failure */
 	int64_t rest;		/* ms: not before this, unless it is alone */
 	int turn;		/* which of addrs comes next */
-	int tried;		/* addresses that failed in a row */
+	unsigned tried;		/* a bit for each address that failed since
+				   the server answered */
 	int fails;		/* rounds through all of them that failed */
 	int repeats;		/* failures since it answered */
 	struct { int error, detail; } logged[2];	/* the last failures */

@@ -1186,12 +1186,12 @@ server_addr(const struct server *s, const struct use *use, int fresh,
     int64_t now)
 {
 	/* after a while the addresses that failed are tried again */
-	int tried = now < s->asked + BACKOFF_MAX ? s->tried : 0;
+	unsigned tried = now < s->asked + BACKOFF_MAX ? s->tried : 0;
 	int i, k;
 
-	for (k = 0; k < s->addrs.n - tried; k++) {
+	for (k = 0; k < s->addrs.n; k++) {
 		i = (s->turn + k) % s->addrs.n;
-		if (!in_use(use, &s->addrs.a[i]) &&
+		if (!(tried & 1u << i) && !in_use(use, &s->addrs.a[i]) &&
 		    (!fresh || now >= s->fresh_at[i]))
 			return i;
 	}
@@ -1296,10 +1296,10 @@ server_failed(struct server *s, const union addr *peer, int error, int detail,
 
 	s->live = 0;
 	s->repeats++;
-	if (peer && s->addrs.n &&
-	    addr_same(&s->addrs.a[s->turn % s->addrs.n], peer))
-		s->turn++;
-	if (!peer || ++s->tried >= s->addrs.n) {
+	for (i = 0; peer && i < s->addrs.n; i++)
+		if (addr_same(&s->addrs.a[i], peer))
+			s->tried |= 1u << i;
+	if (!peer || s->tried + 1 == 1u << s->addrs.n) {
 		s->tried = 0;
 		s->looked = 0;		/* the addresses may be old */
 		s->fails++;
