@@ -2075,14 +2075,15 @@ contact_answered(struct map *m, struct contact *c, int64_t now)
 		contact_stop(m, c);	/* in UDP each request has its socket */
 }
 
-/* A request waits long: others are asked, but a late answer still counts. */
+/* A request waits long: others are asked, but a late answer still counts.  An
+ * HTTP server that never answered tells nothing of the mapping. */
 static void
 overtake(struct map *m, struct contact *c, int64_t now)
 {
 	c->late = 1;
-	if (c->role == LEAVING)
+	if (c->role == LEAVING || (c->http && !c->seen))
 		return;
-	if (!c->seen && !c->http)
+	if (!c->seen)
 		failed(m, c->s, &c->f.peer, ETIMEDOUT, 0, now);
 	m->beside = LATE;
 }
