@@ -6,29 +6,47 @@
  * Schedules.
  */
 
+/* One of the few names is asked every k, each other at most once in 35 s: a NAT
+ * has forgotten that flow by then, so that the answer is fresh. */
 static void
 udp_every_k(void)
 {
 	static const struct {
 		const char *args;
 		int64_t k;
+		int others;
 	} t[] = {
-		{ "-u -s a,b,c", 10 SECONDS },
-		{ "-u -s a,b", 10 SECONDS },
-		{ "-u -s a", 10 SECONDS },
-		{ "-u -s ab -k 25", 25 SECONDS },
-		{ "-u -s a,b,c -k 1", 1 SECONDS },
-		{ "-u -s a,b -h w", 10 SECONDS }
+		{ "-u -s a,b,c", 10 SECONDS, 2 },
+		{ "-u -s a,b", 10 SECONDS, 1 },
+		{ "-u -s a,b,c,d", 10 SECONDS, 3 },
+		{ "-u -s a", 10 SECONDS, 0 },
+		{ "-u -s ab -k 25", 25 SECONDS, 0 },
+		{ "-u -s a,b -k 30", 30 SECONDS, 1 },
+		{ "-u -s a,b,c -k 1", 1 SECONDS, 2 },
+		{ "-u -s a,b -h w", 10 SECONDS, 1 }
 	};
-	int64_t least;
+	int64_t least, to;
 	size_t i;
+	int who, n, others;	/* who are asked, but not every k */
 
 	for (i = 0; i < LEN(t); i++) {
 		begin(t[i].args);
-		go_on(t[i].k + 60 * t[i].k + 500);
-		CHECK(gaps(ASKED, 0, 500, 60 * t[i].k, &least) <= t[i].k);
-		CHECK(least == t[i].k);
-		CHECK(count(ASKED, 0, 500, 60 * t[i].k + 500) == 60);
+		to = 70 * t[i].k + 500;
+		go_on(to);
+		CHECK(longest(ASKED, 0, 500, to) <= t[i].k);
+		CHECK(count(ASKED, 0, 500, to) <= 70 + t[i].others *
+		    (int)(to / UDP_ONCE + 1));
+		for (others = 0, who = 'a'; who <= 'd'; who++) {
+			n = count(ASKED, who, 500, to);
+			gaps(ASKED, who, 500, to, &least);
+			if (n == 0 || n == 70 || !t[i].others)
+				continue;
+			others++;
+			CHECK(least >= UDP_ONCE);
+			CHECK(longest(ASKED, who, 500, to) < UDP_ONCE +
+			    t[i].others * t[i].k + 100);
+		}
+		CHECK(others == t[i].others);
 		CHECK(ever(OPENED, 'w') == 0 && ever(INDICATED, 0) == 0);
 		end();
 	}
@@ -40,12 +58,12 @@ udp_takes_turns(void)
 	int64_t least;
 	int i;
 
-	begin("-u -s a,b,c");
+	begin("-u -s a,b,c,d,e");
 	go_on(10 MINUTES + 500);
-	for (i = 'a'; i <= 'c'; i++) {
-		CHECK(count(ASKED, i, 500, 10 MINUTES + 500) == 20);
-		CHECK(gaps(ASKED, i, 500, 10 MINUTES, &least) <= 30 SECONDS);
-		CHECK(least == 30 SECONDS);
+	CHECK(count(ASKED, 0, 500, 10 MINUTES + 500) == 60);
+	for (i = 'a'; i <= 'e'; i++) {
+		CHECK(gaps(ASKED, i, 500, 10 MINUTES, &least) <= 50 SECONDS);
+		CHECK(least == 50 SECONDS || least == 40 SECONDS);
 	}
 	end();
 	begin("-u -s ab");	/* two addresses are as good as two servers */
@@ -61,20 +79,18 @@ udp_overtakes(void)
 	begin("-u -s a,b,c,d");
 	peer('a')->mode = peer('b')->mode = MUTE;
 	go_on(1 MINUTES);
-	CHECK(first(ASKED, 'b', 0) == 3 SECONDS);
-	CHECK(first(ASKED, 'c', 0) <= 6 SECONDS);
-	CHECK(sim.ncalls == 1 && sim.call[0].at <= 6 SECONDS +
-	    ANSWER_TIME);
+	CHECK(first(ASKED, 'c', 0) == 0 && first(ASKED, 'd', 0) == 3 SECONDS);
+	CHECK(sim.ncalls == 1 && sim.call[0].at == 3 SECONDS + ANSWER_TIME);
 	CHECK(logged("no answer (timed out) over UDP") == 2);
 	end();
 	begin("-u -s a,b");	/* a late answer still counts */
 	peer('a')->delay = 3500;
 	peer('b')->mode = MUTE;
 	go_on(5 SECONDS);
-	CHECK(sim.ncalls == 1 && sim.call[0].at == 3500);
+	CHECK(sim.ncalls == 1 && sim.call[0].at == 3500 + ALONE);
 	end();
-	begin("-u -s a,b");	/* at once where that is known at once */
-	peer('a')->mode = NO_ROUTE;
+	begin("-u -s a,b,c,d");	/* at once where that is known at once */
+	peer('a')->mode = peer('b')->mode = NO_ROUTE;
 	go_on(5 SECONDS);
 	CHECK(sim.ncalls == 1 && sim.call[0].at == ANSWER_TIME);
 	end();
@@ -101,11 +117,13 @@ udp_indications(void)
 		const char *args;
 		int asked, indicated;	/* in 10 minutes */
 	} t[] = {
-		{ "-u -s a,b -c 1", 60, 0 },
-		{ "-u -s a,b -c 2", 30, 30 },
-		{ "-u -s a,b -c 3", 20, 40 },
-		{ "-u -s a,b -c 3 -t 192.0.2.5 -p 9", 20, 40 },
-		{ "-u -s a,b -c 6 -k 5", 20, 100 }
+		{ "-u -s a -c 1", 60, 0 },
+		{ "-u -s a -c 2", 30, 30 },
+		{ "-u -s a,b -c 2", 30 + 15, 30 },	/* b is checked */
+		{ "-u -s a,b -c 3", 20 + 10, 40 },
+		{ "-u -s a,b -c 3 -t 192.0.2.5 -p 9", 20 + 10, 40 },
+		{ "-u -s a,b -c 6", 10, 50 },
+		{ "-u -s a -c 6 -k 5", 20, 100 }
 	};
 	size_t i;
 	int n;
@@ -323,7 +341,7 @@ back_off_is_each_servers_own(void)
 	go_on(10 MINUTES);
 	CHECK(longest(ANSWERED, 'b', 0, 10 MINUTES) <= 10 SECONDS +
 	    2 * ANSWER_TIME);
-	CHECK(ever(OPENED, 'a') >= 18 && ever(OPENED, 'a') <= 32);
+	CHECK(ever(OPENED, 'a') >= 15 && ever(OPENED, 'a') <= 32);
 	CHECK(logged("refused") == 1);
 	peer('a')->mode = GOOD;
 	go_on(2 MINUTES);
@@ -396,7 +414,10 @@ dead_http_leaves_stun(void)
 		peer('w')->mode = bad_modes[i];
 		cut('w');
 		go_on(10 MINUTES);
-		CHECK(ever(STOPPED, 0) == 0 && ever(ENDED, 'a') == 0);
+		/* where a mute one is suspected, others take over */
+		CHECK(count(STOPPED, 0, 1 SECONDS, since_start()) <=
+		    (bad_modes[i] == MUTE ? 2 : 0));
+		CHECK(ever(ENDED, 'a') + ever(ENDED, 'b') == 0);
 		CHECK(fewest_hosts(30 SECONDS + 100, 90 SECONDS,
 		    11 MINUTES) >= 2);
 		CHECK(sim.ncalls == 1);
@@ -580,8 +601,7 @@ reset_is_urgent(void)
 		cut_by('a', t[i].error);
 		cut_by('b', t[i].error);
 		go_on(1 MINUTES);
-		CHECK(first(OPENED, 0, 1 SECONDS) == 30 SECONDS +
-		    ANSWER_TIME);
+		CHECK(first(OPENED, 0, 1 SECONDS) == 30 SECONDS);
 		end();
 	}
 }
@@ -618,21 +638,23 @@ reset_flows_do_not_check(void)
 {
 	static const struct {
 		int error, after;	/* ms: the check, after the end */
-		int who;		/* is asked */
+		int checks;		/* b is asked */
 	} t[] = {
-		{ ECONNRESET, 2 SECONDS, 'b' }, { ECONNRESET, 9900, 'b' },
-		{ ECONNRESET, 10100, 'a' }, { ECLOSED, 2 SECONDS, 'a' }
+		{ ECONNRESET, 2 SECONDS, 0 }, { ECONNRESET, 12900, 0 },
+		{ ECONNRESET, 13100, 1 }, { ECLOSED, 2 SECONDS, 1 }
 	};
 	size_t i;
 
 	for (i = 0; i < LEN(t); i++) {
 		begin("-s a,b -h w -c 10000");
-		go_on(5 SECONDS);	/* b checked, and took a's place */
-		cut_by('a', t[i].error);
+		go_on(5 SECONDS);	/* b holds */
+		cut_by('b', t[i].error);
 		go_on(t[i].after);
 		recheck(&sim.m, sim.now);
 		go_on(0);
-		CHECK(count(OPENED, t[i].who, 1 SECONDS, since_start()) == 1);
+		CHECK(count(OPENED, 'a', 1 SECONDS, since_start()) == 1);
+		CHECK(count(OPENED, 'b', 1 SECONDS, since_start()) ==
+		    t[i].checks);
 		end();
 	}
 	begin("-s a -h w -c 10000");
