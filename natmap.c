@@ -972,10 +972,11 @@ say_silence(struct map *m)
 			n++;
 			bad = s;
 		}
-	warn("%s: %d servers tried: %s", m->held ? "the mapping was lost" :
-	    "no mapping yet", n, m->port_error || !bad ?
-	    "the port cannot be used" : server_error(bad, bad->logged[0].error,
-	    bad->logged[0].detail, why));
+	if (bad && !m->port_error)	/* which was said */
+		warn("%s: %d server%s tried: %s", m->held ?
+		    "the mapping was lost" : "no mapping yet", n,
+		    n > 1 ? "s" : "", server_error(bad, bad->logged[0].error,
+		    bad->logged[0].detail, why));
 }
 
 /* Logs a new kind of failure, and what is tried next.  peer, when not NULL, is
