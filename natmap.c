@@ -1378,7 +1378,7 @@ make_room(struct map *m)
 	}
 	if (c == m->contact + CONTACTS) {
 		c = worst(m, 0, 1);
-		if (is_udp(m) || !c || open_flows(m) - !c->late +
+		if (!c || open_flows(m) - !c->late +
 		    (c->late && alone) < 1)
 			return 0;
 	}
@@ -1394,7 +1394,7 @@ check_start(struct map *m, int how, int64_t now)
 	struct server *s = choose(m, 0, how, now, NULL);
 	struct contact *c;
 
-	if (!s && (how & FRESH) && make_room(m))
+	if (!s && !is_udp(m) && (how & FRESH) && make_room(m))
 		s = choose(m, 0, how, now, NULL);
 	c = s ? contact_new(m) : NULL;
 	if (!c)
@@ -2082,11 +2082,10 @@ static void
 overtake(struct map *m, struct contact *c, int64_t now)
 {
 	c->late = 1;
-	if (c->role == LEAVING || (c->http && !c->seen))
-		return;
-	if (!c->seen)
+	if (!c->seen && !c->http)
 		failed(m, c->s, &c->f.peer, ETIMEDOUT, 0, now);
-	m->beside = LATE;
+	if (c->role != LEAVING && (c->seen || !c->http))
+		m->beside = LATE;
 }
 
 static int64_t
@@ -2124,7 +2123,7 @@ static void
 hold(struct map *m, struct contact *c, int64_t now)
 {
 	struct server *s;
-	int how = 0;
+	int how = c->http ? RECENT : 0;	/* the one that serves goes on */
 
 	if (is_udp(m) && holds(m, now) && ++m->cycle < m->cfg->cycle) {
 		indicate(m, c, now);
@@ -2134,7 +2133,7 @@ hold(struct map *m, struct contact *c, int64_t now)
 	if (is_held_by_one(m)) {
 		how = RECENT;
 		m->check = now;
-	} else if (!is_udp(m) && m->check - KEPT <= now)
+	} else if (!is_udp(m) && !c->http && m->check - KEPT <= now)
 		how = SPARE;
 	c->due = c->http ? NEVER : now + m->k;
 	s = choose(m, c->http, how, now, &c->due);

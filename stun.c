@@ -1205,7 +1205,7 @@ goes_before(const struct server *s, const struct server *o, int how,
 {
 	int a = addr_same(&s->said, says), b = addr_same(&o->said, says);
 
-	if (!(how & RECENT))
+	if (!(how & RECENT) || (!s->live && !o->live))
 		return s->asked < o->asked;
 	if (s->live != o->live)
 		return s->live;
@@ -1266,7 +1266,8 @@ server_choose(struct servers *list, const struct use *use, int how,
 		}
 		if ((live && now < s->rest) || ((how & LIVE) && !s->live) ||
 		    ((how & SPARE) && is_kept(list, s, now)) ||
-		    (s->addrs.n ? server_addr(s, use, how & FRESH, now) < 0 :
+		    (s->addrs.n ? server_addr(s, use, (how & FRESH) &&
+		    (s->live || !s->repeats), now) < 0 :
 		    busy))
 			continue;
 		if (!best[busy] || goes_before(s, best[busy], how, says))

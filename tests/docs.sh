@@ -128,7 +128,7 @@ defaults_agree() {
 		says 1 "$(seconds natmap.c ONCE_LIMIT) seconds in all"
 		says n "less $(constant relay.c RESERVED),"
 		says n "$(($(constant relay.c SESSION_RAM) / 1024)) KiB"
-		says n "at most $(constant relay.c MOST)."
+		says n "at most $(constant relay.c SESSIONS)."
 		tells README.md "$idle unless told otherwise"
 	} | none
 }
