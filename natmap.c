@@ -69,8 +69,6 @@
 
 #define FIRST_ASKED	3	/* servers asked before the first announcement */
 
-enum { DEAD = 1, LATE };	/* why a live server is asked as well */
-
 /* Public servers: these answer over TCP and UDP, */
 static const char *const public_stun[] = {
 	"turn.cloudflare.com", "stun.sipnet.com", "stun.sonetel.com",
@@ -801,6 +799,8 @@ struct contact {
 struct doubt {
 	int64_t began;		/* ms: answers to older requests do not count;
 				   0: no doubt */
+	int64_t first;		/* ms: the same, before all were asked once
+				   more: fresh answers since then stay so */
 	int64_t round;		/* ms: when somebody was asked again */
 	int64_t again;		/* ms: when all may be asked once more */
 	const struct server *by;	/* its answer began the doubt */
@@ -822,7 +822,8 @@ struct map {                    /* what is used most comes first: see size */
 	int depends;		/* the mapping depends on the destination */
 	int differ;		/* doubts in a row that ended without a
 				   majority */
-	int beside;		/* a live server is to be asked as well */
+	int dead, late;		/* a server that failed was asked, so many are
+				   late: others are to be asked as well */
 	int was_reset;		/* a server reset a flow in this turn */
 	int again;		/* checks in a row that could not be */
 	int quit;		/* the signal that ends us, 0: run on */
@@ -1399,8 +1400,8 @@ check_start(struct map *m, int how, int64_t now)
 	c = s ? contact_new(m) : NULL;
 	if (!c)
 		return 0;
-	if (!s->live && s->repeats && !m->beside)
-		m->beside = DEAD;
+	if (!s->live && s->repeats && !m->late)
+		m->dead = 1;
 	c->role = CHECKS;
 	contact_start(m, c, s, now);
 	return 1;
@@ -1426,13 +1427,14 @@ checks_step(struct map *m, int64_t now)
 		else if (m->check != NEVER)	/* soon it may be possible */
 			m->check = now + BACKOFF_MIN;
 	}
-	if (!m->beside)
-		return;
-	if (choose(m, 0, LIVE | FRESH, now, NULL))
-		check_start(m, LIVE | FRESH, now);
-	else if (m->beside == LATE && !check_start(m, FRESH, now) && is_udp(m))
-		check_start(m, 0, now);
-	m->beside = 0;
+	for (; m->dead || m->late > 0; m->late--) {
+		if (choose(m, 0, LIVE | FRESH, now, NULL))
+			check_start(m, LIVE | FRESH, now);
+		else if (m->late && !check_start(m, FRESH, now) && is_udp(m))
+			check_start(m, 0, now);
+		m->dead = 0;
+	}
+	m->late = 0;
 }
 
 /* the verdict */
@@ -1448,6 +1450,7 @@ enum ruling {
 	NOTHING,		/* nobody says anything else */
 	WAIT,			/* until more is heard, or for so many ms */
 	ANNOUNCE,		/* the address */
+	ONE_OTHER,		/* the same, if nobody else can be heard */
 	OUTVOTED,		/* those who say something else are wrong */
 	ONE_EACH,		/* one for each: what was announced stays */
 	RESTING,		/* only the NAT's memory speaks for it */
@@ -1483,25 +1486,24 @@ struct tally {
 				   announced one where nobody says it now */
 };
 
+/* Others that the NAT may remember do not count against what was announced. */
 static struct tally
 count_voices(const struct voice *v, int n, const union addr *announced)
 {
 	struct tally t = { NULL, 0, 0, 0, 0, 0 };
-	int i, k;
+	int i, k, fresh = announced && votes(v, n, announced, 0) > 0;
 
 	if (announced)
-		t.addrs = votes(v, n, announced, 1) > 0 ||
-		    votes(v, n, announced, 0) == 0;
-
+		t.addrs = !fresh || votes(v, n, announced, 1) > 0;
 	for (i = 0; i < n; i++) {
 		t.awaited += v[i].awaited;
 		t.heard += v[i].said != NULL;
-		if (!v[i].said || (announced &&
+		if (!v[i].said || v[i].fresh < fresh || (announced &&
 		    addr_same(v[i].said, announced)) ||
-		    votes(v, i, v[i].said, 0))
+		    votes(v, i, v[i].said, fresh))
 			continue;
-		t.addrs += votes(v, n, v[i].said, 1) > 0;
-		k = votes(v, n, v[i].said, 0);
+		t.addrs++;
+		k = votes(v, n, v[i].said, fresh);
 		t.tied = k == t.votes || (t.tied && k < t.votes);
 		if (k > t.votes) {
 			t.votes = k;
@@ -1555,14 +1557,15 @@ verdict_first(const struct voice *v, int n, int64_t age)
  *   three or more addresses, and no two agree          they differ
  *   the old one has one fresh voice                    one each: it stays
  *   the old one has others only                        let one of them rest
- *   one other address was said                         announce it
+ *   one other address was said                         announce it, where
+ *                                                       who failed fails again
  *   several were said                                  the old one stays
  */
 static struct verdict
 verdict(const struct voice *v, int n, const union addr *announced, int64_t age)
 {
 	struct tally t = count_voices(v, n, announced);
-	struct verdict r = { ANNOUNCE, t.best, DOUBT_LIMIT - age };
+	struct verdict r = { ONE_OTHER, t.best, DOUBT_LIMIT - age };
 	int all = votes(v, n, announced, 0), old = votes(v, n, announced, 1);
 
 	if (!t.best)		/* the one that began it says so no more */
@@ -1599,6 +1602,10 @@ voices(struct map *m, struct voice v[MAX_SERVERS], int64_t now)
 		c = contact_with(m, s);
 		v[i].said = s->said_at >= m->doubt.began ? &s->said : NULL;
 		v[i].fresh = s->fresh;
+		if (s == m->doubt.resting) {	/* that is why it rests */
+			v[i].said = &m->announced.public;
+			v[i].fresh = 0;
+		}
 		v[i].awaited = !v[i].said && ((c && !c->late && !c->seen) ||
 		    (m->known && s->live && now >= s->rest));
 		for (k = 0; k < i && v[i].said; k++)
@@ -1717,15 +1724,25 @@ announce(struct map *m, const struct server *s, int64_t now)
 		renew(m, now);
 }
 
+static NOINLINE void
+doubt_end(struct map *m)
+{
+	if (m->doubt.resting)
+		m->doubt.resting->rest = 0;
+	m->doubt.resting = NULL;
+	m->doubt.began = 0;
+}
+
 /* All are asked: because of s, whose answer since began counts. */
 static NOINLINE void
 doubt(struct map *m, const struct server *s, int64_t began, int64_t now)
 {
+	if (!m->doubt.began)
+		m->doubt.first = began;
 	m->doubt.began = began;
 	m->doubt.round = now;
 	m->doubt.again = now + DOUBT_AGAIN;
 	m->doubt.by = s;
-	m->doubt.resting = NULL;
 }
 
 /* Asks the names that were not asked since the doubt began, at once.  A TCP
@@ -1856,6 +1873,8 @@ say_differ(struct map *m, int outvoted, int64_t now)
 		c = outvoted ? contact_with(m, s) : NULL;
 		if (outvoted)
 			s->rest = now + OUTVOTED_REST;
+		else if (is_udp(m))	/* until all can be fresh */
+			s->rest = now + UDP_TWICE;
 		if (c && c->role != LEAVING)
 			contact_leave(m, c, now);
 	}
@@ -1863,17 +1882,42 @@ say_differ(struct map *m, int outvoted, int64_t now)
 
 /* No two servers agree: once may be a move, twice in a row is the NAT. */
 static void
-differ(struct map *m, const union addr *said, int first, int64_t now)
+differ(struct map *m, int first, int64_t now)
 {
 	if (!first && ++m->differ < 2) {
-		doubt(m, teller(m, said), now, now);
+		doubt(m, NULL, now, now);
 		m->judge_at = now;
 		return;
 	}
-	m->doubt.began = 0;
+	doubt_end(m);
 	m->depends = 1;
 	warn("the mapping depends on the destination: this NAT is not a "
 	    "cone, the port will not be reachable");
+}
+
+/* Before one of many is believed, those that failed in the doubt are asked
+ * again for a while: the network may have been away for a moment. */
+static int
+ask_failed(struct map *m, int64_t now)
+{
+	struct server *s;
+	struct contact *c;
+	int n = 0;
+
+	if (m->stun.n < 3 || now >= m->doubt.first + DOUBT_LIMIT)
+		return 0;
+	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++) {
+		if (s->live || s->fails > 3 || now < s->rest ||
+		    s->said_at >= m->doubt.began)
+			continue;
+		c = contact_with(m, s);
+		if (c)
+			contact_stop(m, c);
+		s->asked = 0;
+		n++;
+	}
+	m->judge_at = now + BACKOFF_MIN;
+	return n > 0;
 }
 
 /* Does what the verdict says. */
@@ -1889,7 +1933,7 @@ rule(struct map *m, const struct verdict *r, int64_t now)
 	else if (first)
 		announce(m, m->doubt.by, now);
 	if (r->ruling == DIFFER) {
-		differ(m, r->addr, first, now);
+		differ(m, first, now);
 		return;
 	}
 	if (r->ruling == RESTING) {
@@ -1899,7 +1943,7 @@ rule(struct map *m, const struct verdict *r, int64_t now)
 	if (r->ruling != NOTHING && (r->ruling != ANNOUNCE || m->cfg->once))
 		say_differ(m, r->ruling == OUTVOTED, now);
 	m->differ = 0;
-	m->doubt.began = 0;
+	doubt_end(m);
 }
 
 static void
@@ -1922,6 +1966,11 @@ judge(struct map *m, int64_t now)
 	r = m->known ? verdict(v, m->stun.n, &m->announced.public,
 	    now - m->doubt.round) :
 	    verdict_first(v, m->stun.n, now - m->first_at);
+	if (r.ruling == ONE_OTHER) {
+		if (ask_failed(m, now))
+			return;
+		r.ruling = ANNOUNCE;
+	}
 	if (r.ruling != NOTHING && r.ruling != ANNOUNCE &&
 	    ask_more(m, v, now))
 		m->judge_at = m->first_at + FIRST_LIMIT;
@@ -1982,13 +2031,17 @@ heard(struct map *m, struct contact *c, int64_t now)
 	struct server *s = c->s;
 	int64_t at = is_udp(m) ? c->f.asked : c->f.born;
 	int same = addr_same(&s->said, &c->f.mapped);
-	int told = is_told(m, &c->f.mapped);
+	/* who says another address each time tells no more by that */
+	int told = is_told(m, &c->f.mapped) || (!same &&
+	    s->said_at >= m->doubt.began &&
+	    !addr_same(&s->said, &m->announced.public));
 	struct route r;
 
 	if (at < s->said_at)	/* a newer flow was answered before */
 		return;
-	s->fresh = c->fresh ||
-	    (same && s->fresh && s->said_at >= m->doubt.began);
+	s->fresh = c->fresh || (!same && addr_same(&s->by, &c->f.peer)) ||
+	    (same && s->fresh && m->doubt.began &&
+	    s->said_at >= m->doubt.first);
 	s->said = c->f.mapped;
 	s->said_at = at;
 	s->by = c->f.peer;
@@ -2082,10 +2135,16 @@ static void
 overtake(struct map *m, struct contact *c, int64_t now)
 {
 	c->late = 1;
+	if (m->known)
+		m->judge_at = now;	/* not awaited any longer */
 	if (!c->seen && !c->http)
 		failed(m, c->s, &c->f.peer, ETIMEDOUT, 0, now);
-	if (c->role != LEAVING && (c->seen || !c->http))
-		m->beside = LATE;
+	if (c->role == LEAVING || (c->http && !c->seen))
+		return;
+	if (is_udp(m) && m->known && m->held >= c->f.asked)
+		m->dead = 1;		/* somebody else holds the mapping */
+	else if (!m->late || !m->known)
+		m->late++;
 }
 
 static int64_t
@@ -2105,24 +2164,30 @@ indicate(struct map *m, struct contact *c, int64_t now)
 	if (fd < 0)
 		return;
 	stun_indicate(fd, &c->f.peer);
+	server_remembered(&m->stun, &c->f.peer, now + UDP_TWICE);
 	if (!m->relay)
 		close(fd);
 }
 
-/* UDP: with few names one of them is asked every k, so that the others rest
- * long enough for a fresh answer; with many all take turns. */
+/* UDP: with few live names one of them is asked every k, so that the others
+ * rest long enough for a fresh answer; with many all take turns. */
 static int
-is_held_by_one(const struct map *m)
+is_held_by_one(const struct map *m, int64_t now)
 {
-	return is_udp(m) && m->known && m->stun.n > 1 &&
-	    (m->stun.n - 1) * m->k * m->cfg->cycle <= UDP_ONCE;
+	const struct server *s;
+	int live = 0;
+
+	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++)
+		live += (s->live || !s->asked) && now >= s->rest;
+	return m->stun.n > 1 &&
+	    (live - 1) * m->k * m->cfg->cycle <= UDP_ONCE;
 }
 
 /* Asks the next server, for a holder without a flow. */
 static void
 hold(struct map *m, struct contact *c, int64_t now)
 {
-	struct server *s;
+	struct server *s = NULL;
 	int how = c->http ? RECENT : 0;	/* the one that serves goes on */
 
 	if (is_udp(m) && holds(m, now) && ++m->cycle < m->cfg->cycle) {
@@ -2130,20 +2195,26 @@ hold(struct map *m, struct contact *c, int64_t now)
 		return;
 	}
 	m->cycle = 0;
-	if (is_held_by_one(m)) {
+	if (!is_udp(m)) {
+		if (!c->http && m->check - KEPT <= now)
+			how = SPARE;
+	} else if (m->known) {
+		if (is_held_by_one(m, now))
+			m->check = now;
+		else
+			s = choose(m, 0, FRESH, now, NULL);
 		how = RECENT;
-		m->check = now;
-	} else if (!is_udp(m) && !c->http && m->check - KEPT <= now)
-		how = SPARE;
+	}
 	c->due = c->http ? NEVER : now + m->k;
-	s = choose(m, c->http, how, now, &c->due);
+	if (!s)
+		s = choose(m, c->http, how, now, &c->due);
 	if (!s) {
 		if (c->due == NEVER)	/* the old connection is still open */
 			c->due = now + BACKOFF_MIN;
 		return;
 	}
-	if (is_udp(m) && !s->live && s->repeats && !m->beside)
-		m->beside = DEAD;
+	if (is_udp(m) && !s->live && s->repeats && !m->late)
+		m->dead = 1;
 	contact_start(m, c, s, now);
 }
 

@@ -1198,6 +1198,19 @@ server_addr(const struct server *s, const struct use *use, int fresh,
 	return -1;
 }
 
+/* when the NAT forgets, or forgot, the last flow to s */
+static int64_t
+forgotten_at(const struct server *s)
+{
+	int64_t at = 0;
+	int i;
+
+	for (i = 0; i < s->addrs.n; i++)
+		if (s->fresh_at[i] > at)
+			at = s->fresh_at[i];
+	return at;
+}
+
 /* 1 when s is to be asked rather than o */
 static int
 goes_before(const struct server *s, const struct server *o, int how,
@@ -1209,7 +1222,7 @@ goes_before(const struct server *s, const struct server *o, int how,
 		return s->asked < o->asked;
 	if (s->live != o->live)
 		return s->live;
-	return a != b ? a : s->asked > o->asked;
+	return a != b ? a : forgotten_at(s) > forgotten_at(o);
 }
 
 /* 1 when a server is live, and need not rest */
@@ -1224,19 +1237,6 @@ have_live(const struct servers *list, int64_t now)
 	return 0;
 }
 
-/* when the NAT forgets, or forgot, the last flow to s that the server reset */
-static int64_t
-reset_of(const struct server *s)
-{
-	int64_t at = 0;
-	int i;
-
-	for (i = 0; i < s->addrs.n; i++)
-		if (s->fresh_at[i] > at)
-			at = s->fresh_at[i];
-	return at;
-}
-
 /* Where all servers reset their flows soon, flows before a check go to the one
  * that did so last; the others are kept for the check. */
 static int
@@ -1245,7 +1245,7 @@ is_kept(const struct servers *list, const struct server *s, int64_t now)
 	const struct server *o;
 
 	for (o = list->s; o < list->s + list->n; o++)
-		if (reset_of(s) && reset_of(o) > reset_of(s) && o->retry <= now)
+		if (forgotten_at(s) && forgotten_at(o) > forgotten_at(s) && o->retry <= now)
 			return 1;
 	return 0;
 }
