@@ -108,10 +108,14 @@ struct peer {
 	enum mode mode;
 	int delay;		/* ms until it answers */
 	union addr mapped;	/* what it sees of new flows */
+	union addr lie;		/* family 0: it tells what it sees */
+	int honest;		/* so many times before it lies */
+	int varies;		/* each lie has another port */
 	int close_after;	/* ms after an answer; -1 never */
 	int resets;		/* it closes so, which the NAT remembers */
 	union addr old;		/* as what, and */
 	int64_t remembered;	/* until when */
+	int64_t born;		/* UDP: when the NAT met that flow */
 	int says_close;		/* HTTP: with Connection: close */
 	int keep_timeout, keep_max;	/* of Keep-Alive:, or -1 */
 };
@@ -153,6 +157,8 @@ static struct {
 	int spun;
 	int unsound;		/* turns after which sound() did not hold */
 	uint32_t random;
+	int remembers;		/* the NAT knows UDP flows for 30 s, 120 s after
+				   a packet 2 s after the first */
 	int dns_dead;		/* no name server answers */
 	int dns_fails;		/* they say no, at once */
 	int no_fds;		/* for the look-up's child */
@@ -233,6 +239,27 @@ path_of(const void *of)
 	return NULL;
 }
 
+/* A packet of a UDP flow to p leaves: what the NAT makes of its address. */
+static union addr
+remember(struct peer *p)
+{
+	if (!sim.remembers)
+		return p->mapped;
+	if (sim.now >= p->remembered) {
+		p->born = sim.now;
+		p->old = p->mapped;
+	}
+	p->remembered = sim.now + (sim.now > p->born + 2 SECONDS ?
+	    120 SECONDS : 30 SECONDS);
+	return p->old;
+}
+
+static int
+is_udp_flow(const void *of)
+{
+	return ((const struct flow *)of)->kind == FLOW_UDP;
+}
+
 static void
 path_open(const void *of, const union addr *to, int shared)
 {
@@ -243,7 +270,8 @@ path_open(const void *of, const union addr *to, int shared)
 	f->p = peer_at(to);
 	f->shared = shared;
 	f->dropped = 0;
-	f->mapped = sim.now < f->p->remembered ? f->p->old : f->p->mapped;
+	f->mapped = is_udp_flow(of) ? remember(f->p) :
+	    sim.now < f->p->remembered ? f->p->old : f->p->mapped;
 	f->answer = f->end = NEVER;
 }
 
@@ -280,10 +308,12 @@ path_close(const void *of, enum what what)
 	if (!f)
 		return;
 	f->of = NULL;
+	record(what, f->p->who);
+	if (is_udp_flow(of))
+		return;
 	f->p->old = f->mapped;
 	f->p->remembered = what == ENDED && f->error == ECONNRESET &&
 	    sim.now >= f->end ? sim.now + 10 SECONDS : 0;
-	record(what, f->p->who);
 }
 
 /* 1 an answer is due, -1 the end with errno, 0 */
@@ -421,6 +451,7 @@ sim_stun_indicate(int fd, const union addr *to)
 {
 	CHECK(fd >= 0);
 	record(INDICATED, peer_at(to)->who);
+	remember(peer_at(to));
 	return 0;
 }
 
@@ -494,12 +525,17 @@ sim_flow_want(struct flow *f, struct wake *w)
 static int
 flow_result(struct flow *f, int r)
 {
-	const struct path *p = path_of(f);
+	struct path *p = path_of(f);
 
 	if (r > 0) {
 		f->state = FLOW_OPEN;
 		f->deadline = NEVER;
 		f->mapped = p->mapped;
+		if (p->p->lie.sa.sa_family && --p->p->honest < 0) {
+			f->mapped = p->p->lie;
+			addr_set_port(&p->p->lie, addr_port(&p->p->lie) +
+			    p->p->varies);
+		}
 		f->local = sim.source;
 		addr_set_port(&f->local, sim.m.local.port);
 		f->http.timeout = p->p->keep_timeout;
@@ -785,10 +821,16 @@ options_free(struct config *c)
 }
 
 static void
+set_addr(union addr *a, const char *host, int port)
+{
+	addr_parse(a, host, AF_UNSPEC);
+	addr_set_port(a, port);
+}
+
+static void
 set_mapped(struct peer *p, const char *host, int port)
 {
-	addr_parse(&p->mapped, host, AF_UNSPEC);
-	addr_set_port(&p->mapped, port);
+	set_addr(&p->mapped, host, port);
 }
 
 static void
