@@ -902,7 +902,7 @@ one_remembers(void)
 		set_mapped(peer('b'), "203.0.113.7", 40001);
 		go_on(3 MINUTES);
 		CHECK(sim.ncalls == 2 && told(1, MOVED));
-		CHECK(logged("one is wrong, or the mapping depends") == 1);
+		CHECK(logged("one is wrong, or this NAT is not a cone") == 1);
 		CHECK(logged("no cone") == 0);
 		end();
 	}
