@@ -4,7 +4,8 @@
 # install-tools.sh [long]
 #
 # Installs what `make test` needs on Debian, and with "long" what `make
-# test-long` needs besides; only what is missing.  No service is started.
+# test-long` needs besides; only what is missing.  No service is started, nor
+# enabled for the next boot.
 # The musl of other CPUs goes to build/musl.
 
 set -e
@@ -13,16 +14,21 @@ set -e
 tools() {
 	cat <<-EOF
 	bash bash
+	bind9 named
+	bind9-dnsutils nsupdate
 	binutils nm
 	busybox-static busybox
 	conntrack conntrack
 	coturn turnserver
+	curl curl
 	gcc gcc
 	iproute2 ip
 	iptables iptables
 	libc6-dev usr/include/stdio.h
 	make make
 	mandoc mandoc
+	miniupnpc upnpc
+	miniupnpd-nftables miniupnpd
 	netbase etc/services
 	nftables nft
 	nginx-light nginx
@@ -30,11 +36,15 @@ tools() {
 	openssh-server sshd
 	procps ps
 	python3 python3
+	qbittorrent-nox qbittorrent-nox
 	shellcheck shellcheck
 	socat socat
 	strace strace
 	systemd systemd-analyze
+	transmission-cli transmission-remote
+	transmission-daemon transmission-daemon
 	util-linux nsenter
+	wget wget
 	EOF
 	[ "$1" = long ] || return 0
 	cat <<-EOF
@@ -71,18 +81,40 @@ missing() {
 	done
 }
 
+# what starts at boot: links of systemd, and of init scripts
+starting() {
+	find /etc/systemd/system/*.wants /etc/rc[2-5].d -name '[!K]*' -type l \
+	    2>/dev/null | sort
+}
+
+# BEFORE: disables what starts at boot and did not
+disable() {
+	starting | comm -13 "$1" - | while read -r link; do
+		name=${link##*/}
+		case $link in
+		/etc/rc*)	update-rc.d "${name#S??}" disable ;;
+		*)		systemctl disable "$name" ;;
+		esac
+		[ ! -L "$link" ] || rm "$link"
+	done
+}
+
 # install PACKAGE ...
 install() {
 	[ "$(id -u)" = 0 ] || {
 		echo "install-tools: as root: apt-get install $*" >&2
 		exit 1
 	}
+	before=$(mktemp)
+	ours=$before
+	trap 'disable "$before"; rm -f $ours' EXIT
+	starting > "$before"
 	# packages start their services unless this says no
 	policy=/usr/sbin/policy-rc.d
 	if [ ! -e $policy ]; then
 		printf '#!/bin/sh\nexit 101\n' > $policy
 		chmod +x $policy
-		trap 'rm -f $policy' EXIT
+		ours="$ours $policy"
 	fi
 	export DEBIAN_FRONTEND=noninteractive
 	# a mirror that is being updated is in order a minute later, and one
