@@ -94,16 +94,20 @@ topology() {
 	END
 }
 
-# Every line is answered with the address that it came from.
+# Every line is answered with the address that it came from, "port" with the
+# port alone.
 servers() {
 	cat >"$dir/answer" <<-\END
 	#!/bin/sh
 	while read -r line; do
-		echo "$SOCAT_PEERADDR $line"
+		case $line in
+		port) echo "$SOCAT_PEERPORT" ;;
+		*) echo "$SOCAT_PEERADDR $line" ;;
+		esac
 	done
 	END
 	chmod +x "$dir/answer"
-	for ns in "$t:22" "$c:3478"; do
+	for ns in "$t:22" "$c:3478" "$r:22"; do
 		for v in 4 6,ipv6only=1; do
 			o=${ns#*:},fork,reuseaddr,pf=ip$v
 			serve "${ns%:*}" socat -t9 "TCP-LISTEN:$o" \
@@ -116,7 +120,7 @@ servers() {
 	serve "$r" socat -T1 TCP4-LISTEN:50000,fork,reuseaddr \
 	    TCP4:192.168.77.20:22
 	tries=50
-	while [ "$(listening)" -lt 9 ] && [ $((tries -= 1)) -gt 0 ]; do
+	while [ "$(listening)" -lt 13 ] && [ $((tries -= 1)) -gt 0 ]; do
 		sleep 0.1
 	done
 	[ "$tries" -gt 0 ]
@@ -143,6 +147,19 @@ reached() {
 own_flow() {
 	[ "$(ask "$r" "$server:3478" "bind=$outer:$1,reuseaddr")" = \
 	    "$self hi" ]
+}
+
+# PORT: what the target sends on its own leaves from there, although conntrack
+# has seen it leave from elsewhere before
+speaks_first() {
+	on "$r" conntrack -F 2>/dev/null
+	hook remove
+	not target_port_is "$1" && announce "$1" && target_port_is "$1"
+}
+
+target_port_is() {
+	[ "$(echo port | on "$t" timeout 5 socat -t0.5 - \
+	    "udp:$server:3478,sp=22,reuseaddr")" = "$1" ]
 }
 
 hook() {
@@ -192,6 +209,9 @@ case_of() {
 	check "$what: reached by a client turned away before" \
 	    reached 40000 "sp=6666,reuseaddr"
 	check "$what: natmap's own flows are not hit" own_flow 40000
+	[ "$proto" = tcp ] || check \
+	    "$what: the target speaks first, from the mapped port" \
+	    speaks_first 40000
 	announce 40000
 	check "$what: called twice, one rule" one_rule 40000
 	announce 40100
@@ -219,6 +239,7 @@ first_only() {
 idle_session() {
 	family4
 	proto=tcp
+	announce 40000
 	session 40000
 	first=$!
 	session 50000
@@ -245,6 +266,19 @@ complains() {
 	not hook "$@" 2>"$dir/err" && grep -q "$message" "$dir/err"
 }
 
+# The target is a service of this host, on another port.
+to_self() {
+	family4
+	to=self
+	for proto in tcp udp; do
+		hook remove
+		check "$tool $proto: DNAT_TO=self" announce 40000
+		check "$tool $proto: self is reached" reached 40000
+	done
+	hook remove
+	to=192.168.77.20
+}
+
 bad_calls() {
 	family4
 	check "$tool: arguments missing" complains usage 203.0.113.7 40001
@@ -265,6 +299,7 @@ hook_tests() {
 		done
 	done
 	idle_session
+	to_self
 	bad_calls
 	family4
 	check "$tool: remove" hook remove

@@ -12,7 +12,8 @@
 # Where the environment cannot be set (OpenWrt's notify_script), copy this file
 # and write the values here.  Two instances for one protocol need two names (of
 # letters, digits and _).
-to=${DNAT_TO:-}			# address of the target, of natmap's family
+to=${DNAT_TO:-}			# address of the target, of natmap's family;
+				# self: this host, but not 127.0.0.1
 port=${DNAT_PORT:-}		# its port; empty: the local port, BINDPORT
 table=natmap_${DNAT_NAME:-dnat}
 
@@ -23,16 +24,29 @@ table=natmap_${DNAT_NAME:-dnat}
 #    forward chain sees them with the target's address, which does not change,
 #    so one rule is enough for good (OpenWrt: a traffic rule from wan to lan,
 #    to that address and port).
+#  - For DNAT_TO=self nothing is forwarded; the input chain needs
+#    "ct status dnat accept".
 #
 # The rule matches what comes in for PRIVADDR and BINDPORT, which is where the
 # NAT in front delivers what it got for the public address.  natmap's own flows
 # leave from the same port, yet their answers are not hit: nat chains see only
 # the first packet of a connection, these belong to connections that this host
 # began, and conntrack knows them as long as natmap keeps them alive.
+#
+# The second rule gives the target's own packets the same way out.  A UDP target
+# that speaks first (WireGuard, when conntrack has forgotten the client) would
+# else leave from another public port, and its client would follow it there.
 
 fail() {
 	echo "dnat-nft.sh: $*" >&2
-	exit 1
+	exit 2
+}
+
+# the device of the private address
+device() {
+	ip -o address | while read -r _ name _ addr _; do
+		[ "${addr%%/*}" != "$private" ] || echo "${name%%@*}"
+	done | head -n 1
 }
 
 # deletes the tables, there or not, in one transaction
@@ -45,15 +59,23 @@ remove() {
 	END
 }
 
-# FAMILY ADDRESS TARGET: replaces the chain of this protocol in one transaction
+# FAMILY FROM TO: quoted as nft wants them; replaces the chains of this protocol
+# in one transaction
 replace() {
 	nft -f - <<-END
 	add table $1 $table
 	add chain $1 $table map_$proto {
 		type nat hook prerouting priority -110; policy accept;
 	}
+	add chain $1 $table back_$proto {
+		type nat hook postrouting priority 90; policy accept;
+	}
 	flush chain $1 $table map_$proto
-	add rule $1 $table map_$proto $1 daddr $2 $proto dport $bind dnat to $3
+	flush chain $1 $table back_$proto
+	add rule $1 $table map_$proto $1 daddr $private $proto dport $bind \
+		dnat to $3:$port
+	add rule $1 $table back_$proto oifname "$dev" \
+		$1 saddr $to $proto sport $port snat to $2:$bind
 	END
 }
 
@@ -65,16 +87,23 @@ fi
     "tcp|udp PRIVADDR, or remove"
 [ -n "$to" ] || fail "no target: set DNAT_TO"
 
-bind=$4 proto=$5 private=${6%%%*}
+bind=$4 proto=$5 private=${6%%%*} port=${port:-$4}
+[ "$to" != self ] || to=$private
 case "$private $to" in
-*:*" "*:*)	replace ip6 "$private" "[$to]:${port:-$bind}" ;;
+*:*" "*:*)	;;
 *:*)		fail "$to and $private are not of one family" ;;
-*)		replace ip "$private" "$to:${port:-$bind}" ;;
-esac || exit
+esac
+dev=$(device)
+[ -n "$dev" ] || fail "no device has $private"
+case $private in
+*:*)	replace ip6 "[$private]" "[$to]" ;;
+*)	replace ip "$private" "$to" ;;
+esac || exit 2
 
-# A client that was turned away before the rule was there and tries on from the
-# same port belongs to a known connection, which the rule does not see.
+# Flows that conntrack knows do not see new rules: those of a client that was
+# turned away before and tries on from the same port, and the target's own.
 if command -v conntrack >/dev/null; then
 	conntrack -D -p "$proto" -d "$private" --dport "$bind" -r "$private"
+	conntrack -D -p "$proto" -s "$to" --sport "$port"
 fi >/dev/null 2>&1
 exit 0

@@ -8,4 +8,4 @@ file=${ADDRESS_FILE:-/run/natmap/$5-$4}
 
 mkdir -p "$(dirname "$file")" &&
     printf '%s %s\n' "$1" "$2" >"$file.new" &&
-    mv "$file.new" "$file"
+    mv "$file.new" "$file" || exit 2
