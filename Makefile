@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: MIT
 # natmap: make CC=any-c99-compiler is all that a target needs.
-.POSIX:
-
-CC = cc
-CFLAGS = -Os -Wall -Wextra
+# What the environment says of CC and CFLAGS, as a package's build does, counts.
+CC ?= cc
+CFLAGS ?= -Os -Wall -Wextra
 PREFIX = /usr/local
+SBINDIR = $(PREFIX)/sbin
+BINDIR = $(SBINDIR)
+MANDIR = $(PREFIX)/share/man
+DATADIR = $(PREFIX)/share/natmap
+UNITDIR = $(PREFIX)/lib/systemd/system
+SYSCONFDIR = /etc
 SIZE = size
 
 # What C does not need; empty it for a compiler that knows no such option.
@@ -55,6 +60,11 @@ test-tools:
 test: natmap variant
 	bash tests/run $(UNITS) $(E2E)
 
+# What needs neither root nor network: for who builds a package.
+check: natmap variant
+	sh tests/docs.sh
+	for t in $(UNITS); do $$t || exit 1; done
+
 test-long: natmap
 	sh tests/tools/install-tools.sh long
 	bash tests/long.sh
@@ -75,18 +85,43 @@ demo: natmap
 	bash tests/tools/demo.sh
 
 install: natmap
-	mkdir -p $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/man/man8
-	cp natmap $(DESTDIR)$(PREFIX)/sbin/natmap
-	chmod 755 $(DESTDIR)$(PREFIX)/sbin/natmap
-	cp natmap.8 $(DESTDIR)$(PREFIX)/share/man/man8/natmap.8
-	chmod 644 $(DESTDIR)$(PREFIX)/share/man/man8/natmap.8
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man8 \
+	    $(DESTDIR)$(DATADIR)/hooks
+	install -m 755 natmap $(DESTDIR)$(BINDIR)/natmap
+	install -m 644 natmap.8 $(DESTDIR)$(MANDIR)/man8/natmap.8
+	install -m 755 contrib/hooks/*.sh $(DESTDIR)$(DATADIR)/hooks
+
+# The unit, its drop-ins to choose from, and a file to start with.
+FILL = sed -e 's|=natmap |=$(BINDIR)/natmap |' \
+	-e 's|/usr/local/share/natmap|$(DATADIR)|'
+SAMPLE = $(SYSCONFDIR)/natmap/sample.conf
+install-systemd: install
+	install -d $(DESTDIR)$(UNITDIR) $(DESTDIR)$(DATADIR)/systemd \
+	    $(DESTDIR)$(SYSCONFDIR)/natmap
+	$(FILL) contrib/systemd/natmap@.service \
+	    >$(DESTDIR)$(UNITDIR)/natmap@.service
+	for f in low-port share-port device firewall; do \
+	    $(FILL) contrib/systemd/$$f.conf \
+		>$(DESTDIR)$(DATADIR)/systemd/$$f.conf || exit; done
+	test -e $(DESTDIR)$(SAMPLE) || \
+	    install -m 644 contrib/systemd/sample.conf $(DESTDIR)$(SAMPLE)
+	@echo 'To start natmap, now and at boot, with the options of a file:'
+	@echo '    cp $(SAMPLE) $(SYSCONFDIR)/natmap/ssh.conf   # and edit it'
+	@echo '    systemctl enable --now natmap@ssh'
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/sbin/natmap
-	rm -f $(DESTDIR)$(PREFIX)/share/man/man8/natmap.8
+	rm -f $(DESTDIR)$(BINDIR)/natmap $(DESTDIR)$(MANDIR)/man8/natmap.8
+	rm -rf $(DESTDIR)$(DATADIR) $(DESTDIR)$(UNITDIR)/natmap@.service
+
+# The tarball of a version, of a clean tree.
+NAME = natmap-$$(sed -n 's/^.define VERSION[^"]*"\(.*\)".*/\1/p' natmap.h)
+dist:
+	test -z "$$(git status --porcelain)"
+	name=$(NAME) && git archive --prefix=$$name/ HEAD >$$name.tar && \
+	    gzip -9nf $$name.tar && ls $$name.tar.gz
 
 clean:
-	rm -rf natmap $(OBJ) build
+	rm -rf natmap $(OBJ) build natmap-*.tar.gz
 
 .PHONY: all static size variant test-tools test test-long test-cross fuzz \
-	bench soak demo install uninstall clean
+	bench soak demo check install install-systemd uninstall dist clean

@@ -413,7 +413,7 @@ unit() {
 	sed "s|^ExecStart=natmap|ExecStart=$units/natmap|" \
 	    contrib/systemd/natmap@.service >"$service"
 	for file; do
-		sed "s|=/etc/natmap/dnat-nft.sh|=$units/natmap|" \
+		sed "s|=/usr.*/dnat-nft.sh|=$units/natmap|" \
 		    "contrib/systemd/$file.conf" >"$service.d/$file.conf"
 	done
 }

@@ -92,6 +92,14 @@ static const struct {
 	    "-T 9 -C cubic -e x", AT(cycle), 3 }
 };
 
+/* A bare build root has no /etc/services, so no names of ports. */
+static int
+unreadable(const char *args)
+{
+	return !getservbyname("ssh", "tcp") &&
+	    (strstr(args, "ssh") || strstr(args, "domain"));
+}
+
 static void
 numbers(void)
 {
@@ -100,6 +108,8 @@ numbers(void)
 	int got;
 
 	for (i = 0; i < LEN(number_rows); i++) {
+		if (unreadable(number_rows[i].args))
+			continue;
 		options(&c, number_rows[i].args);
 		got = *(int *)(void *)((char *)&c + number_rows[i].at);
 		CHECK(got == number_rows[i].want);
@@ -146,6 +156,8 @@ texts(void)
 	size_t i;
 
 	for (i = 0; i < LEN(t); i++) {
+		if (unreadable(t[i].args))
+			continue;
 		options(&c, t[i].args);
 		got = *(const char **)(void *)((char *)&c + t[i].at);
 		CHECK(got ? t[i].want && strcmp(got, t[i].want) == 0 :

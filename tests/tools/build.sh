@@ -198,22 +198,59 @@ t_portable_build_does_not() {
 }
 
 t_install() {
-	local to=$D/root
+	local to=$D/root f
 	need make gcc
 	tree "$D/src"
 	mk "$D/src" install CC=gcc DESTDIR="$to" PREFIX=/opt/x
-	eq "$(cd "$to" && find . -type f | sort | tr '\n' ' ')" \
+	eq "$(cd "$to" && find . -type f ! -path '*/hooks/*' | sort |
+	    tr '\n' ' ')" \
 	    "./opt/x/sbin/natmap ./opt/x/share/man/man8/natmap.8 " files
 	cmp "$D/src/natmap" "$to/opt/x/sbin/natmap"
 	cmp "$D/src/natmap.8" "$to/opt/x/share/man/man8/natmap.8"
 	eq "$(stat -c %a "$to/opt/x/sbin/natmap")" 755 mode
+	for f in "$D"/src/contrib/hooks/*; do
+		cmp "$f" "$to/opt/x/share/natmap/hooks/${f##*/}"
+		[ -x "$to/opt/x/share/natmap/hooks/${f##*/}" ] || fail "$f"
+	done
 	mk "$D/src" uninstall DESTDIR="$to" PREFIX=/opt/x
 	eq "$(find "$to" -type f)" "" "left by uninstall"
 	mk "$D/src" install CC=gcc DESTDIR="$to"
 	[ -x "$to/usr/local/sbin/natmap" ] || fail "default PREFIX"
+	mk "$D/src" install CC=gcc DESTDIR="$to/2" BINDIR=/bin MANDIR=/man
+	[ -x "$to/2/bin/natmap" ] || fail "BINDIR"
+	[ -f "$to/2/man/man8/natmap.8" ] || fail "MANDIR"
+	mk "$D/src" install CC=gcc DESTDIR="$to/3" SBINDIR=/sbin
+	[ -x "$to/3/sbin/natmap" ] || fail "SBINDIR"
 }
 
-# LDFLAGS and CPPFLAGS are respected; a changed header builds all anew
+# the installed units start the installed program, and a changed conf stays
+t_install_systemd() {
+	local to=$D/root conf=$D/root/etc/natmap/sample.conf f
+	need make gcc systemd-analyze
+	tree "$D/src"
+	mk "$D/src" install-systemd CC=gcc DESTDIR="$to" PREFIX=/usr
+	has "$D/src.said" 'cp /etc/natmap/sample.conf /etc/natmap/ssh.conf'
+	has "$D/src.said" 'systemctl enable --now natmap@ssh'
+	f=$to/usr/lib/systemd/system/natmap@.service
+	has "$f" '^ExecStart=/usr/sbin/natmap .NATMAP_OPTS$'
+	has "$f" '^# /usr/share/natmap/systemd: '
+	f=$(sed -n 's/^ExecStopPost=\(.*\) remove$/\1/p' \
+	    "$to/usr/share/natmap/systemd/firewall.conf")
+	[ -x "$to$f" ] || fail "$f is not there"
+	# in that root, where systemd finds what it would start
+	install -D /bin/true "$to/usr/bin/kill"
+	systemd-analyze --root="$to" verify --man=no --recursive-errors=no \
+	    natmap@sample.service > "$D/verified" 2>&1 ||
+	    fail "$(cat "$D/verified")"
+	# shellcheck disable=SC2046	# options are words
+	"$to/usr/sbin/natmap" $(sed -n 's/^NATMAP_OPTS=//p' "$conf") --help \
+	    > "$D/help" || fail "options of sample.conf"
+	echo changed > "$conf"
+	mk "$D/src" install-systemd CC=gcc DESTDIR="$to" PREFIX=/usr
+	eq "$(cat "$conf")" changed "sample.conf"
+}
+
+# what is on the command line is respected; a changed header builds all anew
 t_flags() {
 	need make gcc readelf
 	tree "$D/src"
@@ -225,6 +262,65 @@ t_flags() {
 	touch "$D/src/natmap.h"
 	mk "$D/src" CC=gcc
 	eq "$(grep -c -e ' -c ' "$D/src.said")" 4 "compiled for a new header"
+}
+
+# what a distribution exports is respected too: a hardened program
+t_exported_flags() {
+	need make gcc readelf
+	tree "$D/src"
+	CC='gcc -DMINE' CPPFLAGS='-D_FORTIFY_SOURCE=2' LDFLAGS=-Wl,-z,relro \
+	    CFLAGS='-g -O2 -fstack-protector-strong' mk "$D/src"
+	has "$D/src.said" 'gcc -DMINE .*_FORTIFY_SOURCE=2 .*strong .*relay\.c'
+	hasnt "$D/src.said" '-Os'
+	readelf -sW "$D/src/natmap" > "$D/symbols"
+	has "$D/symbols" __stack_chk_fail "stack protector"
+	has "$D/symbols" '__[a-z]+_chk@' "fortify"
+	has <(readelf -lW "$D/src/natmap") GNU_RELRO "LDFLAGS"
+	# and where nobody says anything, ours
+	mk "$D/src" clean
+	env -u CC -u CFLAGS make -C "$D/src" > "$D/src.said"
+	has "$D/src.said" '^cc .*-Os -Wall -Wextra -c .*relay\.c'
+}
+
+# make check as nobody, without a network, services, or a home
+t_check() {
+	[ "$(id -u)" = 0 ] || skip "needs root"
+	need make gcc setpriv unshare
+	tree "$D/src"
+	chown -R 65534:65534 "$D"
+	unshare -nm sh -e -c "
+	    mount --bind /dev/null /etc/services
+	    ip link set lo up
+	    cd $D/src
+	    exec env -i PATH=/usr/bin:/bin setpriv --reuid=65534 \
+		--regid=65534 --clear-groups --bounding-set=-all make check" \
+	    > "$D/src.said" 2>&1 || fail "$(grep -v '^ok' "$D/src.said")"
+	has "$D/src.said" '^ok rfc5769' "unit tests"
+	has "$D/src.said" '^ok docs' "documentation"
+}
+
+# the tarball is of what is committed, and is all that building and tests take
+t_dist() {
+	local name
+	need make gcc git
+	tree "$D/src"
+	git -C "$D/src" init -q
+	git -C "$D/src" add -A
+	git -C "$D/src" -c user.name=a -c user.email=a@example.org \
+	    commit -q -m all
+	mk "$D/src" dist
+	name=natmap-$(sed -n 's/^#define VERSION.*"\(.*\)"/\1/p' \
+	    "$D/src/natmap.h")
+	has "$D/src.said" "^$name.tar.gz\$" "what is told"
+	eq "$(git -C "$D/src" status --porcelain)" "" "git status"
+	tar -xzf "$D/src/$name.tar.gz" -C "$D"
+	diff -r --exclude=.git --exclude="$name.tar.gz" "$D/src" "$D/$name" ||
+	    fail "the tarball is another tree"
+	mk "$D/$name" check
+	hasnt "$D/$name.said" '^not ok' "make check"
+	echo >> "$D/src/natmap.h"
+	! make -C "$D/src" dist > "$D/src.said" 2>&1 ||
+	    fail "a tarball of what is not committed"
 }
 
 # what was built is ignored by git, and clean leaves nothing of it
@@ -305,6 +401,10 @@ quick linux_extras 90
 quick linux_build_shares_ports 90
 quick portable_build_does_not 90
 quick install 90
+quick install_systemd 90
 quick flags 90
+quick exported_flags 90
+quick check 90
+quick dist 90
 quick clean 90
 lab_main "$@"
