@@ -31,11 +31,21 @@ inside() {
 device() {
 	mkdir -p "$root/bin" "$root/lib/functions" "$root/etc/config" \
 	    "$root/etc/init.d" "$root/usr/lib/natmap" "$root/var/run" \
-	    "$root/proc" "$root/tmp"
+	    "$root/proc" "$root/tmp" "$root/dev"
+	mknod -m 666 "$root/dev/null" c 1 3
 	cp "$(command -v busybox)" "$root/bin/busybox"
-	for tool in sh cat env mkdir mv rm sed sleep tr; do
+	for tool in sh cat env logger mkdir mv rm sed sleep tr; do
 		ln -s busybox "$root/bin/$tool"
 	done
+	# the one that the recipe built, with its libraries
+	mkdir -p "$root/usr/bin"
+	cp "$dir/build/root/usr/bin/natmap" "$root/usr/bin"
+	ldd "$root/usr/bin/natmap" | grep -o '/[^ ]*' | while read -r lib; do
+		mkdir -p "$root${lib%/*}"
+		cp "$lib" "$root$lib"
+	done
+	# what a word of the configuration must not become
+	touch "$root/2:3478"
 	cp "$openwrt/files/natmap.init" "$root/etc/init.d/natmap"
 	cp "$openwrt/files/natmap-update.sh" "$root/usr/lib/natmap/update.sh"
 	chmod +x "$root/etc/init.d/natmap" "$root/usr/lib/natmap/update.sh"
@@ -148,11 +158,12 @@ networks() {
 	END
 }
 
-# OPTIONS: one per line and ';'; a section that is enabled
+# OPTIONS: one per line and ';'; a section that is enabled, in TCP
 configure() {
 	{
 		echo "config natmap 'main'"
 		echo "option enable '1'"
+		echo "option udp_mode '0'"
 		echo "$1" | tr ';' '\n'
 	} >"$root/etc/config/natmap"
 }
@@ -187,7 +198,6 @@ command_lines() {
 	option stun_server 'a:3479,b'|[-s][a:3479,b]
 	option stun_server 'a b'|[-s][a][-s][b]
 	list stun_server 'a';list stun_server '[2001:db8::1]:3478'|[-s][a][-s][[2001:db8::1]:3478]
-	option stun_server '*'|[-s][*]
 	option http_server 'www.example.org'|[-h][www.example.org]
 	list http_server 'a:8080';list http_server 'b'|[-h][a:8080][-h][b]
 	option fwmark '0x10'|[-f][0x10]
@@ -213,7 +223,8 @@ command_lines() {
 	option forward_timeout '0'|[-T][0]
 	option forward_congestion 'bbr'|[-C][bbr]
 	option notify_script '/root/it is mine'|
-	option interval '$(reboot)'|[-k][$(reboot)]
+	option forward_congestion '$(reboot)'|[-C][$(reboot)]
+	option udp_mode ''|[-u]
 	option interval '15';option stun_cycle '2';option stun_server 's';option http_server 'h';option fwmark '1';option port '9';option family 'ipv6';option udp_mode '1';option interface 'wan';option forward_target 't';option forward_port '7';option forward_timeout '60';option forward_congestion 'reno'|[-k][15][-c][2][-s][s][-h][h][-f][1][-b][9][-6][-u][-i][pppoe-wan][-t][t][-p][7][-T][60][-C][reno]
 	END
 }
@@ -243,13 +254,31 @@ disabled() {
 	    same wan3 "$(said reload-on-interface)"
 }
 
+# OPTIONS WORDS: natmap would refuse them, the log says so
+refused() {
+	configure "$1"
+	printf '%s\n' "config natmap 'good'" "option enable '1'" \
+	    >>"$root/etc/config/natmap"
+	same good "$(said instance)" &&
+	    start | grep -q "main is left out: natmap: .*$2"
+}
+
+# LuCI removes an option that has its default: what it then is, is shipped.
+defaults() {
+	printf '%s\n' "config natmap 'main'" "option enable '1'" \
+	    >"$root/etc/config/natmap"
+	said command >"$dir/absent"
+	sed "/_server\|port '/d; s/enable '0'/enable '1'/" \
+	    "$openwrt/files/natmap.config" >"$root/etc/config/natmap"
+	said command | same "$(cat "$dir/absent")" "$(cat)"
+}
+
 # The file that we ship starts nothing, names all options, and no others.
 shipped() {
 	cp "$openwrt/files/natmap.config" "$root/etc/config/natmap"
 	same "" "$(start | grep -v reload-on-config)" &&
 	    same "$(options natmap.init \
-	    's/.*config_get[a-z_]* [a-z]* "$1" \([a-z_]*\).*/\1/p
-	    s/.*natmap_\(value\|words\) "$1" -. \([a-z_]*\).*/\2/p')" \
+	    's/.*config_get[a-z_]* [a-z_]* "$[1a-z]*" \([a-z_]*\).*/\1/p')" \
 	    "$(options natmap.config 's/^	option \([a-z_]*\).*/\1/p')"
 }
 
@@ -266,10 +295,17 @@ tidied() {
 	same 12.json "$(ls "$status")"
 }
 
-# [INSTANCE]
+# EXPECTED [INSTANCE]: the files that a stop leaves of two that run
 stopped() {
-	inside sh -c 'PATH=/bin exec /etc/init.d/natmap stop "$@"' sh "$@"
-	ls "$root/var/run/natmap"
+	for pid in 12 13; do
+		touch "$status/$pid.json"
+		echo "$pid" >"$status.s$pid.pid"
+	done
+	expected=$1
+	shift
+	inside sh -c 'PATH=/bin exec /etc/init.d/natmap stop "$@"' sh "$@" &&
+	    same "$expected" "$(cd "$root/var/run" &&
+	    find . -type f | sed 's|^./||' | sort | xargs)"
 }
 
 # ARGUMENTS: of the script; prints the status file, named after its parent
@@ -345,8 +381,17 @@ init_script() {
 	check "openwrt: sections disabled, unnamed, of another type" disabled
 	check "openwrt: the config file that is shipped" shipped
 	check "openwrt: start tidies status files" tidied
-	check "openwrt: stop of one instance" same 12.json "$(stopped main)"
-	check "openwrt: stop removes status files" same "" "$(stopped)"
+	check "openwrt: stop of one instance" \
+	    stopped "natmap.s13.pid natmap/13.json" s12
+	check "openwrt: stop of one that does not run" stopped \
+	    "natmap.s12.pid natmap.s13.pid natmap/12.json natmap/13.json" s14
+	check "openwrt: stop removes status files" stopped ""
+	check "openwrt: procd tells the process's id" \
+	    parameter "" pidfile /var/run/natmap.main.pid
+	check "openwrt: absent options are those that are shipped" defaults
+	check "openwrt: not a number" \
+	    refused "option interval 'often'" "often"
+	check "openwrt: no port" refused "option port '99999'" "99999"
 }
 
 # A buildroot of just enough to run the recipe.
@@ -365,12 +410,15 @@ buildroot() {
 	END
 	cat >"$dir/build/include/package.mk" <<\END
 define BuildPackage
+  $(eval $(call Package/$(1)))
 all:
 	$$(Build/Prepare)
 	$$(Build/Compile)
 	$$(call Package/$(1)/install,$(TOPDIR)/root)
-	@echo package $(PKG_NAME) $(PKG_VERSION) >$(TOPDIR)/version
+	@echo package $(1) $(PKG_NAME) $(PKG_VERSION) >$(TOPDIR)/version
 	@echo $$(Package/$(1)/conffiles) >$(TOPDIR)/conffiles
+	@echo $(PROVIDES)/$(CONFLICTS) >$(TOPDIR)/relations
+	@echo $(PKG_FILE_DEPENDS) >$(TOPDIR)/depends
 endef
 END
 }
@@ -383,8 +431,22 @@ recipe() {
 		return 1
 	fi
 	version=$(sed -n 's/^#define VERSION[^"]*"\(.*\)"/\1/p' natmap.h)
-	same "package natmap $version" "$(cat "$dir/build/version")" &&
+	same "package natmap-ng natmap-ng $version" \
+	    "$(cat "$dir/build/version")" &&
 	    same /etc/config/natmap "$(cat "$dir/build/conffiles")"
+}
+
+# Both package managers install it in place of the feed's package, satisfy with
+# it what depends on that one, and never upgrade it to that one.
+relations() {
+	same natmap/natmap "$(cat "$dir/build/relations")"
+}
+
+# All that the build takes, and nothing that a build makes.
+rebuilt() {
+	same "$(cd "$openwrt/../.." && echo "$PWD"/*.[ch] "$PWD"/Makefile |
+	    tr ' ' '\n' | sort)" \
+	    "$(tr ' ' '\n' <"$dir/build/depends" | xargs realpath | sort)"
 }
 
 installed() {
@@ -487,20 +549,18 @@ narrow() {
 trap 'rm -rf "$dir"' EXIT
 trap 'exit 1' HUP INT TERM
 
+buildroot
+check "openwrt: recipe builds" recipe
+check "openwrt: recipe installs" installed
+check "openwrt: recipe takes the place of the feed's" relations
+check "openwrt: recipe builds again what has changed" rebuilt
+check "openwrt: what it built runs" runs
 if [ "$(id -u)" = 0 ] && command -v busybox >/dev/null; then
 	device
 	init_script
 	status_files
 else
 	echo "skip openwrt: needs root (chroot) and busybox"
-fi
-if [ -f Makefile ]; then
-	buildroot
-	check "openwrt: recipe builds" recipe
-	check "openwrt: recipe installs" installed
-	check "openwrt: what it built runs" runs
-else
-	echo "skip openwrt: recipe: no Makefile"
 fi
 if systemd-analyze --version >/dev/null 2>&1; then
 	systemd
