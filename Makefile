@@ -69,6 +69,9 @@ test-long: natmap
 	sh tests/tools/install-tools.sh long
 	bash tests/long.sh
 
+test-fresh:
+	bash tests/tools/fresh.sh
+
 test-cross:
 	bash tests/tools/cross.sh
 
@@ -123,5 +126,5 @@ dist:
 clean:
 	rm -rf natmap $(OBJ) build natmap-*.tar.gz
 
-.PHONY: all static size variant test-tools test test-long test-cross fuzz \
-	bench soak demo check install install-systemd uninstall dist clean
+.PHONY: all static size variant test-tools test test-long test-fresh \
+	test-cross fuzz bench soak demo check install install-systemd uninstall dist clean

@@ -9,8 +9,8 @@ lab() {
 	coturn turn $S1 $S2
 }
 
-# A private /dev with a log daemon in it, a process whose mount namespace the
-# daemon joins.  dev WHAT: syslog or deaf_syslog of net.py, or nothing
+# A private /dev with a log daemon in it, a process whose mount namespace and
+# root the daemon joins.  dev WHAT: syslog or deaf_syslog of net.py, or nothing
 dev() {
 	local f
 	mkdir "$D/dev"
@@ -30,7 +30,7 @@ dev() {
 daemon() {
 	STATUS=0
 	# shellcheck disable=SC2086
-	timeout -s KILL $((10 * SLOW)) nsenter -t "${PID[dev]}" -m -n \
+	timeout -s KILL $((10 * SLOW)) nsenter -t "${PID[dev]}" -m -n -r \
 	    sh -c 'cd "$0" && exec "$@"' "$PWD" \
 	    $NATMAP_WRAP "$NATMAP" -d --pid-file "$D/pid" "$@" \
 	    > "$D/n.out" 2> "$D/n.err" < /dev/null || STATUS=$?

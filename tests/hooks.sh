@@ -370,6 +370,10 @@ if [ "$(id -u)" != 0 ]; then
 	echo "skip hooks: needs root"
 	exit 0
 fi
+if ! grep -q '^\([^ ]* \)\{4\}/ ' /proc/self/mountinfo; then
+	echo "skip hooks: this root is no mount point (see lab.sh)"
+	exit 0
+fi
 trap cleanup EXIT
 trap 'exit 1' HUP INT TERM
 if ! topology || ! servers; then

@@ -150,6 +150,10 @@ route() {
 }
 
 lab_netns() {
+	# ip netns changes how the root's mounts propagate
+	grep -q '^\([^ ]* \)\{4\}/ ' /proc/self/mountinfo ||
+	    skip "this root is no mount point: mount --bind it on itself" \
+	    "before chroot"
 	ip netns add "$L-$1"
 	at "$1" sh -c '
 	    cd /proc/sys/net
