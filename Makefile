@@ -126,5 +126,6 @@ dist:
 clean:
 	rm -rf natmap $(OBJ) build natmap-*.tar.gz
 
-.PHONY: all static size variant test-tools test test-long test-fresh \
-	test-cross fuzz bench soak demo check install install-systemd uninstall dist clean
+.PHONY: all static size variant test-tools test check test-long test-fresh \
+	test-cross fuzz bench soak demo install install-systemd uninstall \
+	dist clean

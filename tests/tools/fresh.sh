@@ -108,7 +108,7 @@ for suite; do
 	try second_command "$(readme 'make test-tools')"
 	tail -n 1 "$dir/log" | sed 's/^/# /'
 	starting | diff "$dir/before" - > "$dir/log" && status=0 || status=1
-	verdict no_new_services $status
+	verdict no_new_services "$status"
 	package
 	try package 'make clean && apt-get -q -y install debhelper binutils &&
 	    dpkg-buildpackage -us -uc -b && cd debian/natmap &&
