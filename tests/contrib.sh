@@ -536,13 +536,31 @@ shell_files() {
 	echo tests/hooks.sh
 }
 
+# CONTRIBUTING.md: the targets, the files and the tests that it names
+contributing() {
+	wrong=$(
+		grep -o 'make [a-z][a-z-]*' CONTRIBUTING.md | cut -d ' ' -f 2 |
+		    while read -r name; do
+			grep -q "^$name:" Makefile || echo "make $name"
+		done
+		grep -oE '(tests/)?[A-Za-z0-9_]+\.(md|[ch8]|sh)\b' CONTRIBUTING.md |
+		    while read -r name; do
+			[ -f "$name" ] || echo "$name"
+		done
+		grep -q '^rfc5769_samples(' tests/test_stun.c || echo unit test
+		bash tests/e2e_udp.sh --list | grep -q '^held ' || echo case
+	)
+	same "" "$wrong"
+}
+
 lint() {
 	shell_files | xargs shellcheck
 }
 
 # Tabs count 8.
 narrow() {
-	wide=$(find contrib -type f -exec cat {} + | expand | grep -c '.\{81\}')
+	# shellcheck disable=SC2046	# files
+	wide=$(cat CHANGELOG.md CONTRIBUTING.md $(find contrib -type f) | expand | grep -c '.\{81\}')
 	same 0 "$wide"
 }
 
@@ -578,4 +596,5 @@ else
 	echo "skip contrib: shellcheck: not installed"
 fi
 check "contrib: 80 columns" narrow
+check "CONTRIBUTING.md names what is there" contributing
 exit $failed

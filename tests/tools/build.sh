@@ -299,6 +299,43 @@ t_check() {
 	has "$D/src.said" '^ok docs' "documentation"
 }
 
+# image NAME ARGS ...: of the Dockerfile; in D
+image() {
+	buildah --root "$D/images" --runroot "$D/run" --storage-driver vfs \
+	    bud --isolation chroot --layers=false "${@:2}" \
+	    -f "$D/src/contrib/Dockerfile" -t "$1" "$D/src" > "$D/$1.said" 2>&1 ||
+	    fail "$1: $(cat "$D/$1.said")"
+	buildah --root "$D/images" --runroot "$D/run" --storage-driver vfs \
+	    from --name "of-$1" "$1" > /dev/null
+}
+
+# inside NAME COMMAND ...
+inside() {
+	buildah --root "$D/images" --runroot "$D/run" --storage-driver vfs \
+	    run --isolation chroot "of-$1" -- "${@:2}"
+}
+
+# both images of the Dockerfile run; the larger one has a shell for the hooks
+t_container() {
+	[ "$(id -u)" = 0 ] || skip "needs root"
+	need make musl-gcc buildah busybox
+	tree "$D/src"
+	mk "$D/src" static CC=musl-gcc
+	cp "$(command -v busybox)" "$D/src/busybox"
+	image bare --target bare
+	has <(inside bare /usr/sbin/natmap -V) '[0-9]' version
+	! inside bare /bin/sh -c : 2> /dev/null || fail "bare has a shell"
+	image natmap
+	has <(inside natmap /usr/sbin/natmap -V) '[0-9]' version
+	inside natmap /bin/sh -c 'ADDRESS_FILE=/tmp/a \
+	    /usr/local/share/natmap/hooks/write-file.sh 1 2 3 4 tcp 6' ||
+	    fail "a hook"
+	eq "$(inside natmap cat /tmp/a)" "1 2" "what it wrote"
+	has <(buildah --root "$D/images" --runroot "$D/run" \
+	    --storage-driver vfs inspect --type image natmap) \
+	    '"/usr/sbin/natmap"' "entry point"
+}
+
 # the tarball is of what is committed, and is all that building and tests take
 t_dist() {
 	local name
@@ -405,6 +442,7 @@ quick install_systemd 90
 quick flags 90
 quick exported_flags 90
 quick check 90
+quick container 90
 quick dist 90
 quick clean 90
 lab_main "$@"

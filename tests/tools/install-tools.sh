@@ -48,6 +48,7 @@ tools() {
 	EOF
 	[ "$1" = long ] || return 0
 	cat <<-EOF
+	buildah buildah
 	clang clang
 	git git
 	iperf3 iperf3
