@@ -158,12 +158,17 @@ t_symmetric_is_named() {
 	nat r2 symmetric
 	coturn turn $S1
 	coturn turn2 $S2
-	nm n -u -s $S1,$S2 -b 5000 -k 1
+	coturn turn3 $WWW
+	nm n -u -s $S1,$S2,$WWW -b 5000 -k 1
+	nm two -u -s $S1,$S2 -b 5001 -k 1
 	mapped n 1
-	said n 'depends on the destination' 20
+	mapped two 1
+	said n 'depends on the destination' 6
+	said two "says $PUBLIC:.*, but .* says $PUBLIC:.*not a cone" 6
 	sleep 4
 	eq "$(count "$D/n.err" 'depends on the destination')" 1 warnings
-	between 1 "$(lines "$D/n.out")" 2 "announcements"
+	eq "$(lines "$D/n.out")" 1 "announcements"
+	eq "$(lines "$D/two.out")" 1 "announcements with two servers"
 }
 
 t_fake_address_is_named() {
