@@ -2673,6 +2673,7 @@ map_stop(struct map *m)
 	for (i = 0; i < m->http.n; i++)
 		lookup_stop(&m->http.s[i].lookup);
 	lookup_stop(&m->target.lookup);
+	local_release(&m->local);
 	if (m->news >= 0)
 		close(m->news);
 }

@@ -269,10 +269,16 @@ void lookup_stop(struct lookup *l);
 
 /* stun.c: the mapped port's sockets */
 
+struct holders {
+	struct holder *h;	/* sockets of a port */
+	size_t n;
+};
+
 struct local {
 	const struct config *cfg;	/* with a target no port is shared */
 	int port;		/* host order; 0 until one was chosen */
 	uid_t uid;		/* the service's, whose port we share */
+	struct holders shared;	/* its sockets, and what we set there */
 };
 
 struct owner {			/* who holds a port */
@@ -294,6 +300,8 @@ enum local_role {
  * address is not there.  *why, when not NULL, gets a constant sentence that
  * tells what is in the way of sharing, or NULL. */
 int local_socket(struct local *l, enum local_role role, const char **why);
+/* at the end: takes back what was set on the service's sockets */
+void local_release(struct local *l);
 /* binds fd to the device again, for one that was created anew */
 int local_rebind(const struct local *l, int fd);
 /* fills o; 1 found, 0 nobody holds the port, -1 cannot tell */

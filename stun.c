@@ -65,8 +65,7 @@ set_reuseport(int fd)
 }
 
 /* The flags that sockets of a role have when they are bound.  Two that share
- * a port must both have them; UDP shares by SO_REUSEADDR whatever the uid, and
- * SO_REUSEPORT would take turns with the service. */
+ * a port must have one in common. */
 static NOINLINE int
 set_role(int fd, int type, enum local_role role)
 {
@@ -74,8 +73,7 @@ set_role(int fd, int type, enum local_role role)
 		return 0;
 	if (fd_option(fd, SOL_SOCKET, SO_REUSEADDR, 1) < 0)
 		return -1;
-	return role == LOCAL_FLOW && type == SOCK_STREAM ?
-	    set_reuseport(fd) : 0;
+	return role == LOCAL_FLOW ? set_reuseport(fd) : 0;
 }
 
 static int
@@ -137,7 +135,8 @@ bind_port(const struct local *l, int fd, int port)
 }
 
 /* A port that the kernel chooses is bound without flags, or it might be one
- * that others share. */
+ * that others share.  Nothing follows the bind of a UDP flow to a known port:
+ * until it is connected it takes datagrams of the service. */
 static int
 bound_socket(struct local *l, enum local_role role)
 {
@@ -148,10 +147,11 @@ bound_socket(struct local *l, enum local_role role)
 	if (fd < 0)
 		return -1;
 	if ((!any && set_role(fd, type, role) < 0) ||
-	    bind_port(l, fd, l->port) < 0 || get_local(fd, &a) < 0 ||
-	    (any && set_role(fd, type, role) < 0))
+	    bind_port(l, fd, l->port) < 0 || (any &&
+	    (get_local(fd, &a) < 0 || set_role(fd, type, role) < 0)))
 		goto fail;
-	l->port = addr_port(&a);
+	if (any)
+		l->port = addr_port(&a);
 	if (role == LOCAL_FLOW || type == SOCK_DGRAM ||
 	    (listen(fd, SOMAXCONN) == 0 && set_reuseport(fd) == 0))
 		return fd;
@@ -186,11 +186,7 @@ struct holder {
 	int listening;
 	pid_t pid;		/* 0: no process found */
 	int fd;			/* its number in that process */
-};
-
-struct holders {
-	struct holder *h;
-	size_t n;
+	int set;		/* bits of those flags[] that we set */
 };
 
 struct text {			/* a file of /proc, read line by line */
@@ -245,7 +241,7 @@ parse_holder(const char *line, int port, int type, struct holder *h)
 {
 	const char *colon = strchr(word(line, 1), ':');
 
-	h->pid = h->fd = 0;
+	h->pid = h->fd = h->set = 0;
 	if (!colon || strtol(colon + 1, NULL, 16) != port)
 		return 0;
 	h->listening = type == SOCK_DGRAM || number_at(line, 3, 16) == 0x0a;
@@ -291,22 +287,22 @@ read_table(struct holders *hs, const char *six, const struct local *l)
 	return r;
 }
 
-static void
-found_holder(struct holders *hs, unsigned long inode, pid_t pid, int fd)
+static NOINLINE struct holder *
+find_inode(const struct holders *hs, unsigned long inode)
 {
-	size_t i;
+	struct holder *h;
 
-	for (i = 0; i < hs->n; i++)
-		if (hs->h[i].inode == inode && hs->h[i].pid == 0) {
-			hs->h[i].pid = pid;
-			hs->h[i].fd = fd;
-		}
+	for (h = hs->h; h < hs->h + hs->n; h++)
+		if (h->inode == inode)
+			return h;
+	return NULL;
 }
 
 static void
 search_process(struct holders *hs, pid_t pid)
 {
 	char path[32], link[64];
+	struct holder *h;
 	struct dirent *e;
 	ssize_t n;
 	DIR *d;
@@ -320,9 +316,13 @@ search_process(struct holders *hs, pid_t pid)
 		if (n <= 0)
 			continue;
 		link[n] = '\0';
-		if (strncmp(link, "socket:[", 8) == 0)
-			found_holder(hs, strtoul(link + 8, NULL, 10), pid,
-			    (int)strtol(e->d_name, NULL, 10));
+		if (strncmp(link, "socket:[", 8) != 0)
+			continue;
+		h = find_inode(hs, strtoul(link + 8, NULL, 10));
+		if (h && h->pid == 0) {
+			h->pid = pid;
+			h->fd = (int)strtol(e->d_name, NULL, 10);
+		}
 	}
 	closedir(d);
 }
@@ -422,8 +422,12 @@ local_owner(const struct local *l, struct owner *o)
 
 /*
  * Sharing the port of a running service: its sockets get the reuse flags from
- * outside, ours is created under its uid.
+ * outside, ours is created under its uid.  What we set is taken back.
  */
+
+/* UDP goes without the first, which no uid guards there: any user of the
+ * machine could take the service's datagrams. */
+static const int flags[] = { SO_REUSEADDR, SO_REUSEPORT };
 
 static const char *const no_proc = "sharing it needs /proc";
 static const char *const not_root = "sharing it needs root";
@@ -473,9 +477,25 @@ copy_fd(pid_t pid, int fd)
 }
 #endif
 
+/* Sets the flags that the socket has not, or takes back what we set. */
+static void
+change_flags(struct holder *h, int fd, int type, int on)
+{
+	int i, is_on;
+	socklen_t len = sizeof is_on;
+
+	for (i = type == SOCK_DGRAM; i < 2; i++) {
+		is_on = !(h->set & 1 << i);
+		if (on)
+			getsockopt(fd, SOL_SOCKET, flags[i], &is_on, &len);
+		if (!is_on && fd_option(fd, SOL_SOCKET, flags[i], on) == 0)
+			h->set |= 1 << i;
+	}
+}
+
 /* Makes one socket shareable; returns what is in the way, or NULL. */
 static NOINLINE const char *
-share_holder(const struct holder *h, int type)
+share_holder(struct holder *h, int type)
 {
 	int fd;
 
@@ -485,7 +505,7 @@ share_holder(const struct holder *h, int type)
 	if (fd < 0)
 		return errno == ENOSYS ? old_kernel :
 		    errno == EPERM || errno == EACCES ? not_root : NULL;
-	set_role(fd, type, LOCAL_FLOW);
+	change_flags(h, fd, type, 1);
 	close(fd);
 	return NULL;
 }
@@ -495,20 +515,51 @@ static const char *
 share_port(struct local *l)
 {
 	const char *why = NULL, *one;
+	const struct holder *old;
 	struct holders hs;
 	size_t i;
 
 	if (find_holders(&hs, l) < 0)
 		why = no_proc;
 	for (i = 0; i < hs.n; i++) {
+		old = find_inode(&l->shared, hs.h[i].inode);
+		if (old)
+			hs.h[i].set = old->set;
 		one = share_holder(&hs.h[i], l->cfg->type);
 		if (one)
 			why = one;
 	}
-	if (hs.n > 0 && l->cfg->type == SOCK_STREAM)
+	if (hs.n > 0)
 		l->uid = first_holder(&hs)->uid;
-	free(hs.h);
+	free(l->shared.h);
+	l->shared = hs;
 	return why;
+}
+
+/* The sockets may be another process's by now. */
+void
+local_release(struct local *l)
+{
+	int fd, error = errno;
+	struct holders hs;
+	struct holder *h;
+	size_t i;
+
+	if (l->shared.n == 0)
+		return;
+	find_holders(&hs, l);
+	for (i = 0; i < hs.n; i++) {
+		h = find_inode(&l->shared, hs.h[i].inode);
+		fd = h && h->set ? copy_fd(hs.h[i].pid, hs.h[i].fd) : -1;
+		if (fd >= 0) {
+			change_flags(h, fd, l->cfg->type, 0);
+			close(fd);
+		}
+	}
+	free(hs.h);
+	free(l->shared.h);
+	memset(&l->shared, 0, sizeof l->shared);
+	errno = error;
 }
 
 int
@@ -522,6 +573,8 @@ local_socket(struct local *l, enum local_role role, const char **why)
 	    !l->cfg->target) {
 		obstacle = share_port(l);
 		fd = bound_socket(l, role);
+		if (fd < 0)
+			local_release(l);
 	}
 	if (why)
 		*why = fd < 0 ? obstacle : NULL;

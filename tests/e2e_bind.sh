@@ -113,6 +113,91 @@ t_listener_is_not_warned_of() {
 	hasnt "$D/u.err" 'nobody listens'
 }
 
+# thief MODE: what a neighbour of another user gets of UDP port 5000
+thief() {
+	at h1 "$PY" - "$1" <<-'EOF'
+	import os, socket, sys
+	os.setuid(65534)
+	for o in (2, 15), (2,), (15,):  # SO_REUSEADDR, SO_REUSEPORT
+	    s = socket.socket(type=socket.SOCK_DGRAM)
+	    for name in o:
+	        s.setsockopt(socket.SOL_SOCKET, name, 1)
+	    try:
+	        s.bind(('0.0.0.0', 5000))
+	        sys.exit('a neighbour has the port ' + sys.argv[1])
+	    except OSError:
+	        pass
+	EOF
+}
+
+# in UDP SO_REUSEADDR would let every user take the service's datagrams
+t_udp_neighbour_gets_nothing() {
+	lab
+	py h1 svc echo udp 0.0.0.0 5000
+	nm n -u -s $S1 -b 5000 -k 1
+	mapped n 1
+	thief "while natmap runs"
+	probe udp $PUBLIC 40000 8 0.4
+	nm_stop n
+	thief "after its end"
+	nm n -1 -u -s $S1 -b 5000
+	nm_wait n
+	eq $STATUS 0 status
+	thief "after --once"
+	reached udp $PUBLIC 40000
+}
+
+# flags NAME: SO_REUSEADDR and SO_REUSEPORT of each socket of a service
+flags() {
+	"$PY" - "${PID[$1]}" <<-'EOF'
+	import ctypes, os, socket, sys
+	pid = os.pidfd_open(int(sys.argv[1]))
+	for fd in sorted(map(int, os.listdir('/proc/%s/fd' % sys.argv[1]))):
+	    link = os.readlink('/proc/%s/fd/%d' % (sys.argv[1], fd))
+	    if link.startswith('socket:'):
+	        s = socket.socket(fileno=ctypes.CDLL(None).syscall(
+	            438, pid, fd, 0))  # pidfd_getfd
+	        print(*[s.getsockopt(socket.SOL_SOCKET, o) for o in (2, 15)])
+	EOF
+}
+
+# the service's sockets end as they began, the live connection too
+t_flags_are_taken_back() {
+	local kind tcp udp
+	lab
+	py h1 tcp echo tcp 0.0.0.0 5000 uid=65534
+	py h1 udp echo udp 0.0.0.0 5000 uid=65534
+	bg out session "$PY" "$NET" hold $PUBLIC 40000 30 0.5
+	soon 5 session grep -q up "$D/session.log"
+	tcp=$(flags tcp)
+	udp=$(flags udp)
+	for kind in -v -u; do
+		nm n $kind -s $S1 -b 5000 -k 1
+		mapped n 1
+		sleep 2
+		[ "$kind" = -v ] || eq "$(flags udp)" '0 1' "UDP, shared"
+		nm_stop n
+		eq "$(flags tcp)" "$tcp" "flags, TCP"
+		eq "$(flags udp)" "$udp" "flags, UDP"
+	done
+}
+
+# between bind and connect our flow takes datagrams of the service
+t_udp_connect_follows_bind() {
+	need strace
+	lab
+	py h1 svc echo udp 0.0.0.0 5000
+	NATMAP_WRAP="strace -o $D/trace $NATMAP_WRAP" \
+	    nm n -u -s $S1,$S2 -b 5000 -k 1
+	mapped n 1
+	sleep 3
+	kill "$(pgrep -P "${PID[n]}")"
+	nm_wait n
+	between 3 "$(grep -c 'bind.*5000.* = 0' "$D/trace")" 20 binds
+	eq "$(grep -A 1 'bind.*5000.* = 0' "$D/trace" | grep -c ^connect)" \
+	    "$(grep -c 'bind.*5000.* = 0' "$D/trace")" "connect after bind"
+}
+
 # without root the port of another user cannot be shared: said, and retried
 t_not_root() {
 	lab
@@ -215,6 +300,9 @@ quick service_restarts 50
 quick udp_service_restarts_any_time 50
 quick nobody_listens_is_said_once 40
 quick listener_is_not_warned_of 40
+quick udp_neighbour_gets_nothing 40
+quick flags_are_taken_back 40
+quick udp_connect_follows_bind 40
 quick not_root 50
 quick range_moves_on_only_when_it_must 40
 quick long_range_is_tried_at_once 30

@@ -39,6 +39,7 @@ static void sim_route_read(int);
 static void sim_route_find(const struct local *, const union addr *,
     struct route *);
 static int sim_local_socket(struct local *, enum local_role, const char **);
+static void sim_local_release(struct local *);
 static int sim_local_rebind(const struct local *, int);
 static int sim_local_owner(const struct local *, struct owner *);
 static int sim_stun_indicate(int, const union addr *);
@@ -65,6 +66,7 @@ int natmap_main(int, char **);
 #define route_read	sim_route_read
 #define route_find	sim_route_find
 #define local_socket	sim_local_socket
+#define local_release	sim_local_release
 #define local_rebind	sim_local_rebind
 #define local_owner	sim_local_owner
 #define stun_indicate	sim_stun_indicate
@@ -410,6 +412,12 @@ sim_local_socket(struct local *l, enum local_role role, const char **why)
 	if (!l->port)
 		l->port = 50000;
 	return open("/dev/null", O_RDWR | O_CLOEXEC);
+}
+
+static void
+sim_local_release(struct local *l)
+{
+	(void)l;
 }
 
 static int

@@ -1438,7 +1438,7 @@ owner_is_found(void)
 struct service {
 	int family, type;
 	uid_t uid;
-	int reuseaddr;
+	int reuseaddr, reuseport;	/* the flags that it sets */
 	int live;		/* it has accepted a connection */
 	int port;
 	pid_t pid;
@@ -1453,7 +1453,7 @@ serve(const struct service *v, int port[2])
 	struct config cfg;
 	struct local l;
 	union addr a;
-	int fd, one = v->reuseaddr, off = 0;
+	int fd, off = 0;
 	char c;
 
 	close(v->quit[1]);
@@ -1463,7 +1463,8 @@ serve(const struct service *v, int port[2])
 	fd = socket(v->family, v->type, 0);
 	if (v->family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+	fd_option(fd, SOL_SOCKET, SO_REUSEADDR, v->reuseaddr);
+	fd_option(fd, SOL_SOCKET, SO_REUSEPORT, v->reuseport);
 	if (bind_port(&l, fd, 0) == -1 || get_local(fd, &a) == -1 ||
 	    (v->type == SOCK_STREAM && listen(fd, 8) == -1) ||
 	    write(port[1], &a, sizeof a) != sizeof a)
@@ -1550,6 +1551,24 @@ use_shared(int fd, int port)
 	close(client);
 }
 
+/* The flags of all sockets of the port are addr and port. */
+static void
+check_flags(const struct local *l, int addr, int port)
+{
+	struct holders hs;
+	size_t i;
+	int fd;
+
+	CHECK(find_holders(&hs, l) == 0 && hs.n > 0);
+	for (i = 0; i < hs.n; i++) {
+		fd = copy_fd(hs.h[i].pid, hs.h[i].fd);
+		CHECK(option(fd, SOL_SOCKET, SO_REUSEADDR) == addr);
+		CHECK(option(fd, SOL_SOCKET, SO_REUSEPORT) == port);
+		close(fd);
+	}
+	free(hs.h);
+}
+
 static void
 share_with(struct service v, int possible)
 {
@@ -1567,15 +1586,24 @@ share_with(struct service v, int possible)
 	CHECK(o.uid == v.uid && o.pid == v.pid);
 	c.target = NULL;
 	fd = local_socket(&l, LOCAL_FLOW, &why);
-	if (possible) {
+	if (possible || v.reuseport) {
 		CHECK(fd != -1 && why == NULL);
-		CHECK(v.type == SOCK_DGRAM || l.uid == v.uid);
+		CHECK(l.uid == v.uid);
 		if (v.type == SOCK_STREAM)
 			use_shared(fd, v.port);
 	} else
 		CHECK(fd == -1 && errno == EADDRINUSE && why == old_kernel);
 	if (fd != -1)
 		close(fd);
+	if (possible) {
+		check_flags(&l, v.reuseaddr || v.type == SOCK_STREAM, 1);
+		fd = local_socket(&l, LOCAL_FLOW, &why);
+		CHECK(fd != -1 && why == NULL);
+		close(fd);
+		local_release(&l);
+		check_flags(&l, v.reuseaddr, v.reuseport);
+		local_release(&l);
+	}
 	service_stop(&v, client);
 }
 
@@ -1593,6 +1621,8 @@ shared_with_services(void)
 		    .live = 1 },
 		{ .family = AF_INET, .type = SOCK_DGRAM },
 		{ .family = AF_INET, .type = SOCK_DGRAM, .uid = 65534 },
+		{ .family = AF_INET, .type = SOCK_DGRAM, .reuseport = 1,
+		    .uid = 65534 },
 		{ .family = AF_INET6, .type = SOCK_STREAM, .uid = 65534,
 		    .live = 1 },
 		{ .family = AF_INET6, .type = SOCK_DGRAM, .uid = 65534 },
@@ -1745,9 +1775,7 @@ proc_holders(void)
 	}
 	for (i = 0; i < 100; i++)
 		CHECK(hs.h[i].inode == i);
-	found_holder(&hs, 50, 7, 3);
-	found_holder(&hs, 50, 8, 4);
-	CHECK(hs.h[50].pid == 7 && hs.h[50].fd == 3);
+	CHECK(find_inode(&hs, 50) == &hs.h[50] && !find_inode(&hs, 100));
 	CHECK(first_holder(&hs) == &hs.h[70]);
 	free(hs.h);
 }
