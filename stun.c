@@ -381,21 +381,24 @@ first_holder(const struct holders *hs)
 	return best;
 }
 
+/* Any user can name a process, in terminal escapes too. */
 static void
 process_name(pid_t pid, char *name, size_t size)
 {
-	char path[32];
+	char path[32], *p;
 	ssize_t n = -1;
 	int fd;
 
 	fmt(path, sizeof path, "/proc/%ld/comm", (long)pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd != -1) {
+	if (fd >= 0) {
 		n = read(fd, name, size - 1);
 		close(fd);
 	}
-	name[n > 0 ? n : 0] = '\0';
-	name[strcspn(name, "\n")] = '\0';
+	name[n > 0 ? n - 1 : 0] = '\0';	/* without its newline */
+	for (p = name; *p; p++)
+		if (*p < ' ' || *p > '~')
+			*p = '?';
 }
 
 int
@@ -907,6 +910,7 @@ send_request(struct flow *f)
 	size_t n, off = 0;
 	char buf[512];
 	ssize_t sent;
+	int tries = 0;
 
 	n = f->kind == FLOW_HTTP ? write_head(f, buf, sizeof buf) :
 	    stun_request((unsigned char *)buf, f->id, 0);
@@ -919,8 +923,10 @@ send_request(struct flow *f)
 			f->left = n;
 		off = n - f->left;
 	}
-	sent = sendto(f->fd, buf + off, n - off, 0, len ? &f->peer.sa : NULL,
-	    len);
+	do			/* the first error may be of an ICMP message */
+		sent = sendto(f->fd, buf + off, n - off, 0,
+		    len ? &f->peer.sa : NULL, len);
+	while (sent < 0 && f->kind == FLOW_UDP && tries++ == 0);
 	if (sent < 0)
 		return fd_again() || errno == ENOBUFS ? 0 : -1;
 	f->left = n - off - (size_t)sent;
@@ -1054,8 +1060,9 @@ take_bytes(struct flow *f, size_t n)
 	    answered(f);
 }
 
-/* Reads once: 1 answered, 0 there is no more, -1, READ_ON there may be.  A
- * datagram that fills the buffer may have been cut. */
+/* Reads once: 1 answered, 0 there is no more, -1, READ_ON there may be.  Over
+ * UDP an error is an ICMP message, which anybody can forge.  A datagram that
+ * fills the buffer may have been cut. */
 static NOINLINE int
 read_once(struct flow *f)
 {
@@ -1067,7 +1074,7 @@ read_once(struct flow *f)
 		want = message_size(f) - f->have;
 	n = recv(f->fd, f->buf + f->have, want, 0);
 	if (n < 0)
-		return fd_again() ? 0 : -1;
+		return fd_again() ? 0 : f->kind == FLOW_UDP ? READ_ON : -1;
 	if (f->kind != FLOW_UDP) {
 		errno = ECLOSED;
 		return n == 0 ? -1 : take_bytes(f, (size_t)n);

@@ -6,6 +6,9 @@
  */
 #include "../stun.c"
 
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
 #include <sys/wait.h>
 #include <signal.h>
 
@@ -566,14 +569,32 @@ udp_error_response(void)
 	close(s);
 }
 
+/* An ICMP error can be forged: it is silence, and the next request goes out
+ * even when it meets the error. */
 static void
-udp_nobody_there(void)
+udp_errors_are_silence(void)
 {
+	unsigned char last[STUN_HEADER];
+	int s = server(SOCK_DGRAM);
+	struct pollfd p;
 	struct flow b;
 
-	close(server(SOCK_DGRAM));
+	close(s);
 	open_flow(&b, FLOW_UDP, NULL, 0, 9000);
-	CHECK(SOON(&b, 1) == -1 && errno == ECONNREFUSED && b.fd == -1);
+	CHECK(SOON(&b, 1) == 0 && b.state == FLOW_ASKING);
+	CHECK(turn(&b, 500, 0) == 0 && b.sent == 2);
+	p.fd = b.fd;
+	p.events = POLLIN;
+	CHECK(poll(&p, 1, 2000) == 1);
+	s = socket(AF_INET, SOCK_DGRAM, 0);
+	CHECK(bind(s, &peer.sa, addr_len(&peer)) == 0);
+	fcntl(s, F_SETFL, O_NONBLOCK);
+	wake_clear(&w);
+	b.slot = -1;
+	CHECK(flow_step(&b, &w, 1500) == 0 && b.sent == 3);
+	CHECK(datagrams(s, last) == 1 && memcmp(last + 8, b.id, STUN_ID) == 0);
+	close(s);
+	CHECK(turn(&b, 9000, 0) == -1 && errno == ETIMEDOUT && b.fd == -1);
 }
 
 static void
@@ -1435,6 +1456,24 @@ owner_is_found(void)
 	}
 }
 
+static void
+process_names_are_printable(void)
+{
+	char name[32];
+
+#ifdef PR_SET_NAME
+	CHECK(prctl(PR_SET_NAME, "\033]0;a b~\n\x7f\x9b\xc3\xa9") == 0);
+	process_name(getpid(), name, sizeof name);
+	CHECK(strcmp(name, "?]0;a b~?\?\?\?\?") == 0);
+	prctl(PR_SET_NAME, "");
+	process_name(getpid(), name, sizeof name);
+	CHECK(*name == '\0');
+	prctl(PR_SET_NAME, "test_stun");
+#endif
+	process_name(0, name, sizeof name);
+	CHECK(*name == '\0');
+}
+
 struct service {
 	int family, type;
 	uid_t uid;
@@ -1788,7 +1827,7 @@ run_flows(void)
 	RUN(udp_late_answer);
 	RUN(udp_ignores_what_is_no_answer);
 	RUN(udp_error_response);
-	RUN(udp_nobody_there);
+	RUN(udp_errors_are_silence);
 	RUN(shared_socket);
 	RUN(tcp_byte_by_byte);
 	RUN(tcp_asks_again);
@@ -1839,6 +1878,7 @@ main(int argc, char **argv)
 	RUN(source_addresses);
 	RUN(news_does_not_block);
 	RUN(owner_is_found);
+	RUN(process_names_are_printable);
 	RUN(proc_lines);
 	RUN(proc_long_table);
 	RUN(proc_holders);
