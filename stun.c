@@ -39,6 +39,13 @@
 #ifndef TCP_USER_TIMEOUT
 #define TCP_USER_TIMEOUT (-1)
 #endif
+#if defined __linux__ && !defined IPV6_ADDR_PREFERENCES	/* not in glibc */
+#define IPV6_ADDR_PREFERENCES	72
+#endif
+#ifndef IPV6_ADDR_PREFERENCES
+#define IPV6_ADDR_PREFERENCES	(-1)
+#endif
+#define PREFER_PUBLIC	0x0002	/* RFC 5014: not a temporary source address */
 
 #define PROBE_IDLE	10	/* s without a byte: TCP probes begin */
 #define PROBE_EVERY	5	/* s between probes */
@@ -114,6 +121,7 @@ new_socket(const struct local *l, int type)
 		abort();
 	if (fd < 0)
 		return -1;
+	fd_option(fd, IPPROTO_IPV6, IPV6_ADDR_PREFERENCES, PREFER_PUBLIC);
 	if (fd_setup(fd) < 0 || (c->family == AF_INET6 &&
 	    fd_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) < 0) || (c->mark != 0 &&
 	    fd_option(fd, SOL_SOCKET, SO_MARK, (int)c->mark) < 0) ||

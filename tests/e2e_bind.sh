@@ -279,6 +279,34 @@ t_interface_that_comes_later() {
 	eq "$(count "$D/n.err" 'late0.*not exist')" 1 "said once"
 }
 
+# with privacy addresses the stable one is announced, and a new temporary one
+# is no news
+t_temporary_addresses() {
+	local kind
+	lab_up
+	nat r2 cone host6=2001:db8:1::abcd 5000:40000
+	at h1 sh -c 'cd /proc/sys/net/ipv6/conf/eth0; echo 2 > use_tempaddr
+	    echo 4 > temp_prefered_lft; echo 60 > temp_valid_lft
+	    echo 1 > regen_max_retry'
+	ip -n "$L-h1" addr del $HOSTV6/64 dev eth0
+	ip -n "$L-h1" addr add 2001:db8:1::abcd/64 dev eth0 mngtmpaddr nodad
+	soon 5 "no temporary address" eval \
+	    'at h1 ip -6 addr show temporary | grep -q inet6'
+	coturn turn $S1V6 $S2V6
+	for kind in -v -u; do
+		nm n$kind -6 $kind -s $S1V6,$S2V6 -b 5000 -k 1
+		mapped n$kind 1
+	done
+	sleep 8
+	between 2 "$(at h1 ip -6 -o addr show temporary | wc -l)" 99 \
+	    "temporary addresses"
+	for kind in -v -u; do
+		eq "$(cut -d ' ' -f 6 "$D/n$kind.out")" 2001:db8:1::abcd \
+		    "addresses, $kind"
+		hasnt "$D/n$kind.err" 'network changed'
+	done
+}
+
 t_mark() {
 	lab
 	at h1 ip rule add fwmark 0x77 table 77
@@ -308,5 +336,6 @@ quick range_moves_on_only_when_it_must 40
 quick long_range_is_tried_at_once 30
 quick interface_and_source 50
 quick interface_that_comes_later 50
+quick temporary_addresses 40
 quick mark 40
 lab_main "$@"
