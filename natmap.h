@@ -336,7 +336,8 @@ struct http_reader {		/* one answer's header, read byte by byte */
 				   1 by its version, 2 it said so */
 	int timeout;		/* s, from Keep-Alive; -1 unknown */
 	int max;		/* requests left, from Keep-Alive; -1 unknown */
-	size_t total;           /* bytes of this answer and its 1xx so far */
+	size_t total;           /* bytes of this answer and its 1xx so far; of
+				   its body once it has been read */
 	size_t len;		/* bytes of line */
 	char line[128];         /* a header line; what is longer is cut */
 };
@@ -357,8 +358,9 @@ enum flow_kind { FLOW_UDP, FLOW_TCP, FLOW_HTTP };	/* STUN over UDP, TCP */
  *   ASKING      open  yes   to send  set        an answer: OPEN
  *   OPEN        open  yes   0        NEVER      flow_ask(): ASKING
  *
- * A failure closes the flow.  So does whatever comes in OPEN, but over UDP.  A
- * shared flow has no slot; over UDP left is always 0.
+ * A failure closes the flow.  So does whatever comes in OPEN, but over UDP and
+ * but for 16 KiB after an HTTP answer.  A shared flow has no slot; over UDP left
+ * is always 0.
  */
 enum flow_state { FLOW_CLOSED, FLOW_CONNECTING, FLOW_ASKING, FLOW_OPEN };
 

@@ -53,7 +53,8 @@
 #define UNSENT_MAX      30000   /* ms that data may stay unacknowledged */
 #define READS		16	/* in one step at most */
 #define READ_ON		2	/* there may be more to read */
-#define HTTP_LIMIT	16384	/* bytes of one answer with its 1xx */
+#define HTTP_LIMIT	16384	/* bytes of one answer with its 1xx, and those
+				   of a body */
 
 /* ms after asked: requests over UDP (RFC 8489 section 6.2.1, RTO 500 ms) */
 static const int send_at[] = { 0, 500, 1500 };
@@ -1042,22 +1043,35 @@ message_size(const struct flow *f)
 	    STUN_HEADER + be16(f->buf + 2);
 }
 
+/* The answer to HEAD has no body (RFC 9110 section 9.3.2), but many servers
+ * send one: it is dropped. */
+static int
+take_http(struct flow *f, size_t n)
+{
+	struct http_reader *h = &f->http;
+	enum http_reply r;
+	size_t used;
+
+	if (f->state == FLOW_OPEN) {
+		h->total += n;
+		return h->total > HTTP_LIMIT ? -1 : READ_ON;
+	}
+	r = http_read(h, (char *)f->buf, n, &used);
+	if (r != HTTP_DONE)
+		return r == HTTP_BAD ? -1 : READ_ON;
+	h->total = n - used;
+	return answered(f);
+}
+
 /* Takes n bytes of a stream: 1 answered, -1 not an answer, READ_ON. */
 static int
 take_bytes(struct flow *f, size_t n)
 {
-	enum http_reply reply;
-	size_t used;
-
 	errno = ENOTANSWER;
+	if (f->kind == FLOW_HTTP)
+		return take_http(f, n);
 	if (f->state == FLOW_OPEN)
 		return -1;
-	if (f->kind == FLOW_HTTP) {	/* no body (RFC 9110 9.3.2) */
-		reply = http_read(&f->http, (char *)f->buf, n, &used);
-		if (reply == HTTP_MORE)
-			return READ_ON;
-		return reply == HTTP_BAD || used < n ? -1 : answered(f);
-	}
 	f->have += n;
 	n = message_size(f);
 	if (n > sizeof f->buf)

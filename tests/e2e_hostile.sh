@@ -156,6 +156,20 @@ t_http_interim_answer() {
 	between 3 "$(count "$D/web.log" '^head')" 8 requests
 }
 
+# many small servers answer HEAD with a body: the connection serves on
+t_http_body() {
+	lab_up
+	nat r2 cone 5000:40000
+	coturn turn $S1
+	py inet web http body $WWW 80
+	nm n -s $S1 -h $WWW -b 5000 -k 1
+	mapped n 1
+	sleep 5
+	eq "$(count "$D/web.log" '^open')" 1 connections
+	between 3 "$(count "$D/web.log" '^head')" 8 requests
+	hasnt "$D/n.err" 'not an HTTP answer'
+}
+
 # junk for the mapped port from outside, while it is asked from there
 t_junk_from_outside() {
 	lab_up
@@ -184,5 +198,6 @@ quick late_answer 30
 quick stun_floods_and_dribbles 80
 quick http_misbehaves 150
 quick http_interim_answer 30
+quick http_body 30
 quick junk_from_outside 40
 lab_main "$@"

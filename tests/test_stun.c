@@ -1221,21 +1221,36 @@ keepalive_split_anywhere(void)
 	}
 }
 
+/* A body that comes with the answer, or after it, is dropped up to a limit. */
 static void
-keepalive_bytes_after_the_answer(void)
+keepalive_body(void)
 {
+	static const char ok[] = "HTTP/1.1 200 OK\r\n\r\n";
+	char body[HTTP_LIMIT + 1], head[600];
 	struct flow k;
-	char head[600];
-	int fd;
+	int fd, i, over;
 
+	memset(body, 'b', sizeof body);
+	body[0] = '\n';
 	fd = kflow(&k, "a", head, sizeof head);
-	CHECK(kreply(&k, fd, http_cases[3].text) == -1 &&
-	    errno == ENOTANSWER && k.fd == -1);
+	for (i = 0; i < 3; i++) {
+		CHECK(kreply(&k, fd, http_cases[3].text) == 1);
+		CHECK(kreply(&k, fd, "\r\nHTTP/1.1 junk\n") == 0);
+		CHECK(k.state == FLOW_OPEN);
+		CHECK(flow_ask(&k, 0, 2000, 3000) == 0);
+	}
+	flow_stop(&k, 0);
 	close(fd);
-	fd = kflow(&k, "a", head, sizeof head);
-	CHECK(kreply(&k, fd, http_cases[0].text) == 1);
-	CHECK(kreply(&k, fd, "\n") == -1 && errno == ENOTANSWER);
-	close(fd);
+	for (over = 0; over < 2; over++) {
+		fd = kflow(&k, "a", head, sizeof head);
+		CHECK(kreply(&k, fd, ok) == 1);
+		send(fd, body, HTTP_LIMIT + (size_t)over, 0);
+		for (i = 0; i < 10 && k.fd != -1; i++)
+			kturn(&k, 1020, 100);
+		CHECK((k.fd == -1) == over);
+		flow_stop(&k, 0);
+		close(fd);
+	}
 	fd = kflow(&k, "a", head, sizeof head);
 	CHECK(kreply(&k, fd, "220 mail ESMTP\r\n") == -1 &&
 	    errno == ENOTANSWER);
@@ -1869,7 +1884,7 @@ main(int argc, char **argv)
 	RUN(keepalive_heads);
 	RUN(keepalive_host_field);
 	RUN(keepalive_split_anywhere);
-	RUN(keepalive_bytes_after_the_answer);
+	RUN(keepalive_body);
 	RUN(keepalive_server_closes);
 	RUN(keepalive_deadlines);
 	RUN(ports_of_ones_own);
