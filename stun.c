@@ -444,8 +444,10 @@ static const int flags[] = { SO_REUSEADDR, SO_REUSEPORT };
 static const char *const no_proc = "sharing it needs /proc";
 static const char *const not_root = "sharing it needs root";
 static const char *const old_kernel = "sharing it needs Linux 5.6";
-static const char *const kernel_socket =
-    "the kernel itself holds it (WireGuard?)";
+#define KERNEL	"the kernel itself (WireGuard?), or "
+static const char kernel_socket[] = KERNEL "it cannot be seen (a container?): "
+    "sharing it needs --pid=host and SYS_PTRACE";
+static const char *const unseen = kernel_socket + sizeof KERNEL - 1;
 
 #if defined __linux__ && !defined NATMAP_PORTABLE
 /* Numbers that are the same everywhere, but for the base of mips. */
@@ -505,20 +507,23 @@ change_flags(struct holder *h, int fd, int type, int on)
 	}
 }
 
-/* Makes one socket shareable; returns what is in the way, or NULL. */
+/* Makes one socket shareable; returns what is in the way, or NULL.  Sockets of
+ * the kernel have no process, and are root's. */
 static NOINLINE const char *
 share_holder(struct holder *h, int type)
 {
-	int fd;
+	int fd = -1;
 
-	if (h->pid == 0)
-		return geteuid() == 0 ? kernel_socket : not_root;
-	fd = copy_fd(h->pid, h->fd);
-	if (fd < 0)
-		return errno == ENOSYS ? old_kernel :
-		    errno == EPERM || errno == EACCES ? not_root : NULL;
-	change_flags(h, fd, type, 1);
-	close(fd);
+	if (h->pid != 0)
+		fd = copy_fd(h->pid, h->fd);
+	if (fd >= 0) {
+		change_flags(h, fd, type, 1);
+		close(fd);
+	} else if (h->pid != 0 && errno == ENOSYS)
+		return old_kernel;
+	else if (h->pid == 0 || errno == EPERM || errno == EACCES)
+		return geteuid() != 0 ? not_root : h->pid != 0 || h->uid != 0 ||
+		    type == SOCK_STREAM ? unseen : kernel_socket;
 	return NULL;
 }
 

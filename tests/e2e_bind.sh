@@ -213,6 +213,24 @@ t_not_root() {
 	said n '5000.*can be used'
 }
 
+# a service that natmap cannot see is not the kernel's: another container has
+# it, or a right is missing
+t_service_that_cannot_be_seen() {
+	need unshare setpriv
+	lab
+	py h1 svc echo tcp 0.0.0.0 5000
+	py h1 svcu echo udp 0.0.0.0 5000
+	NATMAP_WRAP="unshare -p -f --kill-child --mount-proc $NATMAP_WRAP" \
+	    nm n -s $S1 -b 5000
+	NATMAP_WRAP="setpriv --bounding-set -sys_ptrace $NATMAP_WRAP" \
+	    nm c -s $S1 -b 5000
+	NATMAP_WRAP="setpriv --bounding-set -sys_ptrace $NATMAP_WRAP" \
+	    nm u -u -s $S1 -b 5000
+	said n 'uid 0: it cannot be seen.*--pid=host.*SYS_PTRACE'
+	said c 'uid 0: it cannot be seen.*--pid=host.*SYS_PTRACE'
+	said u 'the kernel itself .WireGuard.*cannot be seen.*--pid=host'
+}
+
 t_range_moves_on_only_when_it_must() {
 	lab
 	nat r2 cone 5000:40000 5001:40001 5002:40002
@@ -332,6 +350,7 @@ quick udp_neighbour_gets_nothing 40
 quick flags_are_taken_back 40
 quick udp_connect_follows_bind 40
 quick not_root 50
+quick service_that_cannot_be_seen 40
 quick range_moves_on_only_when_it_must 40
 quick long_range_is_tried_at_once 30
 quick interface_and_source 50

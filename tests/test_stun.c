@@ -1719,9 +1719,9 @@ sharing_needs_root(void)
 }
 
 /* A socket that is on its way between processes has no process, like one of
- * the kernel. */
+ * the kernel or of another container; the kernel has UDP sockets of root. */
 static void
-socket_without_process(void)
+unseen_socket(int type, uid_t uid, const char *want)
 {
 	union {
 		struct cmsghdr c;
@@ -1736,8 +1736,10 @@ socket_without_process(void)
 	struct owner o;
 	int sv[2], fd;
 
-	local_init(&l, &c, AF_INET, SOCK_DGRAM, 0);
+	local_init(&l, &c, AF_INET, type, 0);
+	l.uid = uid;
 	fd = local_socket(&l, LOCAL_SERVER, NULL);
+	fd_option(fd, SOL_SOCKET, SO_REUSEPORT, 0);
 	socketpair(AF_UNIX, SOCK_STREAM, 0, sv);
 	memset(&u, 0, sizeof u);
 	u.c.cmsg_level = SOL_SOCKET;
@@ -1749,12 +1751,21 @@ socket_without_process(void)
 	CHECK(local_owner(&l, &o) == 1 && o.pid == 0 && *o.name == '\0');
 	CHECK(local_socket(&l, LOCAL_FLOW, &why) == -1 &&
 	    errno == EADDRINUSE);
-	CHECK(why == (geteuid() == 0 ? kernel_socket : not_root));
+	CHECK(why == (geteuid() == 0 ? want : not_root));
 	close(sv[0]);
 	close(sv[1]);
 	fd = local_socket(&l, LOCAL_FLOW, &why);
 	CHECK(fd != -1 && why == NULL);
 	close(fd);
+}
+
+static void
+socket_without_process(void)
+{
+	unseen_socket(SOCK_DGRAM, 0, kernel_socket);
+	unseen_socket(SOCK_DGRAM, 65534, unseen);
+	unseen_socket(SOCK_STREAM, 0, unseen);
+	CHECK(strncmp(unseen, "it cannot be seen", 17) == 0);
 }
 
 static void
