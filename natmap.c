@@ -980,6 +980,8 @@ say_silence(struct map *m)
 		    bad->logged[0].detail, why));
 }
 
+static void port_in_use(struct map *, const struct owner *, const char *);
+
 /* Logs a new kind of failure, and what is tried next.  peer, when not NULL, is
  * the address that failed. */
 static void
@@ -989,12 +991,18 @@ failed(struct map *m, struct server *s, const union addr *peer, int error,
 	char name[SERVER_TEXT], other[SERVER_TEXT], why[80], in[24] = "";
 	char host[ADDR_TEXT] = "";
 	const struct server *next;
+	struct owner o;
 
 	if (!server_failed(s, peer, error, detail, holds(m, now) ? BACKOFF_MAX :
 	    BACKOFF_HARD))
 		return;
-	if (!holds(m, now) && is_shared(m, s))
+	if ((error == EADDRNOTAVAIL || !holds(m, now)) && is_shared(m, s))
 		return;
+	if (error == EADDRNOTAVAIL && local_owner(&m->local, &o) == 1 &&
+	    o.twin) {
+		port_in_use(m, &o, NULL);
+		return;
+	}
 	next = choose(m, s->kind == FLOW_HTTP, 0, now, NULL);
 	if (next == s)
 		next = NULL;

@@ -281,11 +281,14 @@ struct local {
 	struct holders shared;	/* its sockets, and what we set there */
 };
 
+#define PROCESS_NAME	32
+
 struct owner {			/* who holds a port */
 	uid_t uid;
 	pid_t pid;		/* 0: not found; a kernel socket has none */
-	char name[32];		/* "sshd", empty when not found */
-	int listening;		/* a TCP listener, or any UDP socket */
+	char name[PROCESS_NAME];	/* "sshd", empty when not found */
+	int twin;		/* it is another process of our own name */
+	int listening;		/* one listens, or has any UDP socket */
 };
 
 enum local_role {

@@ -392,7 +392,7 @@ first_holder(const struct holders *hs)
 
 /* Any user can name a process, in terminal escapes too. */
 static void
-process_name(pid_t pid, char *name, size_t size)
+process_name(pid_t pid, char name[PROCESS_NAME])
 {
 	char path[32], *p;
 	ssize_t n = -1;
@@ -401,7 +401,7 @@ process_name(pid_t pid, char *name, size_t size)
 	fmt(path, sizeof path, "/proc/%ld/comm", (long)pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd >= 0) {
-		n = read(fd, name, size - 1);
+		n = read(fd, name, PROCESS_NAME - 1);
 		close(fd);
 	}
 	name[n > 0 ? n - 1 : 0] = '\0';	/* without its newline */
@@ -413,19 +413,26 @@ process_name(pid_t pid, char *name, size_t size)
 int
 local_owner(const struct local *l, struct owner *o)
 {
-	const struct holder *h;
+	const struct holder *h, *best;
+	char self[sizeof o->name];
 	struct holders hs;
 	int r;
 
 	memset(o, 0, sizeof *o);
 	r = find_holders(&hs, l);
-	h = first_holder(&hs);
-	if (h) {
-		o->uid = h->uid;
-		o->pid = h->pid;
-		o->listening = h->listening;
-		if (h->pid != 0)
-			process_name(h->pid, o->name, sizeof o->name);
+	best = first_holder(&hs);
+	if (best) {
+		o->listening = best->listening;
+		process_name(getpid(), self);
+		for (h = hs.h; h < hs.h + hs.n && !o->twin; h++) {
+			process_name(h->pid, o->name);
+			o->twin = h->pid != getpid() && !strcmp(o->name, self);
+			if (o->twin)
+				best = h;
+		}
+		o->uid = best->uid;
+		o->pid = best->pid;
+		process_name(best->pid, o->name);
 		r = 1;
 	}
 	free(hs.h);

@@ -89,6 +89,32 @@ t_udp_service_restarts_any_time() {
 	done
 }
 
+# twin ARGS: a second natmap names the first as the one that has the port, and
+# says so once
+twin() {
+	nm two "$@"
+	said two "port 5000: in use by natmap \(pid ${PID[one]}," 8
+	sleep 3
+	eq "$(count "$D/two.err" 'in use by')" 1 "said once"
+	hasnt "$D/two.err" 'has not ended yet'
+	nm_stop two
+}
+
+t_two_on_one_port() {
+	lab
+	py h1 svc echo tcp 0.0.0.0 5000
+	nm one -s $S1,$S2 -h $WWW -b 5000 -k 1
+	mapped one 1
+	sleep 1
+	twin -s $S1,$S2 -h $WWW -b 5000 -k 1
+	stop svc
+	nm_stop one
+	nm one -s $S1 -b 5000 -k 1 -t 192.168.1.20 -p 9
+	mapped one 1
+	twin -s $S1 -b 5000 -k 1
+	twin -s $S1 -b 5000 -k 1 -t 192.168.1.20 -p 9
+}
+
 t_nobody_listens_is_said_once() {
 	lab
 	nm n -s $S1 -h $WWW -b 5000 -k 1
@@ -344,6 +370,7 @@ quick tcp_on_both_families 40
 quick tcp_with_live_sessions 50
 quick service_restarts 50
 quick udp_service_restarts_any_time 50
+quick two_on_one_port 60
 quick nobody_listens_is_said_once 40
 quick listener_is_not_warned_of 40
 quick udp_neighbour_gets_nothing 40

@@ -1450,13 +1450,13 @@ static void
 owner_is_found(void)
 {
 	static const int types[] = { SOCK_STREAM, SOCK_DGRAM };
-	char self[32];
+	char self[PROCESS_NAME];
 	struct config c;
 	struct local l;
 	struct owner o;
 	int i, s, fd;
 
-	process_name(getpid(), self, sizeof self);
+	process_name(getpid(), self);
 	for (i = 0; i < 2; i++) {
 		local_init(&l, &c, AF_INET, types[i], 0);
 		fd = local_socket(&l, LOCAL_FLOW, NULL);
@@ -1465,7 +1465,7 @@ owner_is_found(void)
 		CHECK(local_owner(&l, &o) == 0 && o.pid == 0);
 		s = local_socket(&l, LOCAL_SERVER, NULL);
 		CHECK(local_owner(&l, &o) == 1 && o.pid == getpid());
-		CHECK(o.listening && o.uid == getuid());
+		CHECK(o.listening && o.uid == getuid() && !o.twin);
 		CHECK(*o.name != '\0' && strcmp(o.name, self) == 0);
 		close(s);
 	}
@@ -1474,18 +1474,18 @@ owner_is_found(void)
 static void
 process_names_are_printable(void)
 {
-	char name[32];
+	char name[PROCESS_NAME];
 
 #ifdef PR_SET_NAME
 	CHECK(prctl(PR_SET_NAME, "\033]0;a b~\n\x7f\x9b\xc3\xa9") == 0);
-	process_name(getpid(), name, sizeof name);
+	process_name(getpid(), name);
 	CHECK(strcmp(name, "?]0;a b~?\?\?\?\?") == 0);
 	prctl(PR_SET_NAME, "");
-	process_name(getpid(), name, sizeof name);
+	process_name(getpid(), name);
 	CHECK(*name == '\0');
 	prctl(PR_SET_NAME, "test_stun");
 #endif
-	process_name(0, name, sizeof name);
+	process_name(0, name);
 	CHECK(*name == '\0');
 }
 
@@ -1636,7 +1636,7 @@ share_with(struct service v, int possible)
 	c.target = "t";
 	CHECK(local_socket(&l, LOCAL_FLOW, &why) == -1 &&
 	    errno == EADDRINUSE && why == NULL);
-	CHECK(local_owner(&l, &o) == 1 && o.listening);
+	CHECK(local_owner(&l, &o) == 1 && o.listening && o.twin);
 	CHECK(o.uid == v.uid && o.pid == v.pid);
 	c.target = NULL;
 	fd = local_socket(&l, LOCAL_FLOW, &why);
