@@ -2756,23 +2756,6 @@ run(struct map *m, int sigfd)
 	return m->cfg->once && (m->hook.failed || m->hook.run.status);
 }
 
-/* Descriptors that we inherited are not for our children; 0, 1 and 2 exist. */
-static void
-inherited(void)
-{
-	int fd, null, most = files_now();
-
-	do {
-		null = open("/dev/null", O_RDWR);
-		if (null < 0)
-			null = open("/", O_RDONLY);
-	} while (null >= 0 && null < 3);
-	if (null >= 3)
-		close(null);
-	for (fd = 3; fd < most && fd < 65536; fd++)
-		fcntl(fd, F_SETFD, FD_CLOEXEC);
-}
-
 /* what -d and --once refuse to start without */
 static void
 startable(struct map *m)
@@ -2798,29 +2781,6 @@ startable(struct map *m)
 	else if (fd >= 0)
 		close(fd);
 	log_level(c->level);
-}
-
-/* Atomic, so that a reader never sees half of it; -1 with errno. */
-static NOINLINE int
-pid_write(const char *path)
-{
-	char temp[4096], text[24];
-	int fd, n;
-
-	n = fmt(temp, sizeof temp, "%s.%ld", path, (long)getpid());
-	if (n >= (int)sizeof temp) {
-		errno = ENAMETOOLONG;
-		return -1;
-	}
-	fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-	if (fd < 0)
-		return -1;
-	n = fmt(text, sizeof text, "%ld\n", (long)getpid());
-	if (write(fd, text, (size_t)n) == n && close(fd) == 0 &&
-	    rename(temp, path) == 0)
-		return 0;
-	unlink(temp);
-	return -1;
 }
 
 /* Detaches.  Returns a descriptor: the parent exits 0 when a byte is written
@@ -2880,7 +2840,7 @@ main(int argc, char **argv)
 		return 2;
 	}
 	read_options(&c, argc, argv);
-	inherited();
+	fd_inherited();
 	files_raise();
 	sigfd = signals_open();
 	if (sigfd < 0)

@@ -19,6 +19,7 @@
 #include <netdb.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -38,10 +39,10 @@ static struct rlimit files;	/* RLIMIT_NOFILE at start, for children */
 /* text: a small part of printf, whose libc form weighs 12 KB when static */
 
 struct text {
-	char *p, *end;          /* what is beyond end is counted, not stored */
-	size_t n;
-	size_t width;		/* of this conversion, and its flag */
-	char flag;
+	char *p, *end;		/* beyond end, bytes are counted only */
+	size_t n;		/* bytes so far */
+	size_t width;		/* of the conversion at work */
+	char flag;		/* of the same: '-', '0', or 0 */
 };
 
 static void
@@ -60,41 +61,16 @@ text_put(struct text *t, const char *s, size_t n)
 	}
 }
 
-static void
-text_number(struct text *t, unsigned long long u, unsigned base, int minus)
-{
-	char digits[24], *p = digits + sizeof digits;
-
-	do
-		*--p = "0123456789abcdef"[u % base];
-	while ((u /= base) != 0);
-	if (minus)
-		*--p = '-';
-	text_put(t, p, (size_t)(digits + sizeof digits - p));
-}
-
-/* the argument of %d, %u or %x with so many l */
-static long long
-text_arg(va_list *ap, int longs, int is_signed)
-{
-	if (longs > 1)
-		return va_arg(*ap, long long);
-	if (longs)
-		return is_signed ? va_arg(*ap, long) :
-		    (long long)va_arg(*ap, unsigned long);
-	return is_signed ? va_arg(*ap, int) :
-	    (long long)va_arg(*ap, unsigned);
-}
-
-/* One conversion; returns what follows it in the format. */
+/* Writes one conversion; returns what follows it in the format. */
 static NOINLINE const char *
 text_convert(struct text *t, const char *f, va_list *ap)
 {
+	char digits[24], *p = digits + sizeof digits;
 	int longs = 0, minus;
 	size_t most = SIZE_MAX;
+	unsigned long long u;
 	const char *s;
 	long long n;
-	char c;
 
 	t->flag = 0;
 	if (*f == '-' || *f == '0')
@@ -111,13 +87,20 @@ text_convert(struct text *t, const char *f, va_list *ap)
 		s = va_arg(*ap, const char *);
 		text_put(t, s, strnlen(s, most));
 	} else if (*f == 'c') {
-		c = (char)va_arg(*ap, int);
-		text_put(t, &c, 1);
+		*--p = (char)va_arg(*ap, int);
+		text_put(t, p, 1);
 	} else {
-		n = text_arg(ap, longs, *f == 'd');
+		n = longs > 1 ? va_arg(*ap, long long) :
+		    longs ? va_arg(*ap, long) : va_arg(*ap, int);
 		minus = *f == 'd' && n < 0;
-		text_number(t, minus ? -(unsigned long long)n :
-		    (unsigned long long)n, *f == 'x' ? 16 : 10, minus);
+		u = minus ? -(unsigned long long)n : (unsigned long long)n &
+		    (longs > 1 ? ULLONG_MAX : longs ? ULONG_MAX : UINT_MAX);
+		do
+			*--p = "0123456789abcdef"[u % (*f == 'x' ? 16 : 10)];
+		while ((u /= *f == 'x' ? 16 : 10) != 0);
+		if (minus)
+			*--p = '-';
+		text_put(t, p, (size_t)(digits + sizeof digits - p));
 	}
 	t->width = 0;
 	return f + 1;
@@ -157,7 +140,7 @@ fmt(char *buf, size_t size, const char *f, ...)
 static struct {
 	int level;		/* -1 only what is fatal, 0 warnings, 1 notes */
 	int fd;			/* stderr, or a socket to /dev/log */
-	int syslog;		/* 1: fd is that socket; -1: it is to be */
+	int syslog;		/* 1: fd is that socket; -1: still to be opened */
 	unsigned lost;		/* lines that would have blocked */
 } out = { 0, STDERR_FILENO, 0, 0 };
 
@@ -176,20 +159,15 @@ log_to(int fd)
 	out.lost = 0;
 }
 
-/* Opens a socket of our own: syslog(3) blocks while the daemon hangs. */
+/* Opens a socket of our own: syslog(3) blocks while the log daemon hangs. */
 static int
 log_connect(void)
 {
-	struct sockaddr_un un;
+	struct sockaddr_un un = { AF_UNIX, "/dev/log" };
 	int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
 
-	if (fd < 0)
-		return -1;
-	memset(&un, 0, sizeof un);
-	un.sun_family = AF_UNIX;
-	strcpy(un.sun_path, "/dev/log");
-	if (fd_setup(fd) < 0 || connect(fd, (struct sockaddr *)&un,
-	    sizeof un) < 0) {
+	if (fd_setup(fd) < 0 ||
+	    connect(fd, (struct sockaddr *)&un, sizeof un) < 0) {
 		close(fd);
 		return -1;
 	}
@@ -200,7 +178,7 @@ log_connect(void)
 	return 0;
 }
 
-/* Writes one line where that does not block; counts it where it would. */
+/* Writes one line, or counts the line as lost where a write would block. */
 static void
 log_write(const char *line, size_t n)
 {
@@ -223,29 +201,26 @@ log_write(const char *line, size_t n)
 		out.lost--;
 }
 
-#define LOG_DAEMON	(3 << 3 | 3)	/* of syslog, for an error */
+#define LOG_DAEMON	(3 << 3 | 3)	/* syslog's priority of an error */
 
 static void
 log_va(enum say level, const char *f, va_list ap)
 {
-	char line[720];
+	char line[720];		/* 24 + 600 + what strerror() has to say */
 	const char *error = strerror(errno);
-	size_t n;
+	int n, len;
 
 	if ((int)level > out.level + 1)
 		return;
-	if (out.syslog < 0)		/* there was no /dev/log yet */
+	if (out.syslog < 0)	/* /dev/log was not there yet */
 		log_connect();
-	fmt(line, sizeof line, out.syslog > 0 ? "<%d>natmap[%d]: " :
+	n = fmt(line, sizeof line, out.syslog > 0 ? "<%d>natmap[%d]: " :
 	    "natmap: ", LOG_DAEMON + level, (int)getpid());
-	n = strlen(line);
-	vfmt(line + n, 600, f, ap);
-	n = strlen(line);
-	if (f[strlen(f) - 1] == ':')
-		fmt(line + n, sizeof line - n - 1, " %s", error);
-	n = strlen(line);
-	line[n++] = '\n';
-	log_write(line, n);
+	len = vfmt(line + n, 600, f, ap);
+	n += len < 600 ? len : 599;
+	n += fmt(line + n, sizeof line - (size_t)n,
+	    f[strlen(f) - 1] == ':' ? " %.80s\n" : "\n", error);
+	log_write(line, (size_t)n);
 }
 
 void
@@ -277,20 +252,17 @@ addr_len(const union addr *a)
 	return a->sa.sa_family == AF_INET6 ? sizeof a->in6 : sizeof a->in;
 }
 
+/* Both families have their port at the same place. */
 int
 addr_port(const union addr *a)
 {
-	return ntohs(a->sa.sa_family == AF_INET6 ? a->in6.sin6_port :
-	    a->in.sin_port);
+	return ntohs(a->in.sin_port);
 }
 
 void
 addr_set_port(union addr *a, int port)
 {
-	if (a->sa.sa_family == AF_INET6)
-		a->in6.sin6_port = htons((uint16_t)port);
-	else
-		a->in.sin_port = htons((uint16_t)port);
+	a->in.sin_port = htons((uint16_t)port);
 }
 
 int
@@ -417,24 +389,14 @@ now_ms(void)
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-/* The last resort where the kernel has no random numbers for us. */
-static void
-random_poor(unsigned char *p, size_t n)
+void
+random_bytes(void *buf, size_t n)
 {
 	static uint64_t x;
+	unsigned char *p = buf;
 	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	x ^= (uint64_t)ts.tv_nsec << 32 ^ (uint64_t)getpid();
-	for (; n > 0; n--, *p++ = (unsigned char)(x >> 56))
-		x = x * 6364136223846793005 + 1;
-}
-
-void
-random_bytes(void *p, size_t n)
-{
-	int fd;
 	ssize_t got = -1;
+	int fd;
 
 #ifdef SYS_getrandom
 	got = syscall(SYS_getrandom, p, n, 1 /* GRND_NONBLOCK */);
@@ -442,12 +404,15 @@ random_bytes(void *p, size_t n)
 	if (got == (ssize_t)n)
 		return;
 	fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		got = read(fd, p, n);
-		close(fd);
-	}
-	if (got != (ssize_t)n)
-		random_poor(p, n);
+	got = read(fd, p, n);
+	close(fd);
+	if (got == (ssize_t)n)
+		return;
+	/* The last resort: the kernel has no random numbers for us. */
+	clock_gettime(CLOCK_REALTIME, &ts);
+	x ^= (uint64_t)ts.tv_nsec << 32 ^ (uint64_t)getpid();
+	for (; n > 0; n--, *p++ = (unsigned char)(x >> 56))
+		x = x * 6364136223846793005 + 1;
 }
 
 uint32_t
@@ -466,33 +431,25 @@ wake_clear(struct wake *w)
 	w->deadline = NEVER;
 }
 
-/* Makes room for n slots in all; -1 with ENOMEM. */
-static int
-wake_reserve(struct wake *w, int n)
-{
-	struct pollfd *p;
-	int cap = w->cap ? w->cap : 16;
-
-	if (n <= w->cap)
-		return 0;
-	while (cap < n)
-		cap *= 2;
-	p = realloc(w->fds, (size_t)cap * sizeof *p);
-	if (!p)
-		return -1;
-	w->fds = p;
-	w->cap = cap;
-	return 0;
-}
-
 int
 wake_on(struct wake *w, int fd, int events)
 {
-	if (fd < 0 || wake_reserve(w, w->n + 1) < 0)
+	struct pollfd *p;
+	int cap = w->cap ? 2 * w->cap : 16;
+
+	if (fd < 0)
 		return -1;
-	w->fds[w->n].fd = fd;
-	w->fds[w->n].events = (short)events;
-	w->fds[w->n].revents = 0;
+	if (w->n == w->cap) {
+		p = realloc(w->fds, (size_t)cap * sizeof *p);
+		if (!p)
+			return -1;
+		w->fds = p;
+		w->cap = cap;
+	}
+	p = &w->fds[w->n];
+	p->fd = fd;
+	p->events = (short)events;
+	p->revents = 0;
 	return w->n++;
 }
 
@@ -626,6 +583,44 @@ fd_close(int fd)
 	errno = e;
 }
 
+void
+fd_inherited(void)
+{
+	int fd, null, most = files_now();
+
+	do {
+		null = open("/dev/null", O_RDWR);
+		if (null < 0)
+			null = open("/", O_RDONLY);
+	} while (null >= 0 && null < 3);
+	if (null >= 3)
+		close(null);
+	for (fd = 3; fd < most && fd < 65536; fd++)
+		fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
+int
+pid_write(const char *path)
+{
+	char temp[4096], text[24];
+	int fd, n;
+
+	n = fmt(temp, sizeof temp, "%s.%d", path, (int)getpid());
+	if (n >= (int)sizeof temp) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	if (fd < 0)
+		return -1;
+	n = fmt(text, sizeof text, "%d\n", (int)getpid());
+	if (write(fd, text, (size_t)n) == n && close(fd) == 0 &&
+	    rename(temp, path) == 0)
+		return 0;
+	unlink(temp);
+	return -1;
+}
+
 /* signals and children */
 
 static void
@@ -635,12 +630,12 @@ caught_one(int sig)
 	int e = errno;
 
 	if (write(sigpipe[1], &c, 1) < 0) {
-		/* full: the pipe says enough as it is */
+		/* A full pipe already tells of a signal. */
 	}
 	errno = e;
 }
 
-/* Gives the caught signals this handler, and PIPE its own. */
+/* Sets the handler of the caught signals, and that of PIPE. */
 static void
 dispose(void (*handler)(int), void (*broken)(int))
 {
@@ -711,37 +706,31 @@ files_raise(void)
 	setrlimit(RLIMIT_NOFILE, &most);
 }
 
-/* What a child must not inherit: a signal that came now would end us. */
-static void
-child_reset(void)
-{
-	int i;
-
-	for (i = 1; i < 32; i++)
-		signal(i, SIG_DFL);
-	if (files.rlim_max)
-		setrlimit(RLIMIT_NOFILE, &files);
-	unblock();
-}
-
 pid_t
 child_fork(void)
 {
 	sigset_t all, old;
 	pid_t pid;
+	int i;
 
+	/* Until its handlers are gone, a signal for the child would be ours. */
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &old);
 	pid = fork();
-	if (pid == 0)
-		child_reset();
-	else
+	if (pid != 0) {
 		sigprocmask(SIG_SETMASK, &old, NULL);
-	return pid;
+		return pid;
+	}
+	for (i = 1; i < 32; i++)
+		signal(i, SIG_DFL);
+	if (files.rlim_max)
+		setrlimit(RLIMIT_NOFILE, &files);
+	unblock();
+	return 0;
 }
 
-/* Closes all but 0, 1, 2 and 3: a session's socket that lived on in the
- * resolver would not end when the session does. */
+/* Closes all but 0 to 3.  A session's socket that the resolver had open would
+ * keep its connection alive. */
 static void
 close_from_4(void)
 {
@@ -758,31 +747,24 @@ close_from_4(void)
 
 /* the script */
 
-/* In the child. */
-static void
-script_exec(const char *const argv[], char *env)
-{
-	char *const *av = (char *const *)(uintptr_t)argv;
-
-	for (; *env; env += strlen(env) + 1)
-		putenv(env);
-	setpgid(0, 0);
-	execv(av[1], av + 1);
-	if (errno == ENOEXEC)	/* a script without #! */
-		execv(av[0], av);
-	_exit(errno == ENOENT ? 127 : 126);
-}
-
 int
 script_start(struct script *s, const char *const argv[], char *env)
 {
+	char *const *av = (char *const *)(uintptr_t)argv;
 	pid_t pid;
 
-	if (access(argv[1], X_OK) < 0 || (pid = child_fork()) < 0)
+	if (access(av[1], X_OK) < 0 || (pid = child_fork()) < 0)
 		return -1;
-	if (pid == 0)
-		script_exec(argv, env);
-	s->path = argv[1];
+	if (pid == 0) {
+		for (; *env; env += strlen(env) + 1)
+			putenv(env);
+		setpgid(0, 0);
+		execv(av[1], av + 1);
+		if (errno == ENOEXEC)	/* a script without #! */
+			execv(av[0], av);
+		_exit(errno == ENOENT ? 127 : 126);
+	}
+	s->path = av[1];
 	s->pid = pid;
 	s->limit = NEVER;
 	return 0;
@@ -807,24 +789,11 @@ script_step(struct script *s, int64_t now)
 {
 	if (!s->pid || now < s->limit)
 		return;
-	warn("%s: runs for too long while newer values wait, ending it",
+	warn("%s: still running while a newer mapping waits, terminating it",
 	    s->path);
 	kill(-s->pid, s->sig);
 	s->sig = SIGKILL;
 	s->limit = now + RUN_KILL;
-}
-
-/* The run has ended. */
-static void
-script_ended(struct script *s, int status)
-{
-	s->pid = 0;
-	s->status = status;
-	if (WIFSIGNALED(status))
-		warn("%s: ended by signal %d", s->path, WTERMSIG(status));
-	else if (WEXITSTATUS(status))
-		warn("%s: failed with status %d", s->path,
-		    WEXITSTATUS(status));
 }
 
 void
@@ -833,15 +802,24 @@ script_reap(struct script *s)
 	pid_t pid;
 	int status;
 
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-		if (pid == s->pid)
-			script_ended(s, status);
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (pid != s->pid)
+			continue;
+		s->pid = 0;
+		s->status = status;
+		if (WIFSIGNALED(status))
+			warn("%s: ended by signal %d", s->path,
+			    WTERMSIG(status));
+		else if (WEXITSTATUS(status))
+			warn("%s: failed with status %d", s->path,
+			    WEXITSTATUS(status));
+	}
 }
 
 /* look-up of names */
 
-/* In the child: writes the addresses in one piece, or a negative EAI_ code in
- * place of their number. */
+/* The child: writes a struct addrs, in one piece.  After a failure its n is a
+ * negative EAI_ code. */
 static void
 lookup_child(int fd, const char *host, int port, int family)
 {
@@ -852,7 +830,7 @@ lookup_child(int fd, const char *host, int port, int family)
 	if (fd != 3 && dup2(fd, 3) < 0)
 		_exit(1);
 	close_from_4();
-	/* glibc would spend all of our time on a dead first name server. */
+	/* glibc waits for a dead first name server as long as we do. */
 	setenv("RES_OPTIONS", "timeout:1", 0);
 	memset(&hints, 0, sizeof hints);
 	hints.ai_family = family;
@@ -916,18 +894,6 @@ lookup_want(struct lookup *l, struct wake *w)
 		wake_at(w, l->fd < 0 ? 0 : l->deadline);
 }
 
-/* The child has said all that it will say. */
-static int
-lookup_done(struct lookup *l)
-{
-	l->pid = 0;
-	lookup_stop(l);
-	if (l->got.n > 0)
-		return 1;
-	l->gai = l->got.n ? l->got.n : EAI_FAIL;
-	return -1;
-}
-
 int
 lookup_step(struct lookup *l, const struct wake *w, int64_t now)
 {
@@ -939,8 +905,12 @@ lookup_step(struct lookup *l, const struct wake *w, int64_t now)
 	}
 	if (woke(w, l->slot)) {
 		n = read(l->fd, &l->got, sizeof l->got);
-		if (n == 0 || (n < 0 && !fd_again()))
-			return lookup_done(l);
+		if (n == 0 || (n < 0 && !fd_again())) {
+			l->pid = 0;	/* the child ends by itself */
+			lookup_stop(l);
+			l->gai = l->got.n ? l->got.n : EAI_FAIL;
+			return l->got.n > 0 ? 1 : -1;
+		}
 	}
 	if (l->busy && now >= l->deadline) {
 		lookup_stop(l);
