@@ -18,7 +18,7 @@
  */
 #include "natmap.h"
 
-#include <sys/stat.h>
+#include <sys/wait.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -64,8 +64,12 @@
 #define LISTEN_CHECK    3000    /* after the first mapping: does one listen? */
 #define ONCE_LIMIT	30000
 #define END_LIMIT       700     /* a server may take so long to close at exit */
-#define RUN_LIMIT       300000  /* newer values wait so long behind a run */
+#define RUN_LIMIT	30000	/* newer values wait so long behind a run */
 #define RUN_RETRY	5000	/* a script that cannot be run */
+#define RUN_ONE		60	/* s, a script that has always ended with 1 */
+
+/* s, until a run that failed is repeated; the last one again and again */
+static const short run_again[] = { 5, 10, 30, 60, 120, 300, 600 };
 
 #define FIRST_ASKED	3	/* servers asked before the first announcement */
 
@@ -612,17 +616,23 @@ struct mapping {
 };
 
 /* Delivers the newest mapping: to the script, one run at a time, or to
- * stdout.  What changes during a run waits behind it, only the newest. */
+ * stdout.  What changes during a run waits behind it, only the newest.  A
+ * delivery that fails is repeated until it succeeds or the mapping changes. */
 struct hook {
 	const struct config *cfg;
-	struct mapping next;	/* to deliver, while pending */
-	struct mapping last;	/* delivered */
 	int pending;
 	int slot;		/* of stdout */
 	int said;		/* errno of what is in the way, said once */
 	int failed;		/* --once: the mapping was not delivered */
-	int64_t retry;		/* ms: the script could not be run */
+	int fails;		/* deliveries of next that failed */
+	int status;		/* of its last run that failed, or 0 */
+	int worked;		/* a run has ended with status 0 */
+	int ones;		/* none has: status 1 counts as success */
+	int64_t retry;		/* ms: the delivery failed, not before this */
 	struct script run;
+	struct mapping next;	/* to deliver, while pending */
+	struct mapping sent;	/* of the run, or delivered; unset: it failed */
+	struct mapping last;	/* delivered */
 };
 
 /* IP4P of an IPv4 mapping, empty for IPv6 */
@@ -655,66 +665,170 @@ fields_fill(struct fields *f, const struct mapping *m, int type)
 	addr_host(&m->local, f->text[5]);
 }
 
+static int
+mapping_same(const struct mapping *a, const struct mapping *b)
+{
+	return addr_same(&a->public, &b->public) &&
+	    addr_same(&a->local, &b->local);
+}
+
 static void
 hook_news(struct hook *h, const struct mapping *m, int64_t now)
 {
-	int pending = !addr_same(&m->public, &h->last.public) ||
-	    !addr_same(&m->local, &h->last.local);
+	int pending = !mapping_same(m, &h->sent);
 
+	if (!mapping_same(m, &h->next)) {
+		h->fails = h->status = 0;
+		h->retry = 0;
+	}
 	h->next = *m;
 	if (pending != h->pending)
 		script_limit(&h->run, pending ? now + RUN_LIMIT : NEVER);
 	h->pending = pending;
 }
 
+/* From now on the newest mapping is what the script was called with. */
+static NOINLINE void
+hook_sent(struct hook *h)
+{
+	h->sent = h->next;
+	h->pending = 0;
+}
+
+/* What was sent is delivered. */
 static NOINLINE void
 hook_done(struct hook *h)
 {
-	h->pending = 0;
-	h->last = h->next;
+	if (h->fails)
+		warn("%s: succeeded after %d failures", h->cfg->script ?
+		    h->cfg->script : "stdout", h->fails);
+	h->last = h->sent;
+	h->said = h->fails = h->status = 0;
 }
 
-/* Says once what is in the way of delivery; a new reason is said again. */
+/* The delivery failed, and is repeated in s seconds; --once gives up. */
+static NOINLINE void
+hook_failed(struct hook *h, int s, int64_t now)
+{
+	h->sent.public.sa.sa_family = 0;
+	h->pending = !h->failed;
+	h->retry = now + s * 1000;
+}
+
+/* Counts a failure.  Returns the seconds until the delivery is repeated: least,
+ * or more. */
+static NOINLINE int
+hook_pause(struct hook *h, int least)
+{
+	const int last = sizeof run_again / sizeof *run_again - 1;
+	int s = run_again[h->fails < last ? h->fails : last];
+
+	h->fails++;
+	return s > least ? s : least;
+}
+
+/* Says how a run failed; it is repeated in so many s, or not. */
+static NOINLINE void
+hook_blame(struct hook *h, int status, int again)
+{
+	const int sig = WTERMSIG(status), code = WEXITSTATUS(status);
+	const char *why = "";
+
+	if (code == 126)
+		why = " (a command or the #! interpreter is not executable)";
+	if (code == 127)
+		why = " (a command or the #! interpreter was not found; "
+		    "does that line end in CR?)";
+	log_line(h->status == status ? SAY_NOTE : SAY_WARN,
+	    again ? "%s: %s %d%s, trying again in %d s" : "%s: %s %d%s",
+	    h->cfg->script, sig ? "ended by signal" : "failed with status",
+	    sig + code, why, again);
+	if (again)
+		h->status = status;
+}
+
+/* A run has ended: decides whether it is repeated, and when. */
+static NOINLINE void
+hook_ended(struct hook *h, int64_t now)
+{
+	int status = h->run.status, again = 0;
+
+	if (status == 0)
+		h->worked = 1;
+	else if (status == 1 << 8 && !h->worked) {
+		again = RUN_ONE;
+		if (h->status == status && !h->ones) {
+			warn("%s: status 1 again, from now on taken as "
+			    "success", h->cfg->script);
+			h->ones = 1;
+		}
+	}
+	if (status == 0 || (again && h->ones)) {
+		hook_done(h);
+		return;
+	}
+	if (!script_stopped(&h->run)) {
+		h->failed = h->cfg->once;
+		if (h->failed || h->pending)
+			again = 0;
+		else
+			again = hook_pause(h, again);
+		hook_blame(h, status, again);
+	}
+	hook_failed(h, again, now);
+}
+
+/* Says why the script cannot be run. */
+static NOINLINE void
+hook_complain(const struct config *c, enum say level)
+{
+	log_line(level, "%s: cannot be run%s%s:", c->script,
+	    errno == EACCES ? " (is it executable?)" :
+	    errno == ENOENT && strchr(c->script, ' ') ?
+	    " (-e takes a path, without arguments)" : "",
+	    level == SAY_FATAL || c->once ? "" : ", trying again");
+}
+
 static void
 hook_stuck(struct hook *h, int64_t now)
 {
-	if (h->said != errno)
-		warn(h->cfg->once ? "%s: cannot be run:" :
-		    "%s: cannot be run, trying again:", h->cfg->script);
-	h->said = errno;
-	h->retry = now + RUN_RETRY;
-	if (h->cfg->once) {
-		h->failed = 1;
-		hook_done(h);
+	if (h->said != errno) {
+		h->said = errno;
+		hook_complain(h->cfg, SAY_WARN);
 	}
+	h->failed = h->cfg->once;
+	hook_failed(h, RUN_RETRY / 1000, now);
 }
 
 static void
 hook_run(struct hook *h, int64_t now)
 {
 	const struct config *c = h->cfg;
-	char stun[SERVER_TEXT], env[1024];
+	char stun[SERVER_TEXT], port[8] = "", env[1024];
 	struct fields f, old;
 	const char *argv[] = { "/bin/sh", c->script, f.text[0], f.text[1],
 	    f.text[2], f.text[3], f.text[4], f.text[5], NULL };
 
 	fields_fill(&f, &h->next, c->type);
 	fields_fill(&old, &h->last, c->type);
+	if (c->target)
+		fmt(port, sizeof port, "%d", c->target_port ? c->target_port :
+		    addr_port(&h->next.public));
 	fmt(env, sizeof env, "NATMAP_OLD_ADDR=%s%cNATMAP_OLD_PORT=%s%c"
-	    "NATMAP_STUN=%s%cNATMAP_INTERFACE=%.64s%c",
+	    "NATMAP_STUN=%s%cNATMAP_INTERFACE=%.64s%c"
+	    "NATMAP_TARGET=%.255s%cNATMAP_TARGET_PORT=%s%c",
 	    old.text[0], 0, old.text[0][0] ? old.text[1] : "", 0,
 	    server_name(h->next.by, stun), 0,
-	    c->interface ? c->interface : "", 0);
-	if (script_start(&h->run, argv, env) < 0) {
+	    c->interface ? c->interface : "", 0, c->target ? c->target : "",
+	    0, port, 0);
+	if (script_start(&h->run, argv, env) < 0)
 		hook_stuck(h, now);
-		return;
-	}
-	h->said = 0;
-	hook_done(h);
+	else
+		hook_sent(h);
 }
 
 static void
-hook_print(struct hook *h)
+hook_print(struct hook *h, int64_t now)
 {
 	struct fields f;
 	char line[6 * ADDR_TEXT];
@@ -725,13 +839,17 @@ hook_print(struct hook *h)
 	for (i = 0; i < 6; i++)
 		n += (size_t)fmt(line + n, sizeof line - n, "%s%c", f.text[i],
 		    i < 5 ? ' ' : '\n');
-	if (write(STDOUT_FILENO, line, n) != (ssize_t)n) {
-		if (h->said != errno)
-			warn("stdout: cannot be written:");
-		h->said = errno;
-		h->failed = 1;
+	hook_sent(h);
+	if (write(STDOUT_FILENO, line, n) == (ssize_t)n) {
+		hook_done(h);
+		return;
 	}
-	hook_done(h);
+	if (h->said != errno) {
+		h->said = errno;
+		warn("stdout: cannot be written:");
+	}
+	h->failed = h->cfg->once;
+	hook_failed(h, hook_pause(h, 0), now);
 }
 
 static void
@@ -739,29 +857,33 @@ hook_want(struct hook *h, struct wake *w)
 {
 	h->slot = -1;
 	script_want(&h->run, w);
-	if (h->pending && !h->cfg->script)
-		h->slot = wake_on(w, STDOUT_FILENO, POLLOUT);
-	else if (h->pending && !h->run.pid)
+	if (!h->pending || h->run.pid)
+		return;
+	if (h->cfg->script || h->retry)
 		wake_at(w, h->retry);
+	else
+		h->slot = wake_on(w, STDOUT_FILENO, POLLOUT);
 }
 
 static void
 hook_step(struct hook *h, const struct wake *w, int64_t now)
 {
 	script_step(&h->run, now);
-	if (!h->pending)
+	if (!h->pending || h->run.pid || now < h->retry)
 		return;
-	if (!h->cfg->script && woke(w, h->slot))
-		hook_print(h);
-	else if (h->cfg->script && !h->run.pid && now >= h->retry)
+	h->retry = 0;
+	if (h->cfg->script)
 		hook_run(h, now);
+	else if (woke(w, h->slot))
+		hook_print(h, now);
 }
 
 /* 1 when the first mapping has been delivered and no run is under way */
 static int
 hook_delivered(const struct hook *h)
 {
-	return h->last.public.sa.sa_family && !h->pending && !h->run.pid;
+	return (h->last.public.sa.sa_family || h->failed) && !h->pending &&
+	    !h->run.pid;
 }
 
 /* contacts */
@@ -2702,9 +2824,11 @@ signals(struct map *m, int64_t now)
 		case SIGHUP:
 			recheck(m, now);
 			m->settle = now;	/* and whether we moved */
+			m->hook.retry = 0;
 			break;
 		case SIGCHLD:
-			script_reap(&m->hook.run);
+			if (script_reap(&m->hook.run))
+				hook_ended(&m->hook, now);
 			break;
 		case SIGUSR1:
 			if (m->relay)
@@ -2753,7 +2877,7 @@ run(struct map *m, int sigfd)
 			return 1;
 		}
 	}
-	return m->cfg->once && (m->hook.failed || m->hook.run.status);
+	return m->hook.failed;
 }
 
 /* what -d and --once refuse to start without */
@@ -2763,10 +2887,13 @@ startable(struct map *m)
 	const struct config *c = m->cfg;
 	int fd;
 
-	if (c->script && access(c->script, X_OK) < 0) {
-		if (c->daemon || c->once)
-			die("%s: cannot be run:", c->script);
+	if (c->script && script_check(c->script) < 0) {
+		if (c->daemon || c->once) {
+			hook_complain(c, SAY_FATAL);
+			exit(1);
+		}
 		hook_stuck(&m->hook, 0);
+		m->hook.pending = 0;
 	}
 	if (!c->daemon && !c->once)
 		return;

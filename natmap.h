@@ -241,16 +241,22 @@ struct script {
 	int64_t limit;		/* ms: a run ends; NEVER: it may go on */
 };
 
-/* Runs the program argv[1] with its arguments, in a process group of its own;
- * the shell argv[0] reads a script without #!.  The texts "NAME=value" in env,
- * the last one empty, are added to the environment.  0, or -1 with errno */
+/* 0 when path can be run, -1 with errno: EISDIR a folder */
+int script_check(const char *path);
+/* Runs the program argv[1] with its arguments, in a session of its own and
+ * with nothing to read; the shell argv[0] reads a script without #!.  The
+ * texts "NAME=value" in env, the last one empty, are added to the environment.
+ * 0, or -1 with errno */
 int script_start(struct script *s, const char *const argv[], char *env);
-/* ends the run that is there at that time: TERM, then KILL, to its group */
+/* ends the run that is there at that time: TERM, then KILL, to its group;
+ * changes nothing once TERM was sent */
 void script_limit(struct script *s, int64_t when);
+/* 1 when the last run was sent TERM by us */
+int script_stopped(const struct script *s);
 void script_want(const struct script *s, struct wake *w);
 void script_step(struct script *s, int64_t now);
-/* on SIGCHLD: reaps all children that have ended, and logs how the run did */
-void script_reap(struct script *s);
+/* on SIGCHLD: reaps all children that have ended; 1 when the run has */
+int script_reap(struct script *s);
 
 /* One name's look-up, in a forked child. */
 struct lookup {

@@ -8,6 +8,7 @@
 
 #include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -748,17 +749,31 @@ close_from_4(void)
 /* the script */
 
 int
+script_check(const char *path)
+{
+	struct stat st;
+
+	if (access(path, X_OK) < 0 || stat(path, &st) < 0)
+		return -1;
+	errno = EISDIR;
+	return S_ISDIR(st.st_mode) ? -1 : 0;
+}
+
+int
 script_start(struct script *s, const char *const argv[], char *env)
 {
 	char *const *av = (char *const *)(uintptr_t)argv;
 	pid_t pid;
 
-	if (access(av[1], X_OK) < 0 || (pid = child_fork()) < 0)
+	if (script_check(av[1]) < 0 || (pid = child_fork()) < 0)
 		return -1;
 	if (pid == 0) {
 		for (; *env; env += strlen(env) + 1)
 			putenv(env);
-		setpgid(0, 0);
+		/* A question to the terminal fails: nobody would see it. */
+		setsid();
+		close(STDIN_FILENO);
+		open("/dev/null", O_RDONLY);
 		execv(av[1], av + 1);
 		if (errno == ENOEXEC)	/* a script without #! */
 			execv(av[0], av);
@@ -766,6 +781,7 @@ script_start(struct script *s, const char *const argv[], char *env)
 	}
 	s->path = av[1];
 	s->pid = pid;
+	s->sig = SIGTERM;
 	s->limit = NEVER;
 	return 0;
 }
@@ -773,8 +789,14 @@ script_start(struct script *s, const char *const argv[], char *env)
 void
 script_limit(struct script *s, int64_t when)
 {
-	s->limit = when;
-	s->sig = SIGTERM;
+	if (!script_stopped(s))
+		s->limit = when;
+}
+
+int
+script_stopped(const struct script *s)
+{
+	return s->sig == SIGKILL;
 }
 
 void
@@ -789,31 +811,26 @@ script_step(struct script *s, int64_t now)
 {
 	if (!s->pid || now < s->limit)
 		return;
-	warn("%s: still running while a newer mapping waits, terminating it",
-	    s->path);
+	warn("%s: still running while a newer mapping waits, %s", s->path,
+	    script_stopped(s) ? "killing it" : "terminating it");
 	kill(-s->pid, s->sig);
 	s->sig = SIGKILL;
 	s->limit = now + RUN_KILL;
 }
 
-void
+int
 script_reap(struct script *s)
 {
 	pid_t pid;
-	int status;
+	int status, ended = 0;
 
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		if (pid != s->pid)
-			continue;
-		s->pid = 0;
-		s->status = status;
-		if (WIFSIGNALED(status))
-			warn("%s: ended by signal %d", s->path,
-			    WTERMSIG(status));
-		else if (WEXITSTATUS(status))
-			warn("%s: failed with status %d", s->path,
-			    WEXITSTATUS(status));
-	}
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		if (pid == s->pid) {
+			s->pid = 0;
+			s->status = status;
+			ended = 1;
+		}
+	return ended;
 }
 
 /* look-up of names */

@@ -152,7 +152,12 @@ seconds() {
 times_agree() {
 	{
 		tells natmap.8 \
-		    "waited for $(($(seconds natmap.c RUN_LIMIT) / 60)) minutes"
+		    "waited for $(seconds natmap.c RUN_LIMIT) seconds"
+		tells natmap.8 \
+		    "after $(constant natmap.c RUN_ONE) seconds; when"
+		again=$(sed -n 's/.*run_again.*{ \(.*\) };/\1/p' natmap.c)
+		tells natmap.8 "after ${again%, *, *} and"
+		tells natmap.8 "then every ${again##*, } seconds"
 		tells natmap.8 "$(seconds timer.c RUN_KILL) seconds later"
 		tells natmap.8 \
 		    "again every $(seconds natmap.c RUN_RETRY) seconds"
@@ -162,7 +167,7 @@ times_agree() {
 		tells natmap.8 "tried, $(seconds relay.c CONNECT) seconds each"
 		tells natmap.8 "more than $(constant relay.c ROOM_SHARE)."
 		tells README.md \
-		    "waited for $(($(seconds natmap.c RUN_LIMIT) / 60)) minutes"
+		    "waited for $(seconds natmap.c RUN_LIMIT) seconds"
 		tells README.md "within $(seconds natmap.c ONCE_LIMIT) s"
 	} | none
 }

@@ -57,6 +57,8 @@ t_arguments() {
 	has "$D/facts" '^NATMAP_OLD_PORT=$'
 	has "$D/facts" "^NATMAP_STUN=$S1"
 	has "$D/facts" '^NATMAP_INTERFACE=$'
+	has "$D/facts" '^NATMAP_TARGET=$'
+	has "$D/facts" '^NATMAP_TARGET_PORT=$'
 	soon 3 "stdout of the script" grep -q '^out$' "$D/n.out"
 	has "$D/n.err" '^err$' "stderr of the script"
 	eq "$(lines "$D/n.out")" 1 "natmap's own lines"
@@ -205,6 +207,140 @@ t_not_executable_is_said() {
 	alive n
 }
 
+t_target_in_the_environment() {
+	local port want
+	lab
+	script hook <<-EOF
+	#!/bin/sh
+	echo "\$NATMAP_TARGET \$NATMAP_TARGET_PORT" >> $D/hook.log
+	EOF
+	for port in 7000 domain 0; do
+		: > "$D/hook.log"
+		nm n -u -s $S1 -b 5000 -t localhost -p $port -e "$D/hook"
+		ran 1
+		want=$port
+		[ $port != domain ] || want=53
+		[ $port != 0 ] || want=40000	# the public port
+		eq "$(cat "$D/hook.log")" "localhost $want" "for -p $port"
+		nm_stop n
+	done
+}
+
+# the network is back, and what the script needs is not yet
+t_failure_is_repeated() {
+	local began
+	lab
+	script hook <<-EOF
+	#!/bin/sh
+	echo "\$2 \$NATMAP_OLD_PORT" >> $D/hook.log
+	[ \$2 = 40000 ] || [ -e $D/go ] || exit 1
+	EOF
+	nm n -u -s $S1,$S2 -b 5000 -k 1 -e "$D/hook"
+	ran 1
+	move 40001
+	ran 2
+	said n 'hook: failed with status 1, trying again in 5 s'
+	began=$(now)
+	ran 3 12
+	between 3500 $(($(now) - began)) 10000 "ms until it is repeated"
+	touch "$D/go"
+	kill -HUP "${PID[n]}"
+	ran 4 4
+	said n 'hook: succeeded after 2 failures'
+	sleep 1
+	eq "$(tr '\n' , < "$D/hook.log")" \
+	    "40000 ,40001 40000,40001 40000,40001 40000," calls
+}
+
+t_once_repeats_nothing() {
+	lab
+	script hook <<-EOF
+	#!/bin/sh
+	echo called >> $D/hook.log
+	exit 1
+	EOF
+	nm n -1 -u -s $S1 -b 5000 -e "$D/hook"
+	nm_wait n
+	eq $STATUS 1 status
+	eq "$(lines "$D/hook.log")" 1 calls
+	hasnt "$D/n.err" again
+}
+
+# a script that waits for its target for ever
+t_newer_values_end_a_run() {
+	local began
+	lab
+	script hook <<-EOF
+	#!/bin/sh
+	echo "\$2" >> $D/hook.log
+	[ \$2 != 40000 ] || sleep 1000
+	EOF
+	nm n -u -s $S1,$S2 -b 5000 -k 1 -e "$D/hook"
+	ran 1
+	move 40001
+	began=$(now)
+	ran 2 60
+	between 28000 $(($(now) - began)) 50000 "ms"
+	eq "$(tr '\n' , < "$D/hook.log")" 40000,40001, calls
+	hasnt "$D/n.err" 'signal|failed'
+}
+
+# what asks on the terminal is told at once that there is none
+t_no_terminal() {
+	need script
+	lab
+	script hook <<-EOF
+	#!/bin/sh
+	read line
+	echo "read \$?" >> $D/hook.log
+	read line < /dev/tty
+	echo "tty \$?" >> $D/hook.log
+	EOF
+	ip netns exec "$L-h1" script -qec "$NATMAP_WRAP $NATMAP -u -s $S1 \
+	    -b 5000 -e $D/hook" "$D/typescript" > /dev/null 2>&1 < /dev/null &
+	PID[n]=$!
+	ran 2
+	eq "$(head -n 1 "$D/hook.log")" "read 1" "of stdin"
+	hasnt "$D/hook.log" '^tty 0'
+}
+
+t_what_cannot_be_run() {
+	lab
+	mkdir "$D/folder"
+	nm n -u -s $S1 -b 5000 -e "$D/folder"
+	said n 'folder: cannot be run, trying again: Is a directory'
+	nm_stop n
+	nm n -u -s $S1 -b 5000 -e "/bin/echo all well"
+	said n 'echo all well: cannot be run \(-e takes a path, without arg'
+	nm_stop n
+	printf '#!/bin/sh\r\nexit 0\r\n' | script crlf
+	nm n -u -s $S1 -b 5000 -e "$D/crlf"
+	said n 'crlf: failed with status 127 .*not found.*end in CR'
+	nm_stop n
+	printf '#!/etc\n' | script bad
+	nm n -u -s $S1 -b 5000 -e "$D/bad"
+	said n 'bad: failed with status 126 .*not executable'
+	nm_stop n
+	printf '#!/bin/sh\nno-such-command\n' | script unknown
+	nm n -u -s $S1 -b 5000 -e "$D/unknown"
+	said n 'unknown: failed with status 127 \(a command .*not found'
+}
+
+t_stdout_that_fails_is_tried_again() {
+	local p=$D/pipe
+	lab
+	mkfifo "$p"
+	exec 8<> "$p" 9> "$p" 8>&-	# nobody reads
+	# shellcheck disable=SC2086
+	ip netns exec "$L-h1" $NATMAP_WRAP "$NATMAP" -u -s $S1 -b 5000 \
+	    -k 1 >&9 2> "$D/n.err" &
+	PID[n]=$!
+	said n 'stdout: cannot be written: Broken pipe'
+	timeout 12 head -n 1 "$p" > "$D/line" || true
+	eq "$(cat "$D/line")" "$ARGS" line
+	exec 9>&-
+}
+
 # a script may be what restarts us: it outlives natmap
 t_running_one_is_left_alone_at_exit() {
 	lab
@@ -275,6 +411,13 @@ quick failure_is_said_once 60
 quick without_interpreter_line 40
 quick missing_appears_later 50
 quick not_executable_is_said 40
+quick target_in_the_environment 40
+quick failure_is_repeated 60
+quick once_repeats_nothing 40
+quick newer_values_end_a_run 100
+quick no_terminal 40
+quick what_cannot_be_run 60
+quick stdout_that_fails_is_tried_again 60
 quick running_one_is_left_alone_at_exit 40
 quick script_cannot_kill_natmap 40
 quick stdout_that_blocks 60

@@ -920,8 +920,8 @@ take_call(void)
 
 	if (!h->pending)
 		return;
-	h->pending = 0;
-	h->last = h->next;
+	hook_sent(h);
+	hook_done(h);
 	if (sim.ncalls == (int)LEN(sim.call)) {
 		sim.spun = 1;
 		return;

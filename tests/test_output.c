@@ -93,6 +93,7 @@ once_script(const char *status)
 	CHECK(!finished(&sim.m, sim.now));
 	h->run.pid = 0;
 	h->run.status = atoi(status) << 8;
+	hook_ended(h, sim.now);
 	CHECK(finished(&sim.m, sim.now));
 	_exit(run(&sim.m, -1));
 }
@@ -181,7 +182,7 @@ print_mapping(const char *v6)
 	addr_set_port(&h.next.public, 40000);
 	addr_set_port(&h.next.local, 22);
 	h.pending = 1;
-	hook_print(&h);
+	hook_print(&h, 0);
 	_exit(h.pending || !hook_delivered(&h));
 }
 
@@ -212,8 +213,9 @@ hook_runs(struct hook *h, struct config *c, struct mapping m[3])
 		addr_parse(&m[i].public, "203.0.113.7", AF_INET);
 		addr_set_port(&m[i].public, 40000 + i);
 	}
-	h->last = m[0];
+	h->next = h->sent = m[0];
 	h->run.pid = 99;
+	h->run.sig = SIGTERM;
 	h->run.limit = NEVER;
 }
 
@@ -238,6 +240,214 @@ hook_coalesces(void)
 	CHECK(h.pending && h.run.limit == 4000 + RUN_LIMIT);
 }
 
+/* The run ends so at that time.  Returns in how many s another is due, 0 at
+ * once, -1 when the mapping is delivered or given up; then that one runs. */
+static int
+hook_ends(struct hook *h, int status, int64_t now)
+{
+	struct wake w = { NULL, 0, 0, NEVER };
+
+	h->run.pid = 0;
+	h->run.status = status;
+	hook_ended(h, now);
+	hook_want(h, &w);
+	CHECK(h->pending == (w.deadline != NEVER));
+	if (h->pending && w.deadline > now) {
+		hook_step(h, &w, w.deadline - 1);
+		CHECK(h->pending && !h->run.pid);
+	}
+	h->run.pid = 99;
+	h->run.sig = SIGTERM;
+	if (!h->pending)
+		return -1;
+	hook_sent(h);
+	return w.deadline > now ? (int)(w.deadline - now) / 1000 : 0;
+}
+
+#define EXITS(n)	((n) << 8)
+
+static void
+hook_repeats(const char *unused)
+{
+	static const int pause[] = { 5, 10, 30, 60, 120, 300, 600, 600, 600 };
+	struct mapping m[3];
+	struct config c;
+	struct hook h;
+	size_t i;
+
+	(void)unused;
+	hook_runs(&h, &c, m);
+	CHECK(hook_ends(&h, 0, 0) == -1);
+	for (i = 0; i < LEN(pause); i++)
+		CHECK(hook_ends(&h, i ? EXITS(1) : SIGSEGV, 1000) == pause[i]);
+	/* The values change during the run: no pause, and a new schedule. */
+	hook_news(&h, &m[1], 2000);
+	CHECK(hook_ends(&h, EXITS(1), 2000) == 0);
+	CHECK(addr_same(&h.sent.public, &m[1].public));
+	CHECK(addr_same(&h.last.public, &m[0].public));
+	CHECK(hook_ends(&h, EXITS(1), 3000) == 5);
+	CHECK(hook_ends(&h, EXITS(126), 3000) == 10);
+	CHECK(hook_ends(&h, EXITS(127), 3000) == 30);
+	CHECK(hook_ends(&h, 0, 4000) == -1 && !h.failed);
+	CHECK(addr_same(&h.last.public, &m[1].public));
+	/* They change while the repetition is awaited. */
+	h.run.pid = 0;
+	h.run.status = EXITS(2);
+	hook_ended(&h, 5000);
+	hook_news(&h, &m[2], 6000);
+	CHECK(h.pending && h.retry <= 6000 && h.fails == 0);
+	/* And what failed is repeated when the mapping is that again. */
+	hook_news(&h, &m[1], 7000);
+	CHECK(h.pending);
+	_exit(check_bad);
+}
+
+static void
+hook_repeats_failures(void)
+{
+	capture(hook_repeats, "");
+	CHECK(ran.status == 0 && !ran.out[0]);
+	CHECK(strcmp(ran.err,
+	    "natmap: /bin/sh: ended by signal 11, trying again in 5 s\n"
+	    "natmap: /bin/sh: failed with status 1, trying again in 10 s\n"
+	    "natmap: /bin/sh: failed with status 1\n"
+	    "natmap: /bin/sh: failed with status 1, trying again in 5 s\n"
+	    "natmap: /bin/sh: failed with status 126 (a command or the #! "
+	    "interpreter is not executable), trying again in 10 s\n"
+	    "natmap: /bin/sh: failed with status 127 (a command or the #! "
+	    "interpreter was not found; does that line end in CR?), trying "
+	    "again in 30 s\n"
+	    "natmap: /bin/sh: succeeded after 3 failures\n"
+	    "natmap: /bin/sh: failed with status 2, trying again in 5 s\n")
+	    == 0);
+}
+
+/* A script that has never ended with 0: how many scripts end with 1 when all
+ * is well. */
+static void
+hook_ones(const char *unused)
+{
+	struct mapping m[3];
+	struct config c;
+	struct hook h;
+
+	(void)unused;
+	hook_runs(&h, &c, m);
+	CHECK(hook_ends(&h, EXITS(1), 0) == 60);
+	/* New values after a failure: that it ends so says nothing yet. */
+	h.run.pid = 0;
+	hook_news(&h, &m[1], 0);
+	hook_sent(&h);
+	CHECK(hook_ends(&h, EXITS(1), 0) == 60);
+	CHECK(hook_ends(&h, EXITS(1), 60000) == -1);
+	CHECK(hook_ends(&h, EXITS(1), 60000) == -1);
+	CHECK(hook_ends(&h, EXITS(3), 60000) == 5);
+	CHECK(hook_ends(&h, EXITS(1), 60000) == -1);
+	CHECK(hook_ends(&h, EXITS(0), 60000) == -1);
+	CHECK(hook_ends(&h, EXITS(1), 60000) == 5);
+	CHECK(hook_ends(&h, EXITS(1), 60000) == 10);
+	_exit(check_bad);
+}
+
+static void
+hook_status_one(void)
+{
+	capture(hook_ones, "");
+	CHECK(ran.status == 0);
+	CHECK(strcmp(ran.err,
+	    "natmap: /bin/sh: failed with status 1, trying again in 60 s\n"
+	    "natmap: /bin/sh: failed with status 1, trying again in 60 s\n"
+	    "natmap: /bin/sh: status 1 again, from now on taken as success\n"
+	    "natmap: /bin/sh: succeeded after 1 failures\n"
+	    "natmap: /bin/sh: failed with status 3, trying again in 5 s\n"
+	    "natmap: /bin/sh: succeeded after 1 failures\n"
+	    "natmap: /bin/sh: failed with status 1, trying again in 5 s\n")
+	    == 0);
+}
+
+/* A run that natmap ended has not failed; its values are not delivered. */
+static void
+hook_stopped(const char *once)
+{
+	struct mapping m[3];
+	struct config c;
+	struct hook h;
+
+	hook_runs(&h, &c, m);
+	c.once = *once != '\0';
+	hook_news(&h, &m[1], 0);
+	hook_news(&h, &m[0], 1000);	/* and is what it was, too late */
+	h.run.sig = SIGKILL;
+	CHECK(hook_ends(&h, SIGTERM, 2000) == 0 && h.fails == 0);
+	CHECK(addr_same(&h.sent.public, &m[0].public) && !h.failed);
+	CHECK(!hook_delivered(&h));
+	_exit(check_bad);
+}
+
+static void
+hook_stopped_is_no_failure(void)
+{
+	capture(hook_stopped, "");
+	CHECK(ran.status == 0 && !ran.err[0]);
+	capture(hook_stopped, "-1");
+	CHECK(ran.status == 0 && !ran.err[0]);
+}
+
+/* The pause before stdout is tried again, which fails or not. */
+static int64_t
+print_again(struct hook *h, int64_t now)
+{
+	struct wake w = { NULL, 0, 0, NEVER };
+
+	hook_want(h, &w);
+	CHECK(w.n == 0 && w.deadline > now);
+	now = w.deadline;
+	hook_step(h, &w, now);
+	wake_clear(&w);
+	hook_want(h, &w);
+	CHECK(w.n == 1 && w.deadline == NEVER);
+	w.fds[0].revents = POLLOUT;
+	hook_step(h, &w, now);
+	wake_free(&w);
+	return now;
+}
+
+/* A line that could not be written is written later. */
+static void
+print_fails(const char *unused)
+{
+	struct mapping m[3];
+	struct config c;
+	struct hook h;
+	int p[2], out = dup(STDOUT_FILENO);
+
+	(void)unused;
+	signal(SIGPIPE, SIG_IGN);
+	hook_runs(&h, &c, m);
+	c.script = NULL;
+	h.run.pid = 0;
+	CHECK(pipe(p) == 0);
+	dup2(p[1], STDOUT_FILENO);
+	close(p[0]);
+	hook_print(&h, 1000);
+	CHECK(print_again(&h, 1000) == 6000 && h.pending);
+	dup2(out, STDOUT_FILENO);
+	CHECK(print_again(&h, 6000) == 16000 && !h.pending);
+	CHECK(hook_delivered(&h));
+	_exit(check_bad);
+}
+
+static void
+output_is_repeated(void)
+{
+	capture(print_fails, "");
+	CHECK(ran.status == 0);
+	CHECK(strcmp(ran.out, "203.0.113.7 40000 2001::9c40:cb00:7107 0 tcp "
+	    "\n") == 0);
+	CHECK(strcmp(ran.err, "natmap: stdout: cannot be written: "
+	    "Broken pipe\nnatmap: stdout: succeeded after 2 failures\n") == 0);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -251,5 +461,9 @@ main(int argc, char **argv)
 	RUN(ip4p_table);
 	RUN(output_line);
 	RUN(hook_coalesces);
+	RUN(hook_repeats_failures);
+	RUN(hook_status_one);
+	RUN(hook_stopped_is_no_failure);
+	RUN(output_is_repeated);
 	return sim_done(fds);
 }

@@ -809,7 +809,7 @@ script_signal(struct script *s, int64_t now)
 static void
 script_limits(void)
 {
-	struct script s = { "x", NOBODY, 0, 0, NEVER };
+	struct script s = { "x", NOBODY, 0, SIGTERM, NEVER };
 
 	log_level(-1);
 	CHECK(script_signal(&s, NEVER - 1) == 0);
@@ -818,12 +818,18 @@ script_limits(void)
 	CHECK(script_signal(&s, 1000) == SIGTERM);
 	CHECK(script_signal(&s, 1000 + RUN_KILL - 1) == 0);
 	CHECK(script_signal(&s, 1000 + RUN_KILL) == SIGKILL);
+	s.sig = SIGTERM;		/* another run */
+	s.limit = NEVER;
+	script_limit(&s, 90000);
 	script_limit(&s, NEVER);	/* nobody waits any more */
 	CHECK(script_signal(&s, NEVER - 1) == 0);
 	script_limit(&s, 90000);
 	CHECK(script_signal(&s, 89999) == 0);
+	CHECK(!script_stopped(&s));
 	CHECK(script_signal(&s, 90000) == SIGTERM);
-	script_limit(&s, 1000);
+	script_limit(&s, NEVER);	/* too late */
+	CHECK(script_stopped(&s));
+	CHECK(script_signal(&s, 90000 + RUN_KILL) == SIGKILL);
 	s.pid = 0;			/* it has ended */
 	CHECK(script_signal(&s, 2000) == 0);
 	log_level(0);
@@ -850,7 +856,7 @@ script_wait(struct script *s)
 
 	while (s->pid) {
 		waitid(P_ALL, 0, &info, WEXITED | WNOWAIT);
-		script_reap(s);
+		CHECK(script_reap(s) == !s->pid);
 	}
 }
 
@@ -890,13 +896,14 @@ script_runs(void)
 		{ "echo $# \"[$1][$2] $ONE,${TWO-unset}\"",
 		    "2 [a b][] 1 2,\n", 0 },
 		{ "#!/bin/sh\necho $0", "%s\n", 0 },
-		{ "#!/bin/sh\nexit 3", "natmap: %s: failed with status 3\n",
-		    3 << 8 },
-		{ "#!/bin/sh\nkill -9 $$", "natmap: %s: ended by signal 9\n",
-		    9 },
-		{ "#!/nowhere/sh", "natmap: %s: failed with status 127\n",
-		    127 << 8 },
-		{ "#!/\n", "natmap: %s: failed with status 126\n", 126 << 8 }
+		/* a session of its own, no terminal, nothing to read */
+		{ "read line; echo $?; cut -d ' ' -f 1,6 /proc/$$/stat |\n"
+		    "sed \"s/$$/us/g\"", "1\nus us\n", 0 },
+		{ "#!/bin/sh\nexit 3", "", 3 << 8 },
+		{ "#!/bin/sh\nkill -9 $$", "", 9 },
+		{ "#!/nowhere/sh", "", 127 << 8 },
+		{ "#!/bin/sh\r\n", "", 127 << 8 },
+		{ "#!/\n", "", 126 << 8 }
 	};
 	struct script s;
 	char text[256], want[256];
@@ -915,6 +922,9 @@ script_runs(void)
 	script_write("", 0600);
 	CHECK(script_says(&s, text, sizeof text) == -1 && errno == EACCES);
 	unlink(script_path);
+	mkdir(script_path, 0755);
+	CHECK(script_says(&s, text, sizeof text) == -1 && errno == EISDIR);
+	rmdir(script_path);
 	CHECK(script_says(&s, text, sizeof text) == -1 && errno == ENOENT);
 	CHECK(s.pid == 0 && !text[0]);
 }
@@ -930,8 +940,7 @@ script_reaps_others(void)
 	if (pid == 0)
 		_exit(3);
 	waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT);
-	script_reap(&s);
-	CHECK(s.status == 5);
+	CHECK(script_reap(&s) == 0 && s.status == 5);
 	CHECK(waitpid(pid, NULL, 0) < 0 && errno == ECHILD);
 }
 
