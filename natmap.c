@@ -2967,8 +2967,8 @@ main(int argc, char **argv)
 		return 2;
 	}
 	read_options(&c, argc, argv);
-	fd_inherited();
 	files_raise();
+	fd_inherited();
 	sigfd = signals_open();
 	if (sigfd < 0)
 		die("cannot catch signals:");

@@ -208,8 +208,8 @@ void fd_probes(int fd, int idle, int every, int count);
 void fd_abortive(int fd, int on);
 /* closes fd and keeps errno */
 void fd_close(int fd);
-/* at the start: opens 0, 1 and 2 where they are closed, and keeps all other
- * descriptors that we inherited from the programs that we run */
+/* at the start, after files_raise(): opens 0, 1 and 2 where they are closed;
+ * the programs that we run get no other descriptor that we inherited */
 void fd_inherited(void);
 /* writes our pid to a file; a reader never sees half of it.  -1 with errno */
 int pid_write(const char *path);

@@ -29,6 +29,7 @@
 #if !defined SYS_close_range && defined SYS_pidfd_open
 #define SYS_close_range	(SYS_pidfd_open + 2)	/* 436, mips 4436 */
 #endif
+#define CLOSE_AT_EXEC	4	/* CLOSE_RANGE_CLOEXEC, since Linux 5.11 */
 
 #define RUN_KILL	5000	/* ms, between TERM and KILL of the script */
 
@@ -584,10 +585,27 @@ fd_close(int fd)
 	errno = e;
 }
 
+/* Closes all descriptors from fd on, or closes them at exec. */
+static void
+fd_close_from(int fd, int at_exec)
+{
+	int most = files.rlim_max < 65536 ? (int)files.rlim_max : 65536;
+
+#ifdef SYS_close_range
+	if (syscall(SYS_close_range, fd, ~0U, at_exec ? CLOSE_AT_EXEC : 0) == 0)
+		return;
+#endif
+	for (; fd < most; fd++)
+		if (at_exec)
+			fcntl(fd, F_SETFD, FD_CLOEXEC);
+		else
+			close(fd);
+}
+
 void
 fd_inherited(void)
 {
-	int fd, null, most = files_now();
+	int null;
 
 	do {
 		null = open("/dev/null", O_RDWR);
@@ -596,8 +614,7 @@ fd_inherited(void)
 	} while (null >= 0 && null < 3);
 	if (null >= 3)
 		close(null);
-	for (fd = 3; fd < most && fd < 65536; fd++)
-		fcntl(fd, F_SETFD, FD_CLOEXEC);
+	fd_close_from(3, 1);
 }
 
 int
@@ -730,22 +747,6 @@ child_fork(void)
 	return 0;
 }
 
-/* Closes all but 0 to 3.  A session's socket that the resolver had open would
- * keep its connection alive. */
-static void
-close_from_4(void)
-{
-	int fd, most;
-
-#ifdef SYS_close_range
-	if (syscall(SYS_close_range, 4U, ~0U, 0U) == 0)
-		return;
-#endif
-	most = files.rlim_max < 65536 ? (int)files.rlim_max : 65536;
-	for (fd = 4; fd < most; fd++)
-		close(fd);
-}
-
 /* the script */
 
 int
@@ -846,7 +847,8 @@ lookup_child(int fd, const char *host, int port, int family)
 
 	if (fd != 3 && dup2(fd, 3) < 0)
 		_exit(1);
-	close_from_4();
+	/* A session's socket here would keep the connection alive. */
+	fd_close_from(4, 0);
 	/* glibc waits for a dead first name server as long as we do. */
 	setenv("RES_OPTIONS", "timeout:1", 0);
 	memset(&hints, 0, sizeof hints);

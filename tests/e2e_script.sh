@@ -103,11 +103,11 @@ t_clean_process() {
 	    resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
 	open('$D/hook.log', 'a').write('done\n')
 	EOF
+	exec 9< /dev/null 400< /dev/null	# one is beyond the limit
 	ulimit -Sn 300
-	exec 9< /dev/null
 	trap '' USR2		# what we ignore is not ignored there
 	nm n -u -s $S1 -b 5000 -k 2 -e "$D/hook"
-	exec 9<&-
+	exec 9<&- 400<&-
 	trap - USR2
 	ran 1
 	# python opens the directory itself, which is 3

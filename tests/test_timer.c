@@ -778,6 +778,49 @@ fd_flags(void)
 	CHECK(fd_setup(p[0]) == -1 && errno == EBADF);
 }
 
+/* In the child: what we inherited is not for the programs that we run. */
+static void
+inherited_child(void)
+{
+	static const int fds[] = { 3, 4, 90, 250 };
+	struct rlimit low;
+	size_t i;
+
+	getrlimit(RLIMIT_NOFILE, &low);
+	for (i = 0; i < LEN(fds); i++)
+		dup2(STDERR_FILENO, fds[i]);
+	low.rlim_cur = 64;	/* the last two are beyond it */
+	setrlimit(RLIMIT_NOFILE, &low);
+	close(STDIN_FILENO);
+	close(STDOUT_FILENO);
+	files_raise();
+	fd_inherited();
+	for (i = 0; i < LEN(fds); i++)
+		if (!(fcntl(fds[i], F_GETFD) & FD_CLOEXEC))
+			_exit(1);
+	for (i = 0; i < 3; i++)
+		if (fcntl((int)i, F_GETFD) != 0)
+			_exit(2);
+	_exit(open_fds(5) != 2);
+}
+
+static void
+fd_inherited_is_kept(void)
+{
+	pid_t pid;
+
+	for (old_kernel = 0; old_kernel < 2; old_kernel++) {
+		pid = fork();
+		if (pid == 0) {
+			files_raise();
+			fd_close_from(5, 0);
+			inherited_child();
+		}
+		CHECK(ended(pid) == 0);
+	}
+	old_kernel = 0;
+}
+
 /* the script */
 
 #define NOBODY	99		/* a run that is none */
@@ -1245,6 +1288,7 @@ main(int argc, char **argv)
 	RUN(child_is_clean);
 	RUN(child_takes_its_signals);
 	RUN(fd_flags);
+	RUN(fd_inherited_is_kept);
 	RUN(script_limits);
 	RUN(script_runs);
 	RUN(script_reaps_others);
