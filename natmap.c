@@ -2943,9 +2943,13 @@ static void
 settle_down(const struct config *c)
 {
 	int report = c->daemon ? detach() : -1;
+	int busy = c->pid_file ? pid_write(c->pid_file) : 0;
 
-	if (c->pid_file && pid_write(c->pid_file) < 0)
+	if (busy < 0)
 		die("%s: cannot be written:", c->pid_file);
+	if (busy > 0)
+		die("%s: locked by another natmap, which still runs",
+		    c->pid_file);
 	if (report < 0)
 		return;
 	log_to(LOG_TO_SYSLOG);

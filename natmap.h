@@ -211,7 +211,9 @@ void fd_close(int fd);
 /* at the start, after files_raise(): opens 0, 1 and 2 where they are closed;
  * the programs that we run get no other descriptor that we inherited */
 void fd_inherited(void);
-/* writes our pid to a file; a reader never sees half of it.  -1 with errno */
+/* Writes our pid to a file, which stays locked as long as we live; a reader
+ * never sees half of it, and a link is not followed.  0; -1 with errno; 1: the
+ * file that is there is locked by a program that runs */
 int pid_write(const char *path);
 
 /* timer.c: signals and children */

@@ -620,21 +620,34 @@ fd_inherited(void)
 int
 pid_write(const char *path)
 {
+	struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET };
 	char temp[4096], text[24];
+	uint64_t number;
 	int fd, n;
 
-	n = fmt(temp, sizeof temp, "%s.%d", path, (int)getpid());
+	/* A lock for writing cannot be had by whoever may read the file. */
+	fd = open(path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+	n = fcntl(fd, F_GETLK, &lock);
+	close(fd);
+	if (n == 0 && lock.l_type == F_WRLCK)
+		return 1;
+	random_bytes(&number, sizeof number);
+	n = fmt(temp, sizeof temp, "%s.%llx", path,
+	    (unsigned long long)number);
 	if (n >= (int)sizeof temp) {
 		errno = ENAMETOOLONG;
 		return -1;
 	}
-	fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+	    0644);
 	if (fd < 0)
 		return -1;
+	lock.l_type = F_WRLCK;
+	fcntl(fd, F_SETLK, &lock);
 	n = fmt(text, sizeof text, "%d\n", (int)getpid());
-	if (write(fd, text, (size_t)n) == n && close(fd) == 0 &&
-	    rename(temp, path) == 0)
+	if (write(fd, text, (size_t)n) == n && rename(temp, path) == 0)
 		return 0;
+	fd_close(fd);
 	unlink(temp);
 	return -1;
 }

@@ -106,6 +106,23 @@ t_pid_file_cannot_be_written() {
 	has "$D/n.err" 'no/such/dir' reason
 }
 
+# one natmap for one pid file; what a crash left keeps nobody from starting
+t_pid_file_is_locked() {
+	lab
+	nm n -u -s $S1 -b 5000 --pid-file "$D/pid"
+	mapped n 1
+	nm m -u -s $S1 -b 5001 --pid-file "$D/pid"
+	nm_wait m
+	eq $STATUS 1 status
+	has "$D/m.err" 'pid: locked by another natmap' reason
+	eq "$(cat "$D/pid")" "${PID[n]}" "pid file"
+	nm_stop n KILL
+	[ -s "$D/pid" ] || fail "the pid file is gone"
+	nm m -u -s $S1 -b 5001 --pid-file "$D/pid"
+	mapped m 1
+	eq "$(cat "$D/pid")" "${PID[m]}" "pid file"
+}
+
 t_log_daemon_that_hangs() {
 	lab
 	dev deaf_syslog
@@ -201,6 +218,7 @@ quick detaches 50
 quick ppid_of_script_is_the_daemon 40
 quick refuses_before_it_detaches 50
 quick pid_file_cannot_be_written 30
+quick pid_file_is_locked 30
 quick log_daemon_that_hangs 50
 quick no_log_daemon 40
 quick dies_of_the_signal 40

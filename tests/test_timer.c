@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -821,6 +822,147 @@ fd_inherited_is_kept(void)
 	old_kernel = 0;
 }
 
+/* the pid file */
+
+static char pid_dir[] = "/tmp/natmap-pid.XXXXXX";
+static char pid_path[64], victim[64];
+
+/* what this file holds, in text[64] */
+static char *
+file_text(const char *path, char text[64])
+{
+	FILE *f = fopen(path, "r");
+
+	text[f ? fread(text, 1, 63, f) : 0] = '\0';
+	if (f)
+		fclose(f);
+	return text;
+}
+
+/* how many names there are in pid_dir */
+static int
+pid_names(void)
+{
+	DIR *d = opendir(pid_dir);
+	int n = 0;
+
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n - 2;
+}
+
+/* Forks a program that has the file locked so, or that writes its pid (-1);
+ * returns when it has. */
+static pid_t
+pid_holder(int type)
+{
+	struct flock lock = { .l_type = (short)type, .l_whence = SEEK_SET };
+	int p[2], r;
+	char c;
+	pid_t pid;
+
+	CHECK(pipe(p) == 0);
+	pid = fork();
+	if (pid == 0) {
+		r = type < 0 ? pid_write(pid_path) :
+		    fcntl(open(pid_path, O_RDWR), F_SETLK, &lock);
+		if (r == 0 && write(p[1], "", 1) == 1)
+			for (;;)
+				pause();
+		_exit(1);
+	}
+	close(p[1]);
+	CHECK(read(p[0], &c, 1) == 1);
+	close(p[0]);
+	return pid;
+}
+
+static void
+pid_end(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	ended(pid);
+}
+
+/* Another program that writes its pid, and ends: pid_write() says so, with
+ * that errno. */
+static int
+pid_other(const char *path, int want, int error)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		errno = 0;
+		signal(SIGXFSZ, SIG_IGN);
+		_exit(pid_write(path) == want && (!error || errno == error));
+	}
+	return ended(pid) == 1 << 8 ? (int)pid : 0;
+}
+
+static void
+pid_file_is_written(void)
+{
+	char text[64], want[64];
+	struct stat st;
+
+	snprintf(want, sizeof want, "%d\n", pid_other(pid_path, 0, 0));
+	CHECK(strcmp(file_text(pid_path, text), want) == 0);
+	CHECK(stat(pid_path, &st) == 0 && (st.st_mode & 0777) == 0644);
+	/* A link that somebody planted is replaced, not followed. */
+	unlink(pid_path);
+	close(open(victim, O_CREAT | O_WRONLY, 0600));
+	CHECK(symlink(victim, pid_path) == 0);
+	CHECK(pid_other(pid_path, 0, 0));
+	CHECK(lstat(pid_path, &st) == 0 && S_ISREG(st.st_mode));
+	CHECK(!file_text(victim, text)[0] && pid_names() == 2);
+}
+
+/* A natmap that runs keeps another from its file; a file that was left, and a
+ * reader's lock, keep nobody. */
+static void
+pid_file_is_locked(void)
+{
+	char text[64], want[64];
+	pid_t pid = pid_holder(-1);
+
+	snprintf(want, sizeof want, "%d\n", (int)pid);
+	CHECK(pid_other(pid_path, 1, 0));
+	CHECK(strcmp(file_text(pid_path, text), want) == 0);
+	pid_end(pid);
+	CHECK(strcmp(file_text(pid_path, text), want) == 0);
+	CHECK(pid_other(pid_path, 0, 0));
+	unlink(pid_path);
+	close(open(pid_path, O_CREAT | O_WRONLY, 0644));
+	pid = pid_holder(F_RDLCK);
+	CHECK(pid_other(pid_path, 0, 0));
+	pid_end(pid);
+	CHECK(pid_names() == 2);
+}
+
+/* Nothing is left of a file that could not be written. */
+static void
+pid_file_fails(void)
+{
+	struct rlimit old, none;
+	char longer[5000];
+
+	CHECK(pid_other("/nowhere/at/all", -1, ENOENT));
+	memset(longer, 'x', sizeof longer);
+	longer[sizeof longer - 1] = '\0';
+	CHECK(pid_other(longer, -1, ENAMETOOLONG));
+	getrlimit(RLIMIT_FSIZE, &old);
+	none = old;
+	none.rlim_cur = 0;
+	setrlimit(RLIMIT_FSIZE, &none);
+	CHECK(pid_other(pid_path, -1, EFBIG));
+	setrlimit(RLIMIT_FSIZE, &old);
+	CHECK(pid_names() == 2);
+	unlink(pid_path);
+	unlink(victim);
+	CHECK(rmdir(pid_dir) == 0);
+}
+
 /* the script */
 
 #define NOBODY	99		/* a run that is none */
@@ -1289,6 +1431,12 @@ main(int argc, char **argv)
 	RUN(child_takes_its_signals);
 	RUN(fd_flags);
 	RUN(fd_inherited_is_kept);
+	CHECK(mkdtemp(pid_dir) != NULL);
+	snprintf(pid_path, sizeof pid_path, "%s/pid", pid_dir);
+	snprintf(victim, sizeof victim, "%s/victim", pid_dir);
+	RUN(pid_file_is_written);
+	RUN(pid_file_is_locked);
+	RUN(pid_file_fails);
 	RUN(script_limits);
 	RUN(script_runs);
 	RUN(script_reaps_others);
