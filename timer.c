@@ -7,6 +7,9 @@
 #include "natmap.h"
 
 #include <sys/ioctl.h>
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -16,6 +19,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <limits.h>
 #include <netdb.h>
 #include <signal.h>
@@ -849,6 +853,36 @@ script_reap(struct script *s)
 
 /* look-up of names */
 
+#define NO_RIGHTS	65534		/* a uid and gid without rights */
+
+/* The child: gives up what a hostile name server's answer could make use of. */
+static void
+lookup_confine(void)
+{
+	static const struct rlimit none;
+#if defined __linux__ && !defined NATMAP_PORTABLE
+	unsigned id = NO_RIGHTS;
+	int fd;
+
+	if (geteuid() == 0) {
+		setgroups(0, NULL);
+		setresgid(id, id, 0);
+		setresuid(id, id, 0);
+		/* Android: such a uid may open no socket.  So root it is. */
+		fd = socket(AF_INET, SOCK_DGRAM, 0);
+		if (fd < 0 || (access("/etc/resolv.conf", R_OK) < 0 &&
+		    errno == EACCES))
+			id = 0;
+		close(fd);
+		setresuid(id, id, id);
+		setresgid(id, id, id);
+	}
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+#endif
+	setrlimit(RLIMIT_FSIZE, &none);
+	setrlimit(RLIMIT_NPROC, &none);
+}
+
 /* The child: writes a struct addrs, in one piece.  After a failure its n is a
  * negative EAI_ code. */
 static void
@@ -862,6 +896,7 @@ lookup_child(int fd, const char *host, int port, int family)
 		_exit(1);
 	/* A session's socket here would keep the connection alive. */
 	fd_close_from(4, 0);
+	lookup_confine();
 	/* glibc waits for a dead first name server as long as we do. */
 	setenv("RES_OPTIONS", "timeout:1", 0);
 	memset(&hints, 0, sizeof hints);
@@ -940,8 +975,11 @@ lookup_step(struct lookup *l, const struct wake *w, int64_t now)
 		if (n == 0 || (n < 0 && !fd_again())) {
 			l->pid = 0;	/* the child ends by itself */
 			lookup_stop(l);
-			l->gai = l->got.n ? l->got.n : EAI_FAIL;
-			return l->got.n > 0 ? 1 : -1;
+			n = l->got.n;
+			if (n > 0 && n <= MAX_ADDRS)
+				return 1;
+			l->gai = n < 0 ? (int)n : EAI_FAIL;
+			return -1;
 		}
 	}
 	if (l->busy && now >= l->deadline) {
@@ -957,7 +995,8 @@ lookup_stop(struct lookup *l)
 {
 	if (l->fd >= 0)
 		close(l->fd);
-	if (l->pid > 0)
+	/* A child that was reaped has left its pid to others. */
+	if (l->pid > 0 && waitpid(l->pid, NULL, WNOHANG) == 0)
 		kill(l->pid, SIGKILL);
 	l->fd = l->slot = -1;
 	l->busy = 0;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Tests of timer.c.  poll(), getaddrinfo(), syscall() and kill() are watched,
- * and answer as the test says where it says so; the clock is the test's
- * wherever time counts.
+ * Tests of timer.c.  poll(), getaddrinfo(), syscall(), kill() and socket() are
+ * watched, and answer as the test says where it says so; the clock is the
+ * test's wherever time counts.
  */
 #include "../natmap.h"
 
@@ -24,16 +24,19 @@ static int watched_getaddrinfo(const char *, const char *,
     const struct addrinfo *, struct addrinfo **);
 static long watched_syscall(long, ...);
 static int watched_kill(pid_t, int);
+static int watched_socket(int, int, int);
 
 #define poll		watched_poll
 #define getaddrinfo	watched_getaddrinfo
 #define syscall		watched_syscall
 #define kill		watched_kill
+#define socket		watched_socket
 #include "../timer.c"
 #undef poll
 #undef getaddrinfo
 #undef syscall
 #undef kill
+#undef socket
 
 #include "check.h"
 
@@ -968,10 +971,12 @@ pid_file_fails(void)
 #define NOBODY	99		/* a run that is none */
 
 static int killed;		/* the last signal to NOBODY's group */
+static int any_killed;		/* a signal was sent */
 
 static int
 watched_kill(pid_t pid, int sig)
 {
+	any_killed = 1;
 	if (pid != -NOBODY)
 		return kill(pid, sig);
 	killed = sig;
@@ -1132,7 +1137,9 @@ script_reaps_others(void)
 /* look-ups */
 
 static struct {
-	enum { REAL, HANGS, FAILS, MANY, COUNTS_FDS, ODD, OPTIONS } as;
+	enum { REAL, HANGS, FAILS, MANY, COUNTS_FDS, ODD, OPTIONS,
+	    TELLS_RIGHTS } as;
+	int no_socket;		/* for a uid without rights */
 	int code;
 	const char *options;	/* for OPTIONS: there must be these */
 } resolver;
@@ -1157,6 +1164,47 @@ answers(int n, struct addrinfo **list)
 	return 0;
 }
 
+static int
+watched_socket(int family, int type, int protocol)
+{
+	if (resolver.no_socket && geteuid() != 0) {
+		errno = EACCES;
+		return -1;
+	}
+	return socket(family, type, protocol);
+}
+
+/* In the child: 1, and a bit for each right that it still has. */
+static int
+rights(void)
+{
+	char path[] = "/tmp/natmap-rights.XXXXXX";
+	struct rlimit files_size, processes;
+	gid_t groups[8];
+	int fd, bits = 1;
+
+	if (getuid() == 0 || geteuid() == 0 || setuid(0) == 0 ||
+	    setresuid(0, 0, 0) == 0)
+		bits |= 2;
+	if (getgid() == 0 || getegid() == 0 || setgid(0) == 0 ||
+	    getgroups(8, groups) != 0)
+		bits |= 4;
+#if defined __linux__ && !defined NATMAP_PORTABLE
+	if (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
+		bits |= 8;
+#endif
+	getrlimit(RLIMIT_FSIZE, &files_size);
+	getrlimit(RLIMIT_NPROC, &processes);
+	if (files_size.rlim_max != 0 || processes.rlim_max != 0)
+		bits |= 16;
+	signal(SIGXFSZ, SIG_IGN);
+	fd = mkstemp(path);
+	if (fd >= 0 && write(fd, "x", 1) >= 0)
+		bits |= 32;
+	unlink(path);
+	return bits;
+}
+
 /* In the child. */
 static int
 watched_getaddrinfo(const char *host, const char *service,
@@ -1174,6 +1222,9 @@ watched_getaddrinfo(const char *host, const char *service,
 		return answers(3, list);
 	case COUNTS_FDS:
 		return answers(1 + open_fds(4), list);
+	case TELLS_RIGHTS:
+		return answers(rights() == 1 ? 1 : rights() == 7 ? 2 : 3,
+		    list);
 	case OPTIONS:
 		return getenv("RES_OPTIONS") && !strcmp(resolver.options,
 		    getenv("RES_OPTIONS")) ? answers(1, list) : EAI_FAIL;
@@ -1352,6 +1403,87 @@ lookup_child_is_in_a_hurry(void)
 	resolver.as = REAL;
 }
 
+/* What reads a hostile name server's answers has no rights; only where it then
+ * may open no socket does it keep root's. */
+static void
+lookup_child_has_no_rights(void)
+{
+	struct lookup l;
+	int root = 0;
+
+#ifndef NATMAP_PORTABLE
+	pid_t pid = fork();
+
+	if (pid == 0)
+		_exit(geteuid() == 0 && setuid(NO_RIGHTS) == 0);
+	root = ended(pid) != 0;
+#endif
+	lookup_init(&l);
+	resolver.as = TELLS_RIGHTS;
+	lookup_start(&l, "x.test", 7, AF_INET, NEVER);
+	CHECK(looked_up(&l) == 1 && (l.got.n == 1 || !root));
+	resolver.no_socket = 1;
+	lookup_start(&l, "x.test", 7, AF_INET, NEVER);
+	CHECK(looked_up(&l) == 1 && (l.got.n == 2 || !root));
+	resolver.no_socket = 0;
+	resolver.as = REAL;
+}
+
+/* A child that was taken over cannot make us read beyond the addresses. */
+static void
+lookup_counts(void)
+{
+	static const struct { int n, want, gai; } t[] = {
+		{ MAX_ADDRS, 1, 0 }, { MAX_ADDRS + 1, -1, EAI_FAIL },
+		{ INT_MAX, -1, EAI_FAIL }, { 0, -1, EAI_FAIL },
+		{ EAI_AGAIN, -1, EAI_AGAIN }, { INT_MIN, -1, INT_MIN }
+	};
+	struct pollfd fds = { -1, POLLIN, POLLIN };
+	struct wake w = { &fds, 1, 1, NEVER };
+	struct lookup l;
+	struct addrs got;
+	int p[2], r;
+	size_t i;
+
+	for (i = 0; i < LEN(t); i++) {
+		lookup_init(&l);
+		memset(&got, 0, sizeof got);
+		got.n = t[i].n;
+		CHECK(pipe(p) == 0);
+		CHECK(write(p[1], &got, sizeof got) == sizeof got);
+		close(p[1]);
+		l.fd = p[0];
+		l.slot = 0;
+		l.busy = 1;
+		l.deadline = NEVER;
+		CHECK(lookup_step(&l, &w, 0) == 0);
+		l.slot = 0;
+		r = lookup_step(&l, &w, 0);
+		CHECK(r == t[i].want && !l.busy && l.fd == -1);
+		CHECK(r == 1 || l.gai == t[i].gai);
+	}
+}
+
+/* The pid of a child that ended, and was reaped, may be another program's. */
+static void
+lookup_leaves_reaped_pid(void)
+{
+	struct lookup l;
+	struct script s = { "x", 0, 0, 0, NEVER };
+	siginfo_t info;
+
+	lookup_init(&l);
+	resolver.as = MANY;
+	lookup_start(&l, "x.test", 1, AF_INET, NEVER);
+	CHECK(l.pid > 0);
+	waitid(P_PID, (id_t)l.pid, &info, WEXITED | WNOWAIT);
+	script_reap(&s);
+	any_killed = 0;
+	lookup_stop(&l);
+	CHECK(!any_killed);
+	resolver.as = REAL;
+}
+
 static void
 lookup_deadline(void)
 {
@@ -1447,6 +1579,9 @@ main(int argc, char **argv)
 	RUN(lookup_child_holds_nothing);
 	RUN(lookup_child_closes_high_fds);
 	RUN(lookup_child_is_in_a_hurry);
+	RUN(lookup_child_has_no_rights);
+	RUN(lookup_counts);
+	RUN(lookup_leaves_reaped_pid);
 	RUN(lookup_deadline);
 	RUN(lookup_stops);
 	failed = check_done();
