@@ -931,6 +931,11 @@ pid_file_is_locked(void)
 
 	snprintf(want, sizeof want, "%d\n", (int)pid);
 	CHECK(pid_other(pid_path, 1, 0));
+	/* A link that leads to a locked file is no such file. */
+	CHECK(rename(pid_path, victim) == 0 && symlink(victim, pid_path) == 0);
+	CHECK(pid_other(pid_path, 0, 0));
+	CHECK(rename(victim, pid_path) == 0);
+	close(open(victim, O_CREAT | O_WRONLY, 0600));
 	CHECK(strcmp(file_text(pid_path, text), want) == 0);
 	pid_end(pid);
 	CHECK(strcmp(file_text(pid_path, text), want) == 0);
