@@ -2985,7 +2985,9 @@ main(int argc, char **argv)
 	if (c.pid_file)
 		unlink(c.pid_file);
 	signals_close();
-	if (m.quit)
+	if (m.quit) {
 		raise(m.quit);
+		status = 128 + m.quit;	/* no signal kills process 1 */
+	}
 	exit(status);
 }

@@ -106,6 +106,20 @@ t_pid_file_cannot_be_written() {
 	has "$D/n.err" 'no/such/dir' reason
 }
 
+# process 1 of a container, which its own signal cannot kill
+t_process_1_ends_with_143() {
+	lab
+	need unshare
+	# shellcheck disable=SC2086
+	ip netns exec "$L-h1" unshare -pf $NATMAP_WRAP "$NATMAP" -u -s $S1 \
+	    -b 5000 > "$D/n.out" 2> "$D/n.err" &
+	PID[n]=$!
+	mapped n 1
+	kill -TERM "$(cat "/proc/${PID[n]}/task/${PID[n]}/children")"
+	nm_wait n
+	eq $STATUS 143 status
+}
+
 # one natmap for one pid file; what a crash left keeps nobody from starting
 t_pid_file_is_locked() {
 	lab
@@ -219,6 +233,7 @@ quick ppid_of_script_is_the_daemon 40
 quick refuses_before_it_detaches 50
 quick pid_file_cannot_be_written 30
 quick pid_file_is_locked 30
+quick process_1_ends_with_143 30
 quick log_daemon_that_hangs 50
 quick no_log_daemon 40
 quick dies_of_the_signal 40
