@@ -71,7 +71,7 @@
 /* s, until a run that failed is repeated; the last one again and again */
 static const short run_again[] = { 5, 10, 30, 60, 120, 300, 600 };
 
-#define FIRST_ASKED	3	/* servers asked before the first announcement */
+#define FIRST_ASKED	3	/* servers asked at first */
 
 /* Public servers: these answer over TCP and UDP, */
 static const char *const public_stun[] = {
@@ -1677,8 +1677,10 @@ verdict_first(const struct voice *v, int n, int64_t age)
 }
 
 /*
- * In a doubt; age: ms since somebody was asked again.  The first that holds:
+ * In a doubt; age: ms since somebody was asked again.  Where the old address
+ * has a voice, only fresh voices for others count.  The first that holds:
  *
+ *   nobody says another, and no answer may come        nothing
  *   another address has two voices or more, more than  announce it
  *     any other, and more than the old one has fresh
  *   the old one has two fresh voices or more, and as   the others are
@@ -1699,7 +1701,7 @@ verdict(const struct voice *v, int n, const union addr *announced, int64_t age)
 	int all = votes(v, n, announced, 0), old = votes(v, n, announced, 1);
 
 	if (!t.best)		/* the one that began it says so no more */
-		r.ruling = NOTHING;
+		r.ruling = t.awaited && r.ms > 0 ? WAIT : NOTHING;
 	else if (t.votes > 1 && !t.tied && t.votes > old)
 		r.ruling = ANNOUNCE;
 	else if (old > 1 && old >= t.votes)

@@ -488,7 +488,8 @@ int server_addr(const struct server *s, const struct use *use, int fresh,
     int64_t now);
 /* The server that may be asked now: the one that was not asked for longest, or
  * with RECENT the one that says so and that the NAT remembers longest, rather
- * one that no flow goes to.  NULL: none; *soonest, when not NULL, tells when to ask again. */
+ * one that no flow goes to.  NULL: none; *soonest, when not NULL, tells when to
+ * ask again. */
 struct server *server_choose(struct servers *list, const struct use *use,
     int how, const union addr *says, int64_t now, int64_t *soonest);
 /* a flow to address i of s begins: 1 when the NAT cannot know it */

@@ -1339,7 +1339,8 @@ is_kept(const struct servers *list, const struct server *s, int64_t now)
 	const struct server *o;
 
 	for (o = list->s; o < list->s + list->n; o++)
-		if (forgotten_at(s) && forgotten_at(o) > forgotten_at(s) && o->retry <= now)
+		if (forgotten_at(s) && forgotten_at(o) > forgotten_at(s) &&
+		    o->retry <= now)
 			return 1;
 	return 0;
 }

@@ -473,7 +473,9 @@ storm(void)
 		sim.busy_hi = sim.dns_dead = 0;
 		moves_to("203.0.113.8", 41000);
 		go_on(10 MINUTES);
-		CHECK(told(sim.ncalls - 1, "203.0.113.8:41000"));
+		/* no cone: a flow that lives has its own mapping */
+		CHECK(told(sim.ncalls - 1, "203.0.113.8:41000") ||
+		    sim.m.depends);
 		for (n = i = 0; i < CONTACTS; i++) {
 			c = &sim.m.contact[i];
 			CHECK(c->role != CHECKS ||

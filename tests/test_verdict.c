@@ -94,7 +94,10 @@ table_of_doubts(void)
 		int addr;
 	} t[] = {
 		{ "O--", 0, NOTHING, 0 },	/* who began it takes it back */
-		{ "oo?", 0, NOTHING, 0 },
+		{ "ooO", 0, NOTHING, 0 },
+		{ "oo?", 0, WAIT, 0 },
+		{ "???", 0, WAIT, 0 },
+		{ "oo?", 10000, NOTHING, 0 },
 		/* 1: two voices, more than any other and O's fresh ones */
 		{ "XX", 0, ANNOUNCE, 'X' },
 		{ "XXO?", 0, ANNOUNCE, 'X' },
@@ -782,6 +785,36 @@ depends_on_the_destination(void)
 	}
 }
 
+/* The NAT was a cone, and is none any longer: all are asked twice. */
+static void
+no_cone_any_longer(void)
+{
+	static const struct {
+		const char *options;
+		int64_t within;
+	} t[] = {
+		{ "-u", 11 SECONDS }, { "", 64 SECONDS }, { "-h w", 64 SECONDS }
+	};
+	size_t i;
+	int n, who;
+
+	for (i = 0; i < LEN(t); i++)
+		for (n = 3; n <= 5; n++) {
+			line_up(t[i].options, &"hhhhh"[5 - n]);
+			go_on(61 SECONDS);
+			forgotten();
+			for (who = 'a'; who <= 'e'; who++)
+				set_mapped(peer(who), "203.0.113.7",
+				    41000 + who);
+			go_on(t[i].within);
+			CHECK(logged("depends on the destination: this") == 1);
+			go_on(20 MINUTES);
+			CHECK(logged("depends on the destination") == 1);
+			CHECK(sim.ncalls <= 2);
+			end();
+		}
+}
+
 static void
 begin_without_cone(const char *args)
 {
@@ -1124,6 +1157,7 @@ main(int argc, char **argv)
 	RUN(second_say);
 	RUN(second_say_is_silent);
 	RUN(depends_on_the_destination);
+	RUN(no_cone_any_longer);
 	RUN(depends_no_longer);
 	RUN(depends_and_the_first_fails);
 	RUN(single_difference);
