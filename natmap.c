@@ -2559,7 +2559,7 @@ used(void *arg, int64_t now)
 static void
 serve(struct map *m, int64_t now)
 {
-	struct relay_calls calls = { m, claim, used, log_line };
+	struct relay_calls calls = { m, claim, used };
 	int fd = m->spare;
 
 	if (!m->cfg->target || m->relay || now < m->serve_at)

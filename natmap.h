@@ -543,8 +543,6 @@ struct relay_calls {
 	    const unsigned char *p, size_t n, int64_t now);
 	/* a session came: the target's name may be looked up again */
 	void (*used)(void *arg, int64_t now);
-	/* log; a format that ends in ':' gets strerror(errno) */
-	void (*say)(enum say level, const char *fmt, ...) PRINTF(2, 3);
 };
 
 /* takes fd, of local_socket(LOCAL_SERVER); NULL with errno, fd is closed */

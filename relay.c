@@ -395,10 +395,9 @@ note_end(const struct relay *r, const struct session *s, enum why why)
 
 	if (r->udp && getpeername(s->fd[1], &to.sa, &len) < 0)
 		return;
-	r->calls.say(SAY_NOTE, "%s to %s: %s%s%s after %ld s, "
-	    "%lld bytes in, %lld out", addr_text(&s->client, a),
-	    addr_text(&to, b), why_text[why], s->err ? ": " : "",
-	    s->err ? strerror(s->err) : "",
+	note("%s to %s: %s%s%s after %ld s, %lld bytes in, %lld out",
+	    addr_text(&s->client, a), addr_text(&to, b), why_text[why],
+	    s->err ? ": " : "", s->err ? strerror(s->err) : "",
 	    (long)((uint32_t)(r->now / 1000) - s->born),
 	    (long long)s->bytes[0], (long long)s->bytes[1]);
 }
@@ -455,8 +454,8 @@ complain(struct relay *r, const char *what, const char *why)
 	r->no_room++;
 	if (r->no_room & (r->no_room - 1))
 		return;
-	r->calls.say(SAY_WARN, "relay: %s: %s (%d sessions now, "
-	    "%u times so far)", what, why, r->n, r->no_room);
+	warn("relay: %s: %s (%d sessions now, %u times so far)", what, why,
+	    r->n, r->no_room);
 }
 
 /* sockets */
@@ -515,7 +514,7 @@ set_congestion(const struct relay *r)
 #else
 	errno = ENOPROTOOPT;
 #endif
-	r->calls.say(SAY_WARN, "congestion control %s: not used:", name);
+	warn("congestion control %s: not used:", name);
 }
 
 /* Asks the mapped port to tell to which of our addresses a datagram came. */
@@ -1668,8 +1667,7 @@ relay_target(struct relay *r, const struct addrs *to)
 		if (is_self(r, &to->a[k]))
 			self |= 1U << k;
 	if (self && !r->self)
-		r->calls.say(SAY_WARN, "relay: the target is the mapped port "
-		    "itself, refused");
+		warn("relay: the target is the mapped port itself, refused");
 	r->self = self;
 	r->target = *to;
 }
@@ -1679,8 +1677,8 @@ relay_report(const struct relay *r)
 {
 	if (!r)
 		return;
-	r->calls.say(SAY_WARN, "relay: %d sessions now, %lld ever, %lld bytes "
-	    "in, %lld out; closed %lld, broken %lld, refused %lld, idle %lld, "
+	warn("relay: %d sessions now, %lld ever, %lld bytes in, %lld out; "
+	    "closed %lld, broken %lld, refused %lld, idle %lld, "
 	    "made room %lld; no room %u times", r->n, (long long)r->ever,
 	    (long long)r->bytes[0], (long long)r->bytes[1],
 	    (long long)r->ended[WHY_CLOSED], (long long)r->ended[WHY_ERROR],
