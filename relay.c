@@ -9,7 +9,7 @@
  *   S_WAITING  TCP: leg 1 connects, leg 0 is not read; UDP: no answer yet
  *   S_OPEN     both directions flow; the EOF of a leg is sent on to the other
  *   S_ENDING   one leg is broken; the other still gets what came before, then
- *              a reset.  Not polled: tried again every ENDING_TICK
+ *              a reset.  A few sessions in turn are looked at, again and again
  *
  * Each state has a list of sessions, sorted by last activity.  A session that
  * rested for ACTIVE ms is armed: a signal tells which descriptor is ready
@@ -65,7 +65,8 @@ struct mmsghdr {
 #else
 #define ENDING          1000    /* nobody can tell when they have gone */
 #endif
-#define ENDING_TICK	20	/* between tries to send them */
+#define LOOK_LEAST	20	/* between looks at some that end */
+#define LOOK_MOST	1000	/* doubled up to this while none has ended */
 #define ACCEPT_PAUSE    500     /* of the listener without room */
 #define ROOM_AGE	60000	/* younger sessions make no room */
 
@@ -172,6 +173,8 @@ struct relay {			/* the small and often used comes first */
 				   active, and all were polled since */
 	int64_t armed_to;	/* ms: armed are all not active since then */
 	int64_t room_at;	/* ms: the listener is not polled before */
+	struct idle *look;	/* in the list of S_ENDING: the next to look at */
+	int64_t look_at, pause;	/* ms: when, and how long after that again */
 	struct session **hash;	/* UDP: by client */
 	size_t segment;         /* UDP: longest datagram of a segmented send */
 	unsigned no_room;	/* failures to make a session */
@@ -290,12 +293,24 @@ enter(struct relay *r, struct session *s, enum session_state state)
 	idle_touch(&r->list[state], &s->idle, r->now);
 }
 
+/* Something ends or moved: looks soon at what else is ending. */
+static void
+look_soon(struct relay *r)
+{
+	if (!idle_oldest(&r->list[S_ENDING]))
+		return;
+	r->pause = LOOK_LEAST;
+	r->look_at = min64(r->look_at, r->now + LOOK_LEAST);
+}
+
 /* Something moved: s is active, and the last in its list to become idle. */
 static void
 touch(struct relay *r, struct session *s)
 {
-	if (s->state == S_ENDING)
+	if (s->state == S_ENDING) {
+		look_soon(r);
 		return;
+	}
 	r->active = r->now;
 	enter(r, s, s->state);
 }
@@ -418,11 +433,14 @@ session_end(struct relay *r, struct session *s, enum why why)
 	}
 	if (r->udp)
 		unhash(r, s);
+	if (r->look == &s->idle)
+		r->look = s->idle.next;
 	idle_drop(&s->idle);
 	free(s);
 	r->n--;
 	r->ended[why]++;
 	r->room_at = 0;
+	look_soon(r);
 }
 
 static struct session *
@@ -540,16 +558,19 @@ fd_error(int fd)
 	return (uint8_t)e;
 }
 
-/* Bytes that the peer has not acknowledged; unknown is some. */
+/* Bytes that the peer of a connection has not acknowledged; unknown is some.
+ * A connection that was reset meanwhile has none. */
 static int
 unsent(int fd)
 {
+	union addr a;
+	socklen_t len = sizeof a;
 	int n = 1;
 
+	if (getpeername(fd, &a.sa, &len) < 0)
+		return 0;
 #ifdef TIOCOUTQ
 	ioctl(fd, TIOCOUTQ, &n);
-#else
-	(void)fd;
 #endif
 	return n;
 }
@@ -749,7 +770,8 @@ carry(struct relay *r, struct session *s, int i)
 	} while (n >= BULK_LEAST && total < CARRY_MOST && !s->u.pending[i]);
 }
 
-/* A leg is broken: brings the other what came before, then resets it. */
+/* A leg is broken: brings the other what came before, then resets it.  With a
+ * small buffer poll tells that nearly all has gone. */
 static void
 wind_up(struct relay *r, struct session *s)
 {
@@ -757,12 +779,18 @@ wind_up(struct relay *r, struct session *s)
 
 	pending_free(r, s, !j);
 	carry(r, s, j);
-	if (s->broken == BOTH || s->fd[!j] < 0 ||
-	    (s->eof & LEG(j) && !s->u.pending[j] && !unsent(s->fd[!j])))
+	if (s->eof & LEG(j) && !s->u.pending[j]) {
+		if (s->fd[!j] < 0 || !unsent(s->fd[!j]))
+			s->broken = BOTH;
+		else
+			fd_option(s->fd[!j], SOL_SOCKET, SO_SNDBUF, 1);
+	}
+	if (s->broken == BOTH) {
 		session_end(r, s, WHY_ERROR);
-	else if (s->state != S_ENDING) {
+	} else if (s->state != S_ENDING) {
 		disarm(s);
 		enter(r, s, S_ENDING);
+		look_soon(r);
 	}
 }
 
@@ -1322,8 +1350,10 @@ events(const struct relay *r, const struct session *s, int i)
 {
 	int ev = 0;
 
-	if (s->fd[i] < 0 || s->state == S_ENDING)
+	if (s->fd[i] < 0)
 		return -1;
+	if (s->state == S_ENDING)
+		return s->broken & LEG(i) ? -1 : POLLOUT;
 	if (r->udp)
 		return POLLIN;
 	if (s->state == S_WAITING)
@@ -1343,6 +1373,8 @@ session_step(struct relay *r, struct session *s, int i, int wanted, int came)
 
 	if (r->udp) {
 		answer(r, s);
+	} else if (s->state == S_ENDING) {
+		wind_up(r, s);
 	} else if (s->state == S_WAITING) {
 		if (i == 1)
 			step_waiting(r, s);
@@ -1377,7 +1409,7 @@ step_ready(struct relay *r, const struct pollfd *p, int n)
 
 	for (; p < last; p++) {
 		s = p->revents ? session_of(r, p->fd) : NULL;
-		if (!s || s->state == S_ENDING)
+		if (!s)
 			continue;
 		disarm(s);
 		session_step(r, s, s->fd[1] == p->fd, p->events, p->revents);
@@ -1405,6 +1437,28 @@ check_all(struct relay *r)
 		if (poll(p, (nfds_t)n, 0) > 0)
 			step_ready(r, p, n);
 	}
+}
+
+/* Looks at some sessions that end, the next in turn. */
+static void
+look(struct relay *r)
+{
+	struct pollfd p[POLL_MOST];
+	struct idle *head = &r->list[S_ENDING];
+	struct session *s;
+	int n;
+
+	r->pause = r->pause * 2 < LOOK_MOST ? r->pause * 2 : LOOK_MOST;
+	if (r->look == head)
+		r->look = head->next;
+	for (n = 0; n < POLL_MOST && r->look != head; r->look = r->look->next) {
+		s = (struct session *)r->look;
+		p[n].fd = s->fd[s->broken == LEG(0)];
+		p[n++].events = POLLOUT;
+	}
+	if (poll(p, (nfds_t)n, 0) > 0)
+		step_ready(r, p, n);
+	r->look_at = idle_oldest(head) ? r->now + r->pause : NEVER;
 }
 
 #ifdef F_SETSIG
@@ -1467,13 +1521,11 @@ expire(struct relay *r, struct session *s)
 static void
 step_times(struct relay *r)
 {
-	struct idle *e, *next, *ending = &r->list[S_ENDING];
+	struct idle *e;
 	int k;
 
-	for (e = ending->next; e != ending; e = next) {
-		next = e->next;
-		wind_up(r, (struct session *)e);
-	}
+	if (r->now >= r->look_at)
+		look(r);
 	for (k = 0; k < STATES; k++)
 		while ((e = idle_oldest(&r->list[k])) &&
 		    r->now - e->last >= r->limit[k])
@@ -1546,8 +1598,7 @@ want_times(struct relay *r, struct wake *w)
 		if (e && r->limit[k] != NEVER)
 			wake_at(w, e->last + r->limit[k]);
 	}
-	if (idle_oldest(&r->list[S_ENDING]))
-		wake_at(w, r->now + ENDING_TICK);
+	wake_at(w, r->look_at);
 	wake_at(w, r->check_at);
 }
 
@@ -1642,7 +1693,8 @@ relay_start(const struct config *cfg, const struct relay_calls *calls, int fd,
 	r->limit[S_WAITING] = r->udp ? r->limit[S_OPEN] : CONNECT;
 	r->limit[S_ENDING] = ENDING;
 	r->active = now - ACTIVE;
-	r->check_at = NEVER;
+	r->check_at = r->look_at = NEVER;
+	r->look = &r->list[S_ENDING];
 	random_bytes(&r->seed, sizeof r->seed);
 	for (k = 0; k < STATES; k++)
 		idle_init(&r->list[k]);

@@ -178,6 +178,8 @@ pattern(size_t off, int who)
 	    (unsigned)who * 101);
 }
 
+static int window;		/* bytes that clients take; 0: many */
+
 /* A client from source (NULL: any) to the relay. */
 static int
 dial_relay(int type, const char *source)
@@ -186,6 +188,8 @@ dial_relay(int type, const char *source)
 	union addr src;
 	int fd = fd_socket(a.sa.sa_family, type);
 
+	if (window)
+		fd_option(fd, SOL_SOCKET, SO_RCVBUF, window);
 	if (addr_any(&a))
 		a.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	if (source) {
@@ -547,8 +551,10 @@ one_order(const int *op, int n)
 			shut(&e[0]);
 			shut(&e[1]);
 		}
-		if (turn(k < 5 ? 0 : 1) == 0 && k > 5 && delivered(e) &&
-		    idle_oldest(&r->list[S_ENDING]))
+		if (!idle_oldest(&r->list[S_ENDING]))
+			turn(k < 5 ? 0 : 1);
+		else if (r->look_at = now, turn(1) == 0 && k > 5 &&
+		    delivered(e) && r->look_at != now + LOOK_LEAST)
 			now += ENDING;
 	}
 	get_rest(e, 0);
@@ -628,7 +634,7 @@ reset_follows_the_bytes(void)
 		calm();
 		while (r->n && now < START + 2 * ENDING) {
 			get(&e[!i], !i);
-			now += ENDING_TICK;
+			now += LOOK_LEAST;
 			turn(0);
 		}
 		get(&e[!i], !i);
@@ -657,7 +663,7 @@ reset_waits_ten_seconds_at_most(void)
 	t = now;
 	calm();
 	CHECK(r->n == 1);
-	for (turns = 0; now < t + ENDING - 1; now += ENDING_TICK / 2 + 1)
+	for (turns = 0; now < t + ENDING - 1; now += LOOK_LEAST / 2 + 1)
 		turn(0);
 	CHECK(r->n == 1);
 	CHECK(turns == 0);
@@ -665,6 +671,91 @@ reset_waits_ten_seconds_at_most(void)
 	turn(0);
 	CHECK(r->n == 0);
 	shut_pair(e);
+	teardown();
+}
+
+/* Both legs are dead: nothing is left to wait for, whatever was unsent. */
+static void
+two_dead_legs_end_at_once(void)
+{
+	struct end e[2];
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		setup(SOCK_STREAM, "127.0.0.1");
+		open_pair(e, NULL);
+		put(&e[!i], !i, 4 << 20);	/* more than the other takes */
+		calm();
+		put(&e[!i], !i, 4 << 20);
+		calm();
+		reset(&e[!i]);
+		calm();
+		CHECK(r->n == 1);
+		reset(&e[i]);
+		calm();
+		now += LOOK_MOST;
+		calm();
+		CHECK(r->n == 0 && r->ended[WHY_ERROR] == 1);
+		open_pair(e, NULL);
+		put(&e[0], 0, 1);
+		reset(&e[0]);
+		reset(&e[1]);
+		calm();
+		CHECK(r->n == 0 && r->ended[WHY_ERROR] == 2);
+		teardown();
+	}
+}
+
+/* Many sessions whose target is gone and whose client takes nothing. */
+static void
+stall_and_break(struct end (*e)[2], int n)
+{
+	int k;
+
+	window = 2304;
+	for (k = 0; k < n; k++) {
+		open_pair(e[k], NULL);
+		put(&e[k][1], 1, 30000);
+	}
+	window = 0;
+	calm();
+	for (k = 0; k < n; k++)
+		reset(&e[k][1]);
+	calm();
+}
+
+/* However many sessions end, and nothing moves: two wakings a second. */
+static void
+what_ends_wakes_seldom(void)
+{
+	static struct end e[3 * POLL_MOST][2];
+	int k, n = 3 * POLL_MOST, wakings;
+	int64_t t;
+
+	setup(SOCK_STREAM, "127.0.0.1");
+	stall_and_break(e, n);
+	CHECK(r->n == n);
+	now += 100;
+	calm();
+	now += LOOK_MOST;
+	turn_all();
+	for (t = now + 5000, wakings = 0; now < t; wakings++) {
+		want();
+		now = w.deadline;
+		turn(0);
+	}
+	CHECK(wakings <= 2 * 5);
+	CHECK(r->n == n);
+	for (k = 0; k < n; k += 2)
+		get(&e[k][0], 0);	/* these take what is theirs */
+	for (t = now + 3 * LOOK_MOST; now < t && r->n > n / 2; now += 5)
+		turn(1);
+	CHECK(r->n == n / 2);
+	for (k = 0; k < n; k++) {
+		get(&e[k][0], 0);
+		CHECK(k % 2 || (e[k][0].got == 30000 && e[k][0].reset));
+		close(e[k][0].fd);
+	}
 	teardown();
 }
 
@@ -1848,6 +1939,8 @@ main(int argc, char **argv)
 	RUN(half_close_is_carried_through);
 	RUN(reset_follows_the_bytes);
 	RUN(reset_waits_ten_seconds_at_most);
+	RUN(two_dead_legs_end_at_once);
+	RUN(what_ends_wakes_seldom);
 	RUN(bulk_both_ways);
 	RUN(the_pipe_is_empty_between_turns);
 	RUN(little_is_taken_when_much_is_held);
