@@ -7,6 +7,7 @@
  * share the mapped port.  An idle session has descriptors and no buffer.
  *
  *   S_WAITING  TCP: leg 1 connects, leg 0 is not read; UDP: no answer yet
+ *   S_GUEST    TCP: no room yet: leg 0 is open, and not read
  *   S_OPEN     both directions flow; the EOF of a leg is sent on to the other
  *   S_ENDING   one leg is broken; the other still gets what came before, then
  *              a reset.  A few sessions in turn are looked at, again and again
@@ -67,14 +68,17 @@ struct mmsghdr {
 #endif
 #define LOOK_LEAST	20	/* between looks at some that end */
 #define LOOK_MOST	1000	/* doubled up to this while none has ended */
-#define ACCEPT_PAUSE    500     /* of the listener without room */
+#define ACCEPT_PAUSE    1000    /* of the listener without room */
 #define ROOM_AGE	60000	/* younger sessions make no room */
+#define ROOM_IDLE	1000	/* but for a client of another source */
+#define GUEST_AGE	250	/* a guest goes for another not before */
 
 /* sessions */
 #define ACTIVE_MOST	128	/* polled at most, with signals */
 #define POLL_MOST	64	/* descriptors in one poll of all */
 #define ROOM_SHARE	8	/* a source keeps so many when room is made */
 #define ROOM_BATCH	64	/* ended at a time to make room */
+#define GUESTS		8	/* clients accepted before there is room */
 #define RESERVED	32	/* descriptors that are not for sessions */
 #define SESSIONS        4096    /* at most, unless the user wants more */
 #define SESSION_RAM     8192    /* bytes: reckoned with for each */
@@ -91,8 +95,10 @@ struct mmsghdr {
 #define DGRAM           65600   /* for one; odd lines spare the cache */
 #define SEGMENTED	65000	/* in one segmented send */
 #define BUCKETS		1024	/* of the UDP table */
+#define V6_SOURCE	8	/* bytes of an address that a host cannot
+				   choose: all of a /64 are one source */
 
-enum session_state { S_WAITING, S_OPEN, S_ENDING, STATES };
+enum session_state { S_WAITING, S_GUEST, S_OPEN, S_ENDING, STATES };
 
 enum armed {			/* do the legs of a session send signals? */
 	ARMED_NEVER,		/* no, and F_SETSIG was not yet called */
@@ -163,7 +169,8 @@ struct relay {			/* the small and often used comes first */
 	int udp;
 	int slot;		/* of fd */
 	int sigfd, sigslot;	/* signals of armed sessions; -1: none */
-	int n, max;		/* sessions now, and at most */
+	int n, max;		/* sessions now, and at most beside guests */
+	int guests;		/* of n */
 	int first, polled;	/* slots of sessions: the first, how many */
 	int pipe[2];		/* for bulk, while a session is active; -1 */
 	unsigned char *buf;     /* for all else; NULL */
@@ -173,6 +180,7 @@ struct relay {			/* the small and often used comes first */
 				   active, and all were polled since */
 	int64_t armed_to;	/* ms: armed are all not active since then */
 	int64_t room_at;	/* ms: the listener is not polled before */
+	int64_t seat_at;	/* ms: when to make room for guests */
 	struct idle *look;	/* in the list of S_ENDING: the next to look at */
 	int64_t look_at, pause;	/* ms: when, and how long after that again */
 	struct session **hash;	/* UDP: by client */
@@ -367,7 +375,7 @@ pending_free(struct relay *r, struct session *s, int i)
 	s->u.pending[i] = NULL;
 }
 
-/* A hash of a's host and of port, below BUCKETS. */
+/* A hash of a's host and of port, below BUCKETS; of a's source for port 0. */
 static uint32_t
 hash_of(const struct relay *r, const union addr *a, int port)
 {
@@ -377,7 +385,7 @@ hash_of(const struct relay *r, const union addr *a, int port)
 
 	if (a->sa.sa_family == AF_INET6) {
 		p = a->in6.sin6_addr.s6_addr;
-		n = 16;
+		n = port ? 16 : V6_SOURCE;
 	}
 	while (n-- > 0)
 		h = (h ^ *p++) * 0x9e3779b1;
@@ -436,6 +444,7 @@ session_end(struct relay *r, struct session *s, enum why why)
 	if (r->look == &s->idle)
 		r->look = s->idle.next;
 	idle_drop(&s->idle);
+	r->guests -= s->state == S_GUEST;
 	free(s);
 	r->n--;
 	r->ended[why]++;
@@ -920,71 +929,102 @@ step_waiting(struct relay *r, struct session *s)
 
 /* making room */
 
-/* Sessions of a source that has too many and one that is idle for long, which
- * is copied to *source; 0 when there is no such source.  The counts are by
- * hash, and a collision can hide a source for one call only: the seed changes
- * with each. */
 static int
-source_crowded(struct relay *r, union addr *source)
+same_source(const union addr *a, const union addr *b)
 {
-	struct idle *e, *head = &r->list[S_OPEN];
-	struct session *s;
-	int count[BUCKETS] = { 0 };
-	int n, most = ROOM_SHARE;
-
-	r->seed++;
-	for (e = head->next; e != head; e = e->next)
-		count[hash_of(r, &((struct session *)e)->client, 0)]++;
-	for (e = head->next; e != head && r->now - e->last > ROOM_AGE;
-	    e = e->next) {
-		s = (struct session *)e;
-		n = count[hash_of(r, &s->client, 0)];
-		if (n > most) {
-			most = n;
-			*source = s->client;
-		}
-	}
-	if (most == ROOM_SHARE)
-		return 0;
-	for (n = 0, e = head->next; e != head; e = e->next)
-		n += addr_same_host(&((struct session *)e)->client, source);
-	return n;
+	return a->sa.sa_family == AF_INET6 ?
+	    memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, V6_SOURCE) == 0 :
+	    addr_same_host(a, b);
 }
 
-/* Ends at most that many sessions: of source those that are idle for long; or,
- * when it is NULL, old ones that never carried a byte from the client. */
+/* Ends at most that many sessions, idle for longest, of the source that has
+ * the most and one that is idle for age ms, but not of the client's own when
+ * client is not NULL.  The source keeps share.  Returns how many it has more.
+ * Counts by hash: a collision can hide a source for one call only, the seed
+ * changes with each. */
 static int
-evict(struct relay *r, const union addr *source, int most)
+evict_crowd(struct relay *r, const union addr *client, int64_t age, int share,
+    int most)
 {
 	struct idle *e, *next, *head = &r->list[S_OPEN];
-	struct session *s;
-	uint32_t t = (uint32_t)(r->now / 1000);
-	int n = 0;
+	const union addr *a;
+	union addr crowd;
+	int count[BUCKETS] = { 0 };
+	int n = share;
 
-	for (e = head->next; e != head && n < most; e = next) {
+	r->seed++;
+	crowd.sa.sa_family = AF_UNSPEC;
+	for (e = head->next; e != head; e = e->next)
+		count[hash_of(r, &((struct session *)e)->client, 0)]++;
+	for (e = head->next; e != head && r->now - e->last > age; e = e->next) {
+		a = &((struct session *)e)->client;
+		if (count[hash_of(r, a, 0)] > n &&
+		    !(client && same_source(a, client))) {
+			n = count[hash_of(r, a, 0)];
+			crowd = *a;
+		}
+	}
+	if (n == share)
+		return 0;
+	for (n = -share, e = head->next; e != head; e = e->next)
+		n += same_source(&((struct session *)e)->client, &crowd);
+	if (most > n)
+		most = n;
+	for (e = head->next; e != head && most > 0 && r->now - e->last > age;
+	    e = next) {
 		next = e->next;
-		s = (struct session *)e;
-		if (source ? r->now - e->last > ROOM_AGE &&
-		    addr_same_host(&s->client, source) :
-		    !s->bytes[0] && t - s->born > ROOM_AGE / 1000) {
-			session_end(r, s, WHY_LIMIT);
-			n++;
+		if (same_source(&((struct session *)e)->client, &crowd)) {
+			session_end(r, (struct session *)e, WHY_LIMIT);
+			most--;
 		}
 	}
 	return n;
 }
 
-/* 1 when there is room for another session. */
+/* Ends what is ending, or what is old and never carried a byte from the
+ * client: one session, if any. */
 static int
-make_room(struct relay *r)
+evict_dead(struct relay *r)
 {
-	union addr source;
-	int n;
+	struct idle *e = idle_oldest(&r->list[S_ENDING]);
+	struct idle *head = &r->list[S_OPEN];
+	struct session *s;
+	uint32_t t = (uint32_t)(r->now / 1000);
 
-	if (r->n < r->max || evict(r, NULL, ROOM_BATCH))
+	for (e = e ? e : head->next; e != head; e = e->next) {
+		s = (struct session *)e;
+		if (s->state == S_ENDING ||
+		    (!s->bytes[0] && t - s->born > ROOM_AGE / 1000)) {
+			session_end(r, s, WHY_LIMIT);
+			return 1;
+		}
+	}
+	return 0;
+}
+
+/* 1 when there is room for another session, which a client waits for. */
+static int
+make_room(struct relay *r, const union addr *client)
+{
+	return r->n - r->guests < r->max || evict_dead(r) ||
+	    evict_crowd(r, NULL, ROOM_AGE, ROOM_SHARE, ROOM_BATCH) > 0 ||
+	    evict_crowd(r, client, ROOM_IDLE, r->max / 4, 1) > 0;
+}
+
+/* 1 when another guest can be accepted.  Behind guests for whom there is no
+ * room may wait a client of another source, for whom there is. */
+static int
+guest_place(struct relay *r)
+{
+	struct idle *e = idle_oldest(&r->list[S_GUEST]);
+
+	if (r->guests < GUESTS)
 		return 1;
-	n = source_crowded(r, &source) - ROOM_SHARE;
-	return evict(r, &source, n < ROOM_BATCH ? n : ROOM_BATCH);
+	if (r->now - e->last < GUEST_AGE ||
+	    evict_crowd(r, NULL, ROOM_IDLE, r->max / 4, 0) <= 0)
+		return 0;
+	session_end(r, (struct session *)e, WHY_LIMIT);
+	return 1;
 }
 
 /* accepting */
@@ -995,7 +1035,7 @@ static int
 accept_one(struct relay *r)
 {
 	struct session *s = session_new();
-	int fd;
+	int fd, room;
 
 	if (!s)
 		return -1;
@@ -1004,8 +1044,13 @@ accept_one(struct relay *r)
 		free(s);
 		return -1;
 	}
+	room = make_room(r, &s->client);
+	s->state = room ? S_WAITING : S_GUEST;
+	r->guests += !room;
 	session_begin(r, s);
-	if (dial_next(r, s) == 0)
+	if (!room)
+		complain(r, "clients must wait", "session limit");
+	else if (dial_next(r, s) == 0)
 		step_waiting(r, s);
 	return 0;
 }
@@ -1016,16 +1061,44 @@ accept_some(struct relay *r)
 	const char *why = "session limit";
 	int k;
 
-	if (make_room(r)) {
-		for (k = 0; k < ACCEPTS && r->n < r->max; k++)
-			if (accept_one(r) < 0 && errno != ECONNABORTED)
-				break;
-		if (k == ACCEPTS || r->n >= r->max || fd_again())
-			return;
-		why = strerror(errno);
+	for (k = 0; k < ACCEPTS; k++) {
+		if (r->n - r->guests >= r->max && !guest_place(r))
+			break;
+		if (accept_one(r) < 0 && errno != ECONNABORTED) {
+			if (fd_again())
+				return;
+			why = strerror(errno);
+			break;
+		}
 	}
+	if (k == ACCEPTS)
+		return;
 	complain(r, "clients must wait", why);
-	r->room_at = r->now + ACCEPT_PAUSE;
+	r->room_at = r->now + (k ? GUEST_AGE : ACCEPT_PAUSE);
+}
+
+/* Guests take the room that others left, or that can be made now. */
+static void
+seat_guests(struct relay *r)
+{
+	struct idle *e, *next, *head = &r->list[S_GUEST];
+	struct session *s;
+	int due = r->now >= r->seat_at;
+
+	if (due)
+		r->seat_at = r->now + ACCEPT_PAUSE;
+	for (e = head->next; e != head; e = next) {
+		next = e->next;
+		s = (struct session *)e;
+		if ((!due && r->n - r->guests >= r->max) ||
+		    !make_room(r, &s->client))
+			continue;
+		r->guests--;
+		s->state = S_WAITING;
+		s->born = (uint32_t)(r->now / 1000);
+		if (dial_next(r, s) == 0)
+			step_waiting(r, s);
+	}
 }
 
 /* UDP */
@@ -1356,7 +1429,7 @@ events(const struct relay *r, const struct session *s, int i)
 		return s->broken & LEG(i) ? -1 : POLLOUT;
 	if (r->udp)
 		return POLLIN;
-	if (s->state == S_WAITING)
+	if (s->state < S_OPEN)
 		return i ? POLLOUT : 0;
 	if (!(s->eof & LEG(i)) && !s->u.pending[i])
 		ev |= POLLIN;
@@ -1375,7 +1448,7 @@ session_step(struct relay *r, struct session *s, int i, int wanted, int came)
 		answer(r, s);
 	} else if (s->state == S_ENDING) {
 		wind_up(r, s);
-	} else if (s->state == S_WAITING) {
+	} else if (s->state < S_OPEN) {
 		if (i == 1)
 			step_waiting(r, s);
 		else
@@ -1545,6 +1618,7 @@ relay_step(struct relay *r, struct wake *w, int64_t now)
 	if (now >= r->check_at)
 		check_all(r);
 	step_times(r);
+	seat_guests(r);
 	if (!woke(w, r->slot))
 		return;
 	if (!r->udp)
@@ -1599,6 +1673,8 @@ want_times(struct relay *r, struct wake *w)
 			wake_at(w, e->last + r->limit[k]);
 	}
 	wake_at(w, r->look_at);
+	if (r->guests)
+		wake_at(w, r->seat_at);
 	wake_at(w, r->check_at);
 }
 
@@ -1692,6 +1768,7 @@ relay_start(const struct config *cfg, const struct relay_calls *calls, int fd,
 	    cfg->idle_timeout * (int64_t)1000 : NEVER;
 	r->limit[S_WAITING] = r->udp ? r->limit[S_OPEN] : CONNECT;
 	r->limit[S_ENDING] = ENDING;
+	r->limit[S_GUEST] = NEVER;
 	r->active = now - ACTIVE;
 	r->check_at = r->look_at = NEVER;
 	r->look = &r->list[S_ENDING];

@@ -1355,12 +1355,12 @@ room_is_made_in_order(void)
 	memset(e[23], 0, sizeof e[23]);
 	e[23][0].fd = dial_relay(SOCK_STREAM, "127.0.0.9");
 	calm();
-	CHECK(r->n == 23 && r->ended[WHY_LIMIT] == 0);
-	CHECK(r->slot == -1 && logged("must wait") == 1);
+	CHECK(r->guests == 1 && r->n == 24 && r->ended[WHY_LIMIT] == 0);
+	CHECK(logged("must wait") == 1);
 	now += ROOM_AGE + 1001;
 	e[23][1].fd = target_accept();          /* instead of the silent one */
 	CHECK(r->ended[WHY_LIMIT] == 1 && !alive(e[22]));
-	CHECK(r->n == 23);
+	CHECK(r->n == 23 && r->guests == 0);
 	shut_pair(e[22]);
 	fill(e, 22, 1, "127.0.0.9", 1);         /* .6 is cut down to eight */
 	CHECK(r->ended[WHY_LIMIT] == 1 + 4);
@@ -1401,13 +1401,141 @@ a_crowd_behind_one_is_found(void)
 	memset(e[10], 0, sizeof e[10]);
 	e[10][0].fd = dial_relay(SOCK_STREAM, NULL);
 	calm();
-	CHECK(r->ended[WHY_LIMIT] == 0);
 	now += ACCEPT_PAUSE;
 	e[10][1].fd = target_accept();
 	CHECK(e[10][1].fd != -1 && r->ended[WHY_LIMIT] == 1);
 	CHECK(alive(e[0]) && !alive(e[1]));
 	for (k = 0; k < 11; k++)
 		shut_pair(e[k]);
+	teardown();
+}
+
+/* What ends goes first when room is wanted. */
+static void
+what_ends_makes_room(void)
+{
+	static struct end e[3][2], last[2];
+
+	cfg.max_sessions = 3;
+	setup(SOCK_STREAM, "127.0.0.1");
+	stall_and_break(e, 2);
+	open_pair(e[2], NULL);
+	CHECK(r->n == 3);
+	open_pair(last, NULL);
+	CHECK(r->n == 3 && r->ended[WHY_LIMIT] == 1 && alive(e[2]));
+	put(&last[0], 0, 5);
+	CHECK(drain(last, all_got));
+	shut_pair(last);
+	shut_pair(e[2]);
+	close(e[0][0].fd);
+	close(e[1][0].fd);
+	teardown();
+}
+
+/* A source with more than a quarter, each a second idle, gives way to a client
+ * of another, but not to one of its own; the other talks first. */
+static void
+a_quarter_makes_room(void)
+{
+	struct end e[12][2];
+	int k;
+
+	cfg.max_sessions = 8;
+	setup(SOCK_STREAM, "0.0.0.0");
+	fill(e, 0, 8, "127.0.0.5", 1);
+	now += ROOM_IDLE + 1;
+	memset(e + 8, 0, 4 * sizeof *e);
+	for (k = 8; k < 11; k++)
+		e[k][0].fd = dial_relay(SOCK_STREAM, "127.0.0.5");
+	calm();
+	now += 3 * ACCEPT_PAUSE;
+	calm();
+	CHECK(r->ended[WHY_LIMIT] == 0 && r->guests == 3);
+	for (k = 0; k < 8; k++)
+		CHECK(alive(e[k]));
+	e[11][0].fd = dial_relay(SOCK_STREAM, "127.0.0.6");
+	e[11][1].fd = target_accept();
+	CHECK(r->ended[WHY_LIMIT] == 1 && !alive(e[0]) && alive(e[1]));
+	put(&e[11][0], 0, 9);
+	CHECK(drain(e[11], all_got));
+	shut_pair(e[1]);		/* an end is for a guest */
+	e[8][1].fd = target_accept();
+	CHECK(e[8][1].fd != -1 && r->guests == 2);
+	for (k = 0; k < 12; k++)
+		if (k != 1 && e[k][0].fd > 0)
+			shut_pair(e[k]);
+	teardown();
+}
+
+/* Sources that are not idle lose nothing, nor do those with a quarter. */
+static void
+no_more_than_a_quarter_is_safe(void)
+{
+	struct end e[9][2];
+	char host[ADDR_TEXT];
+	int k;
+
+	cfg.max_sessions = 8;
+	setup(SOCK_STREAM, "0.0.0.0");
+	for (k = 0; k < 8; k++) {
+		snprintf(host, sizeof host, "127.0.0.%d", 5 + k / 2);
+		fill(e, k, 1, host, 1);
+	}
+	memset(e[8], 0, sizeof e[8]);
+	e[8][0].fd = dial_relay(SOCK_STREAM, "127.0.0.99");
+	for (k = 0; k < 50; k++, now += ACCEPT_PAUSE)
+		calm();
+	CHECK(r->guests == 1 && r->ended[WHY_LIMIT] == 0);
+	shut_pair(e[0]);
+	e[8][1].fd = target_accept();
+	CHECK(e[8][1].fd != -1);
+	for (k = 1; k < 9; k++)
+		shut_pair(e[k]);
+	teardown();
+}
+
+/* A crowd that has filled the queue too does not hide who is behind it. */
+static void
+behind_a_queue_of_the_crowd(void)
+{
+	struct end e[4][2], last[2];
+	int fd[40], k;
+
+	cfg.max_sessions = 4;
+	setup(SOCK_STREAM, "0.0.0.0");
+	fill(e, 0, 4, "127.0.0.5", 1);
+	for (k = 0; k < 40; k++)
+		fd[k] = dial_relay(SOCK_STREAM, "127.0.0.5");
+	memset(last, 0, sizeof last);
+	last[0].fd = dial_relay(SOCK_STREAM, "127.0.0.6");
+	last[1].fd = -1;
+	for (k = 0; k < 100 && last[1].fd < 0; k++, now += 50) {
+		calm();
+		last[1].fd = accept4(target_fd, NULL, NULL, SOCK_NONBLOCK);
+	}
+	CHECK(last[1].fd != -1 && k < 60);
+	CHECK(r->n <= 4 + GUESTS);
+	put(&last[0], 0, 9);
+	CHECK(drain(last, all_got));
+	for (k = 0; k < 40; k++)
+		close(fd[k]);
+	for (k = 0; k < 4; k++)
+		shut_pair(e[k]);
+	shut_pair(last);
+	teardown();
+}
+
+/* All of a /64 are one source. */
+static void
+v6_sources_count_by_network(void)
+{
+	union addr a = local("2001:db8:0:1::1"), b = local("2001:db8:0:1:2::3"),
+	    c = local("2001:db8:0:2::1");
+
+	setup(SOCK_STREAM, "127.0.0.1");
+	CHECK(same_source(&a, &b) && !same_source(&a, &c));
+	CHECK(hash_of(r, &a, 0) == hash_of(r, &b, 0));
+	CHECK(hash_of(r, &a, 1) != hash_of(r, &b, 1));
 	teardown();
 }
 
@@ -1427,7 +1555,7 @@ full_waits_for_an_end(void)
 	for (turns = 0; now < START + 100000; now += 10)
 		turn(0);
 	CHECK(turns <= 100000 / ACCEPT_PAUSE + 2);
-	CHECK(r->n == 2);
+	CHECK(r->n == 3 && r->guests == 1);
 	shut(&e[0][0]);
 	shut(&e[0][1]);
 	e[2][1].fd = target_accept();
@@ -1964,6 +2092,11 @@ main(int argc, char **argv)
 	RUN(the_same_port_elsewhere_is_no_self);
 	RUN(room_is_made_in_order);
 	RUN(a_crowd_behind_one_is_found);
+	RUN(what_ends_makes_room);
+	RUN(a_quarter_makes_room);
+	RUN(no_more_than_a_quarter_is_safe);
+	RUN(behind_a_queue_of_the_crowd);
+	RUN(v6_sources_count_by_network);
 	RUN(full_waits_for_an_end);
 	RUN(the_limit_follows_the_machine);
 	RUN(totals_are_told);
