@@ -380,7 +380,7 @@ static uint32_t
 hash_of(const struct relay *r, const union addr *a, int port)
 {
 	const unsigned char *p = (const void *)&a->in.sin_addr;
-	uint32_t h = r->seed ^ (uint32_t)port;
+	uint32_t h = (r->seed ^ (uint32_t)port) * 0x9e3779b1;
 	int n = 4;
 
 	if (a->sa.sa_family == AF_INET6) {

@@ -1539,6 +1539,31 @@ v6_sources_count_by_network(void)
 	teardown();
 }
 
+/* Whatever the seed, an address is no key to the ports of one bucket. */
+static void
+the_hash_spreads(void)
+{
+	union addr a = local("127.0.0.1");
+	unsigned char *p = (void *)&a.in.sin_addr;
+	int count[BUCKETS], k, most, worst = 0;
+	uint32_t seed;
+
+	setup(SOCK_DGRAM, "127.0.0.1");
+	for (seed = 0; seed < 1000; seed++) {
+		random_bytes(&r->seed, sizeof r->seed);
+		memset(count, 0, sizeof count);
+		for (k = most = 0; k < 256; k++) {
+			*p = (unsigned char)k;
+			count[hash_of(r, &a, 1024 + (k ^ 0x55))]++;
+		}
+		for (k = 0; k < BUCKETS; k++)
+			most = count[k] > most ? count[k] : most;
+		worst = most > worst ? most : worst;
+	}
+	CHECK(worst <= 32);
+	teardown();
+}
+
 static void
 full_waits_for_an_end(void)
 {
@@ -2097,6 +2122,7 @@ main(int argc, char **argv)
 	RUN(no_more_than_a_quarter_is_safe);
 	RUN(behind_a_queue_of_the_crowd);
 	RUN(v6_sources_count_by_network);
+	RUN(the_hash_spreads);
 	RUN(full_waits_for_an_end);
 	RUN(the_limit_follows_the_machine);
 	RUN(totals_are_told);
