@@ -1713,18 +1713,22 @@ relay_want(struct relay *r, struct wake *w)
 
 /* start and stop */
 
-/* Sessions that the machine's limits allow. */
+/* Sessions that the machine's limits and the user allow. */
 static int
 most_sessions(const struct config *cfg)
 {
-	int64_t most = min64(SESSIONS, (files_now() - RESERVED) / 2);
+	int files = (files_now() - RESERVED) / 2;
+	int64_t most = cfg->max_sessions ? cfg->max_sessions : SESSIONS;
 
-	if (cfg->max_sessions)
-		return cfg->max_sessions;
 #ifdef _SC_PHYS_PAGES
-	most = min64(most, (int64_t)sysconf(_SC_PHYS_PAGES) *
-	    sysconf(_SC_PAGESIZE) / 8 / SESSION_RAM);
+	if (!cfg->max_sessions)
+		most = min64(most, (int64_t)sysconf(_SC_PHYS_PAGES) *
+		    sysconf(_SC_PAGESIZE) / 8 / SESSION_RAM);
 #endif
+	if (cfg->max_sessions > files)
+		warn("-n %d: the limit of open files allows %d sessions",
+		    cfg->max_sessions, files);
+	most = min64(most, files);
 	return most < 1 ? 1 : (int)most;
 }
 

@@ -1657,8 +1657,15 @@ the_limit_follows_the_machine(void)
 	CHECK(most_sessions(&cfg) == 1);
 	setrlimit(RLIMIT_NOFILE, &old);
 	CHECK(most_sessions(&cfg) <= SESSIONS);
+	CHECK(ftruncate(fileno(log_file), 0) == 0);
+	cfg.max_sessions = 5;
+	CHECK(most_sessions(&cfg) == 5);
+	low.rlim_cur = 256;
+	setrlimit(RLIMIT_NOFILE, &low);
 	cfg.max_sessions = 9999;
-	CHECK(most_sessions(&cfg) == 9999);
+	CHECK(most_sessions(&cfg) == 112);
+	CHECK(logged("-n 9999: the limit of open files allows 112") == 1);
+	setrlimit(RLIMIT_NOFILE, &old);
 	memset(&cfg, 0, sizeof cfg);
 }
 
