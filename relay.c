@@ -57,6 +57,7 @@ struct mmsghdr {
 #endif
 
 /* times in ms */
+#define PORT_REST	5000	/* at least, of the port of a UDP session */
 #define ACTIVE		50	/* polled for so long after a move */
 #define CHECK_ALL       1000    /* all are polled so often, with signals */
 #define CHECK_PLAIN	5	/* and without, 1 more for 64 sessions */
@@ -71,6 +72,7 @@ struct mmsghdr {
 #define ACCEPT_PAUSE    1000    /* of the listener without room */
 #define ROOM_AGE	60000	/* younger sessions make no room */
 #define ROOM_IDLE	1000	/* but for a client of another source */
+#define ROOM_UDP	200	/* in UDP: the target may be at an answer */
 #define GUEST_AGE	250	/* a guest goes for another not before */
 
 /* sessions */
@@ -95,6 +97,7 @@ struct mmsghdr {
 #define DGRAM           65600   /* for one; odd lines spare the cache */
 #define SEGMENTED	65000	/* in one segmented send */
 #define BUCKETS		1024	/* of the UDP table */
+#define PORTS		32768	/* of UDP sessions: the upper half, in turn */
 #define V6_SOURCE	8	/* bytes of an address that a host cannot
 				   choose: all of a /64 are one source */
 
@@ -184,6 +187,8 @@ struct relay {			/* the small and often used comes first */
 	struct idle *look;	/* in the list of S_ENDING: the next to look at */
 	int64_t look_at, pause;	/* ms: when, and how long after that again */
 	struct session **hash;	/* UDP: by client */
+	unsigned port;		/* UDP: of the newest session, less PORTS */
+	int64_t rest_at;	/* ms: when rest[0] was begun */
 	size_t segment;         /* UDP: longest datagram of a segmented send */
 	unsigned no_room;	/* failures to make a session */
 	uint32_t seed;		/* of the hashes */
@@ -195,6 +200,8 @@ struct relay {			/* the small and often used comes first */
 	struct relay_calls calls;
 	union addr local;	/* what fd is bound to */
 	struct addrs target;	/* n 0: not known yet, the listener waits */
+	unsigned char rest[2][PORTS / 8];	/* UDP: a bit for each port
+				   whose session ended since then, or before */
 };
 
 static void session_end(struct relay *, struct session *, enum why);
@@ -425,6 +432,20 @@ note_end(const struct relay *r, const struct session *s, enum why why)
 	    (long long)s->bytes[0], (long long)s->bytes[1]);
 }
 
+/* The port of a UDP session that ends shall rest: late answers may come. */
+static void
+port_rest(struct relay *r, int fd)
+{
+	union addr a;
+	socklen_t len = sizeof a;
+	unsigned k;
+
+	if (getsockname(fd, &a.sa, &len) < 0)
+		return;
+	k = (unsigned)addr_port(&a) % PORTS;
+	r->rest[0][k / 8] |= (unsigned char)(1 << k % 8);
+}
+
 /* Ends s, by a reset where it was broken or refused. */
 static void
 session_end(struct relay *r, struct session *s, enum why why)
@@ -432,6 +453,10 @@ session_end(struct relay *r, struct session *s, enum why why)
 	int i;
 
 	note_end(r, s, why);
+	if (r->udp) {
+		unhash(r, s);
+		port_rest(r, s->fd[1]);
+	}
 	for (i = 0; i < 2; i++) {
 		if (!r->udp)
 			pending_free(r, s, i);
@@ -439,8 +464,6 @@ session_end(struct relay *r, struct session *s, enum why why)
 			fd_abortive(s->fd[i], 1);
 		leg_close(r, s, i);
 	}
-	if (r->udp)
-		unhash(r, s);
 	if (r->look == &s->idle)
 		r->look = s->idle.next;
 	idle_drop(&s->idle);
@@ -843,6 +866,31 @@ connected(struct session *s)
 	return getpeername(s->fd[1], &a.sa, &len) == 0;
 }
 
+/* Binds fd, of a UDP session, to the next port that does not rest. */
+static int
+port_take(struct relay *r, int fd, int family)
+{
+	union addr a = { .sa.sa_family = (sa_family_t)family };
+	unsigned k;
+	int n;
+
+	if (r->now - r->rest_at >= PORT_REST) {
+		memcpy(r->rest[1], r->rest[0], sizeof *r->rest);
+		memset(r->rest[0], 0, sizeof *r->rest);
+		r->rest_at = r->now;
+	}
+	errno = EAGAIN;
+	for (n = 0; n < PORTS; n++) {
+		k = r->port = (r->port + 1) % PORTS;
+		if ((r->rest[0][k / 8] | r->rest[1][k / 8]) >> k % 8 & 1)
+			continue;
+		addr_set_port(&a, (int)(PORTS + k));
+		if (bind(fd, &a.sa, addr_len(&a)) == 0)
+			return 0;
+	}
+	return -1;
+}
+
 /* Opens leg 1 and connects it to s->peer; -1 with errno. */
 static int
 dial(struct relay *r, struct session *s)
@@ -856,6 +904,8 @@ dial(struct relay *r, struct session *s)
 	s->armed = ARMED_NEVER;
 	if (!r->udp)
 		tune(r, fd);
+	else if (port_take(r, fd, to->sa.sa_family) < 0)
+		return -1;
 	if (connect(fd, &to->sa, addr_len(to)) == 0 ||
 	    errno == EINPROGRESS || errno == EINTR)
 		return 0;
@@ -1321,18 +1371,35 @@ serves(const struct session *s, const union addr *from, const union addr *to)
 	return addr_same(&s->client, from) && addr_same_host(&s->peer, to);
 }
 
+/* Ends a session without an answer, or else any, the one that was idle for
+ * longest: the target may still work on what came just now. */
+static int
+make_room_udp(struct relay *r)
+{
+	struct idle *e;
+	int k;
+
+	for (k = S_WAITING; k <= S_OPEN; k++) {
+		e = idle_oldest(&r->list[k]);
+		if (e && r->now - e->last >= ROOM_UDP) {
+			session_end(r, (struct session *)e, WHY_LIMIT);
+			return 1;
+		}
+	}
+	return 0;
+}
+
 /* A session for a client that comes for the first time; NULL if there can be
- * none.  When the table is full, a session without an answer ends, or else the
- * one that was idle for longest. */
+ * none. */
 static struct session *
 client_new(struct relay *r, const union addr *from, const union addr *to)
 {
-	struct idle *e = idle_oldest(&r->list[S_WAITING]);
 	struct session *s;
 
-	if (r->n >= r->max)
-		session_end(r, (struct session *)(e ? e :
-		    idle_oldest(&r->list[S_OPEN])), WHY_LIMIT);
+	if (r->n >= r->max && !make_room_udp(r)) {
+		complain(r, "datagram dropped", "session limit");
+		return NULL;
+	}
 	s = session_new();
 	if (!s || dial_any(r, s) < 0) {
 		if (errno != EADDRINUSE)
@@ -1777,6 +1844,7 @@ relay_start(const struct config *cfg, const struct relay_calls *calls, int fd,
 	r->check_at = r->look_at = NEVER;
 	r->look = &r->list[S_ENDING];
 	random_bytes(&r->seed, sizeof r->seed);
+	r->port = random_below(PORTS);
 	for (k = 0; k < STATES; k++)
 		idle_init(&r->list[k]);
 	r->sigfd = signals_fd();

@@ -1945,19 +1945,73 @@ udp_room_is_made_in_order(void)
 	CHECK(udp_get(target_fd, back, 9, &target.a[7]) == 1);
 	CHECK(echo(fd[2], 1));
 	CHECK(r->n == 3 && r->ended[WHY_LIMIT] == 0);
-	now++;
+	now += ROOM_UDP - 3;
+	send(fd[3], "x", 1, 0);			/* all talked just now */
+	calm();
+	CHECK(r->n == 3 && r->ended[WHY_LIMIT] == 0);
+	CHECK(logged("datagram dropped: session limit") == 1);
+	now += 2;
 	CHECK(echo(fd[3], 1));			/* fd[1] went */
 	CHECK(r->n == 3 && r->ended[WHY_LIMIT] == 1);
 	CHECK(r->ever == 4);
 	now++;
 	CHECK(echo(fd[0], 1));
 	CHECK(r->ever == 4);
+	now += ROOM_UDP - 1;
 	CHECK(echo(fd[4], 1));			/* fd[2] went */
 	CHECK(r->ended[WHY_LIMIT] == 2);
 	CHECK(echo(fd[0], 1) && echo(fd[3], 1));
 	CHECK(r->ever == 5);
 	for (k = 0; k < 6; k++)
 		close(fd[k]);
+	teardown();
+}
+
+/* The port of each of many sessions, of which none lives for long: in turn, and
+ * none again before five seconds. */
+static void
+udp_ports_rest(void)
+{
+	static int64_t ended[65536];
+	union addr from;
+	int fd, k, again = 0, early = 0;
+
+	setup(SOCK_DGRAM, "127.0.0.1");
+	r->limit[S_WAITING] = r->limit[S_OPEN] = 1;
+	for (k = 0; k < 400; k++) {
+		if (k == 150)		/* around to those of the start */
+			r->port -= 150;
+		fd = dial_relay(SOCK_DGRAM, NULL);
+		send(fd, "x", 1, 0);
+		if (udp_get(target_fd, back, 9, &from) == 1) {
+			again += ended[addr_port(&from)] != 0;
+			early += ended[addr_port(&from)] &&
+			    now - ended[addr_port(&from)] < PORT_REST;
+		}
+		now += 2;
+		turn_all();
+		CHECK(r->n == 0);
+		ended[addr_port(&from)] = now;
+		close(fd);
+		if (k == 250 || k == 260) {
+			CHECK(again == 0);
+			now += PORT_REST;
+			r->port -= 100;
+		}
+	}
+	CHECK(again > 0 && early == 0);
+	memset(r->rest, -1, sizeof r->rest);	/* all rest */
+	r->rest_at = now;
+	fd = dial_relay(SOCK_DGRAM, NULL);
+	send(fd, "x", 1, 0);
+	calm();
+	CHECK(r->n == 0 && logged("datagram dropped: Resource") == 1);
+	now += 2 * PORT_REST;
+	r->now = now;
+	CHECK(echo(fd, 1) == 0);		/* rest[1] is still full */
+	now += PORT_REST;
+	CHECK(echo(fd, 1));
+	close(fd);
 	teardown();
 }
 
@@ -2141,6 +2195,7 @@ main(int argc, char **argv)
 	RUN(udp_answers_from_the_address_asked);
 	RUN(udp_refusal_keeps_the_session);
 	RUN(udp_room_is_made_in_order);
+	RUN(udp_ports_rest);
 	RUN(udp_idle_and_cold);
 	RUN(udp_claimed_datagrams_are_taken);
 	RUN(udp_target_that_is_the_mapped_port_is_refused);
