@@ -1415,12 +1415,27 @@ client_new(struct relay *r, const union addr *from, const union addr *to)
 	return s;
 }
 
+/* Is from one of the target's addresses, port included?  What a client so
+ * named is sent comes back for ever. */
+static int
+is_target(const struct relay *r, const union addr *from)
+{
+	int k;
+
+	for (k = 0; k < r->target.n; k++)
+		if (addr_same(&r->target.a[k], from))
+			return 1;
+	return 0;
+}
+
 /* The session of a client, an old or a new one; NULL if there can be none. */
 static struct session *
 client(struct relay *r, const union addr *from, const union addr *to)
 {
 	struct session *s = *bucket(r, from);
 
+	if (is_target(r, from))
+		return NULL;
 	while (s && !serves(s, from, to))
 		s = s->u.next;
 	return s || !r->target.n ? s : client_new(r, from, to);

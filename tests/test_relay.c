@@ -2105,6 +2105,31 @@ udp_target_that_is_the_mapped_port_is_refused(void)
 	teardown();
 }
 
+/* A datagram that was forged to come from the target would go round for ever. */
+static void
+udp_client_that_is_the_target_is_refused(void)
+{
+	struct addrs two = target;
+	union addr from;
+	int fd;
+
+	setup(SOCK_DGRAM, "127.0.0.1");
+	CHECK(sendto(target_fd, "x", 1, 0, &r->local.sa,
+	    addr_len(&r->local)) == 1);
+	calm();
+	CHECK(r->ever == 0);
+	fd = bound(SOCK_DGRAM, "127.0.0.1", &from);
+	two.a[0] = target.a[0];
+	two.a[1] = from;
+	two.n = 2;
+	CHECK(connect(fd, &r->local.sa, addr_len(&r->local)) == 0);
+	CHECK(echo(fd, 1));			/* same host, other port */
+	relay_target(r, &two);			/* the target moves there */
+	CHECK(!echo(fd, 1));
+	close(fd);
+	teardown();
+}
+
 static void
 udp_without_descriptors_drops(void)
 {
@@ -2196,6 +2221,7 @@ main(int argc, char **argv)
 	RUN(udp_refusal_keeps_the_session);
 	RUN(udp_room_is_made_in_order);
 	RUN(udp_ports_rest);
+	RUN(udp_client_that_is_the_target_is_refused);
 	RUN(udp_idle_and_cold);
 	RUN(udp_claimed_datagrams_are_taken);
 	RUN(udp_target_that_is_the_mapped_port_is_refused);
