@@ -113,7 +113,6 @@ struct config {
 
 /* snprintf for %s %c %d %u %x with -, 0, a width, a precision of %s, l, ll */
 int fmt(char *buf, size_t size, const char *f, ...) PRINTF(3, 4);
-int vfmt(char *buf, size_t size, const char *f, va_list ap) PRINTF(3, 0);
 
 /* length of the sockaddr in a */
 socklen_t addr_len(const union addr *a);
@@ -150,7 +149,7 @@ void log_line(enum say level, const char *f, ...) PRINTF(2, 3);
 #define warn(...)	log_line(SAY_WARN, __VA_ARGS__)	/* worth knowing */
 #define note(...)	log_line(SAY_NOTE, __VA_ARGS__)	/* for -v */
 /* logs why, and ends the program with that status */
-NORETURN void quit(int status, const char *f, ...) PRINTF(2, 3);
+#define quit(status, ...) (log_line(SAY_FATAL, __VA_ARGS__), exit(status))
 #define die(...)	quit(1, __VA_ARGS__)
 
 /* timer.c: the clock and poll() */

@@ -67,6 +67,12 @@ text_put(struct text *t, const char *s, size_t n)
 	}
 }
 
+static NOINLINE int
+text_int(va_list *ap)
+{
+	return va_arg(*ap, int);
+}
+
 /* Writes one conversion; returns what follows it in the format. */
 static NOINLINE const char *
 text_convert(struct text *t, const char *f, va_list *ap)
@@ -83,7 +89,7 @@ text_convert(struct text *t, const char *f, va_list *ap)
 		t->flag = *f++;
 	t->width = *f >= '1' && *f <= '9' ? strtoul(f, (char **)&f, 10) : 0;
 	if (*f == '.' && f[1] == '*') {
-		most = (size_t)va_arg(*ap, int);
+		most = (size_t)text_int(ap);
 		f += 2;
 	} else if (*f == '.')
 		most = strtoul(f + 1, (char **)&f, 10);
@@ -93,11 +99,11 @@ text_convert(struct text *t, const char *f, va_list *ap)
 		s = va_arg(*ap, const char *);
 		text_put(t, s, strnlen(s, most));
 	} else if (*f == 'c') {
-		*--p = (char)va_arg(*ap, int);
+		*--p = (char)text_int(ap);
 		text_put(t, p, 1);
 	} else {
 		n = longs > 1 ? va_arg(*ap, long long) :
-		    longs ? va_arg(*ap, long) : va_arg(*ap, int);
+		    longs ? va_arg(*ap, long) : text_int(ap);
 		minus = *f == 'd' && n < 0;
 		u = minus ? -(unsigned long long)n : (unsigned long long)n &
 		    (longs > 1 ? ULLONG_MAX : longs ? ULONG_MAX : UINT_MAX);
@@ -112,7 +118,7 @@ text_convert(struct text *t, const char *f, va_list *ap)
 	return f + 1;
 }
 
-int
+static int
 vfmt(char *buf, size_t size, const char *f, va_list ap)
 {
 	struct text t = { buf, buf + size - 1, 0, 0, 0 };
@@ -209,12 +215,13 @@ log_write(const char *line, size_t n)
 
 #define LOG_DAEMON	(3 << 3 | 3)	/* syslog's priority of an error */
 
-static void
-log_va(enum say level, const char *f, va_list ap)
+void
+log_line(enum say level, const char *f, ...)
 {
 	char line[720];		/* 24 + 600 + what strerror() has to say */
 	const char *error = strerror(errno);
 	int n, len;
+	va_list ap;
 
 	if ((int)level > out.level + 1)
 		return;
@@ -222,32 +229,13 @@ log_va(enum say level, const char *f, va_list ap)
 		log_connect();
 	n = fmt(line, sizeof line, out.syslog > 0 ? "<%d>natmap[%d]: " :
 	    "natmap: ", LOG_DAEMON + level, (int)getpid());
+	va_start(ap, f);
 	len = vfmt(line + n, 600, f, ap);
+	va_end(ap);
 	n += len < 600 ? len : 599;
 	n += fmt(line + n, sizeof line - (size_t)n,
 	    f[strlen(f) - 1] == ':' ? " %.80s\n" : "\n", error);
 	log_write(line, (size_t)n);
-}
-
-void
-log_line(enum say level, const char *f, ...)
-{
-	va_list ap;
-
-	va_start(ap, f);
-	log_va(level, f, ap);
-	va_end(ap);
-}
-
-void
-quit(int status, const char *f, ...)
-{
-	va_list ap;
-
-	va_start(ap, f);
-	log_va(SAY_FATAL, f, ap);
-	va_end(ap);
-	exit(status);
 }
 
 /* addresses */
@@ -892,7 +880,7 @@ lookup_child(int fd, const char *host, int port, int family)
 	struct addrs got;
 	union addr *a;
 
-	if (fd != 3 && dup2(fd, 3) < 0)
+	if (dup2(fd, 3) < 0)
 		_exit(1);
 	/* A session's socket here would keep the connection alive. */
 	fd_close_from(4, 0);
