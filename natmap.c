@@ -1292,7 +1292,8 @@ contact_stop(struct map *m, struct contact *c)
 	/* our reset makes the NAT forget the flow */
 	if (is_open(c) && c->f.kind == FLOW_TCP)
 		server_remembered(&m->stun, &c->f.peer, 0);
-	flow_stop(&c->f, 0);
+	if (is_open(c))
+		flow_stop(&c->f, 0);
 	c->s = NULL;
 	c->seen = 0;
 	c->late = c->event = 0;
@@ -1318,6 +1319,7 @@ contact_new(struct map *m)
 	for (c = m->contact; c < m->contact + CONTACTS; c++)
 		if (c->role == FREE) {
 			c->http = 0;
+			flow_init(&c->f);
 			return c;
 		} else if (!c->http && (c->role == LEAVING ||
 		    (c->role == CHECKS && c->late)))
@@ -2621,7 +2623,8 @@ restart(struct map *m, int64_t now)
 	warn("the network changed, mapping again from %s",
 	    addr_host(&m->route.source, host));
 	for (c = m->contact; c < m->contact + CONTACTS; c++) {
-		flow_stop(&c->f, 1);
+		if (is_open(c))
+			flow_stop(&c->f, 1);
 		contact_stop(m, c);
 		c->role = FREE;
 	}
@@ -2697,9 +2700,7 @@ servers_init(struct servers *list, const struct host *host, int n,
 static NOINLINE void
 map_init(struct map *m, const struct config *c, struct wake *w, int64_t now)
 {
-	int i;
 
-	memset(m, 0, offsetof(struct map, stun));
 	m->cfg = m->hook.cfg = m->local.cfg = c;
 	m->w = w;
 	m->k = c->keepalive * (int64_t)1000;
@@ -2712,8 +2713,6 @@ map_init(struct map *m, const struct config *c, struct wake *w, int64_t now)
 	m->check = m->judge_at = m->settle = m->listen_check = NEVER;
 	m->doubt.began = m->started = now;
 	m->news = route_open();
-	for (i = 0; i < CONTACTS; i++)
-		flow_init(&m->contact[i].f);
 	port_next(m);
 	if (!c->port_lo)
 		m->local.port = 0;
@@ -2785,7 +2784,7 @@ map_end(struct map *m, int sig, int64_t now)
 		if (c->http && c->f.state == FLOW_OPEN &&
 		    flow_ask(&c->f, 1, now, m->end) == 0)
 			continue;
-		if (c->http)
+		if (c->http && is_open(c))
 			flow_stop(&c->f, !held);
 		contact_stop(m, c);
 	}
@@ -2799,7 +2798,8 @@ map_stop(struct map *m)
 
 	relay_stop(m->relay);
 	for (c = m->contact; c < m->contact + CONTACTS; c++)
-		flow_stop(&c->f, 0);
+		if (is_open(c))
+			flow_stop(&c->f, 0);
 	for (i = 0; i < m->stun.n; i++)
 		lookup_stop(&m->stun.s[i].lookup);
 	for (i = 0; i < m->http.n; i++)
@@ -2964,7 +2964,7 @@ int
 main(int argc, char **argv)
 {
 	struct config c;
-	struct map m;
+	static struct map m;	/* zeros, and what stays unused costs no page */
 	struct wake w = { NULL, 0, 0, NEVER };
 	int sigfd, status;
 
