@@ -1249,9 +1249,11 @@ port_socket(struct map *m, enum local_role role, int64_t now)
 	const char *why;
 	int fd, tries = m->cfg->port_hi - m->cfg->port_lo;
 
-	if (role == LOCAL_FLOW && m->relay)
+	if (role == LOCAL_FLOW && m->relay) {
 		tries = -1;		/* the listener has chosen */
-	else if (m->cfg->port_lo == 0)
+		if (m->local.listener)	/* it does not listen for a moment */
+			relay_accept(m->relay);
+	} else if (m->cfg->port_lo == 0)
 		tries = 1;
 	if (tries > PORT_TRIES)
 		tries = PORT_TRIES;
@@ -2573,6 +2575,7 @@ serve(struct map *m, int64_t now)
 		return;
 	m->relay = relay_start(m->cfg, &calls, fd, now);
 	if (!m->relay) {
+		m->local.listener = 0;
 		port_trouble(m, "the relay does not start", now);
 		return;
 	}

@@ -290,6 +290,8 @@ struct local {
 	const struct config *cfg;	/* with a target no port is shared */
 	int port;		/* host order; 0 until one was chosen */
 	uid_t uid;		/* the service's, whose port we share */
+	int listener;		/* ours, where the kernel cannot bind flows
+				   beside it; else 0 */
 	struct holders shared;	/* its sockets, and what we set there */
 };
 
@@ -551,6 +553,8 @@ struct relay *relay_start(const struct config *cfg,
 int relay_fd(const struct relay *r);
 /* where new sessions go; the addresses carry the port */
 void relay_target(struct relay *r, const struct addrs *to);
+/* accepts what is queued */
+void relay_accept(struct relay *r);
 void relay_want(struct relay *r, struct wake *w);
 void relay_step(struct relay *r, struct wake *w, int64_t now);
 /* says the totals: sessions now and ever, bytes, why they were closed */

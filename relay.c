@@ -1151,6 +1151,13 @@ seat_guests(struct relay *r)
 	}
 }
 
+void
+relay_accept(struct relay *r)
+{
+	while (r->n < r->max && accept_one(r) == 0)
+		;
+}
+
 /* UDP */
 
 static int

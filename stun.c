@@ -64,12 +64,13 @@ static const int send_at[] = { 0, 500, 1500 };
  * The mapped port's sockets.
  */
 
-/* Lets sockets listen on one port beside each other, where the kernel can. */
+/* Lets sockets bind beside a listener; 1 where the kernel cannot (Linux before
+ * 3.9). */
 static NOINLINE int
 set_reuseport(int fd)
 {
-	return fd_option(fd, SOL_SOCKET, SO_REUSEPORT, 1) < 0 &&
-	    errno != ENOPROTOOPT ? -1 : 0;
+	return fd_option(fd, SOL_SOCKET, SO_REUSEPORT, 1) == 0 ? 0 :
+	    errno == ENOPROTOOPT ? 1 : -1;
 }
 
 /* The flags that sockets of a role have when they are bound.  Two that share
@@ -143,27 +144,49 @@ bind_port(const struct local *l, int fd, int port)
 	return bind(fd, &a.sa, addr_len(&a));
 }
 
+/* Where the kernel cannot bind a flow beside our listener, the listener does
+ * not listen meanwhile: three calls in which clients are refused. */
+static NOINLINE int
+bind_flow(const struct local *l, int fd)
+{
+	int r;
+
+	if (!l->listener)
+		return bind_port(l, fd, l->port);
+	shutdown(l->listener, SHUT_RD);
+	r = bind_port(l, fd, l->port);
+	return listen(l->listener, SOMAXCONN) < 0 ? -1 : r;
+}
+
 /* A port that the kernel chooses is bound without flags, or it might be one
  * that others share.  Nothing follows the bind of a UDP flow to a known port:
  * until it is connected it takes datagrams of the service. */
 static int
 bound_socket(struct local *l, enum local_role role)
 {
-	int type = l->cfg->type, any = l->port == 0, fd;
+	int type = l->cfg->type, any = l->port == 0, fd, old;
 	union addr a;
 
 	fd = new_socket(l, type);
 	if (fd < 0)
 		return -1;
 	if ((!any && set_role(fd, type, role) < 0) ||
-	    bind_port(l, fd, l->port) < 0 || (any &&
+	    (role == LOCAL_FLOW ? bind_flow(l, fd) :
+	    bind_port(l, fd, l->port)) < 0 || (any &&
 	    (get_local(fd, &a) < 0 || set_role(fd, type, role) < 0)))
 		goto fail;
 	if (any)
 		l->port = addr_port(&a);
-	if (role == LOCAL_FLOW || type == SOCK_DGRAM ||
-	    (listen(fd, SOMAXCONN) == 0 && set_reuseport(fd) == 0))
+	if (role == LOCAL_FLOW || type == SOCK_DGRAM)
 		return fd;
+	old = listen(fd, SOMAXCONN) < 0 ? -1 : set_reuseport(fd);
+	l->listener = old > 0 ? fd : 0;
+	if (old == 0 || (old > 0 && !any))
+		return fd;
+	if (old > 0) {		/* shutdown() would give the port away */
+		fd_close(fd);
+		return bound_socket(l, role);
+	}
 fail:
 	fd_close(fd);
 	return -1;

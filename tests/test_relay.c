@@ -1177,6 +1177,29 @@ was_reset(int fd)
 	    errno == ECONNRESET;
 }
 
+/* Before the listener makes room for a flow; not beyond the limit. */
+static void
+who_is_queued_is_accepted(void)
+{
+	struct pollfd p[5];
+	int k;
+
+	cfg.max_sessions = 4;
+	setup(SOCK_STREAM, "127.0.0.1");
+	relay_accept(r);
+	CHECK(r->n == 0);
+	for (k = 0; k < 5; k++) {
+		p[k].fd = dial_relay(SOCK_STREAM, NULL);
+		p[k].events = POLLOUT;
+		CHECK(poll(p + k, 1, 2000) == 1);
+	}
+	relay_accept(r);
+	CHECK(r->n == 4);
+	for (k = 0; k < 5; k++)
+		close(p[k].fd);
+	teardown();
+}
+
 static void
 a_refused_target_resets_the_client(void)
 {
@@ -2195,6 +2218,7 @@ main(int argc, char **argv)
 	RUN(an_overflow_strands_nobody);
 	RUN(a_cold_paused_session_goes_on);
 	RUN(a_cold_session_that_is_reset_ends);
+	RUN(who_is_queued_is_accepted);
 	RUN(a_refused_target_resets_the_client);
 	RUN(all_addresses_are_tried);
 	RUN(a_mute_address_has_ten_seconds);

@@ -1387,6 +1387,42 @@ flows_beside_ones_own_listener(void)
 	close(s);
 }
 
+/* Forward mode on a kernel without SO_REUSEPORT: the listener makes room for a
+ * moment and listens on, also after that has failed once. */
+static void
+flows_beside_an_old_listener(void)
+{
+	struct config c;
+	struct local l;
+	union addr at;
+	int s, one, i;
+
+	local_init(&l, &c, AF_INET, SOCK_STREAM, 0);
+	c.target = "t";
+	close(local_socket(&l, LOCAL_SERVER, NULL));
+	s = local_socket(&l, LOCAL_SERVER, NULL);
+	CHECK(s != -1 && l.listener == 0);
+	fd_option(s, SOL_SOCKET, SO_REUSEPORT, 0);
+	CHECK(local_socket(&l, LOCAL_FLOW, NULL) == -1 && errno == EADDRINUSE);
+	l.listener = s;
+	addr_parse(&at, "127.0.0.1", AF_INET);
+	addr_set_port(&at, l.port);
+	for (i = 0; i < 3; i++) {
+		if (i == 2)
+			shutdown(s, SHUT_RD);
+		one = local_socket(&l, LOCAL_FLOW, NULL);
+		CHECK(one != -1);
+		close(one);
+		one = socket(AF_INET, SOCK_STREAM, 0);
+		CHECK(connect(one, &at.sa, addr_len(&at)) == 0);
+		close(one);
+		one = accept(s, NULL, NULL);
+		CHECK(one != -1);
+		close(one);
+	}
+	close(s);
+}
+
 static void
 source_addresses(void)
 {
@@ -1901,6 +1937,7 @@ main(int argc, char **argv)
 	RUN(ports_of_ones_own);
 	RUN(families_apart);
 	RUN(flows_beside_ones_own_listener);
+	RUN(flows_beside_an_old_listener);
 	RUN(source_addresses);
 	RUN(news_does_not_block);
 	RUN(owner_is_found);
