@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <netdb.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -147,7 +148,7 @@ bind_port(const struct local *l, int fd, int port)
 /* Where the kernel cannot bind a flow beside our listener, the listener does
  * not listen meanwhile: three calls in which clients are refused. */
 static NOINLINE int
-bind_flow(const struct local *l, int fd)
+bind_beside(const struct local *l, int fd)
 {
 	int r;
 
@@ -170,9 +171,10 @@ bound_socket(struct local *l, enum local_role role)
 	fd = new_socket(l, type);
 	if (fd < 0)
 		return -1;
+	if (role == LOCAL_SERVER)
+		l->listener = 0;
 	if ((!any && set_role(fd, type, role) < 0) ||
-	    (role == LOCAL_FLOW ? bind_flow(l, fd) :
-	    bind_port(l, fd, l->port)) < 0 || (any &&
+	    bind_beside(l, fd) < 0 || (any &&
 	    (get_local(fd, &a) < 0 || set_role(fd, type, role) < 0)))
 		goto fail;
 	if (any)
@@ -180,13 +182,14 @@ bound_socket(struct local *l, enum local_role role)
 	if (role == LOCAL_FLOW || type == SOCK_DGRAM)
 		return fd;
 	old = listen(fd, SOMAXCONN) < 0 ? -1 : set_reuseport(fd);
-	l->listener = old > 0 ? fd : 0;
-	if (old == 0 || (old > 0 && !any))
-		return fd;
-	if (old > 0) {		/* shutdown() would give the port away */
+	if (old > 0 && any) {	/* shutdown() would give the port away */
 		fd_close(fd);
 		return bound_socket(l, role);
 	}
+	if (old > 0)
+		l->listener = fd;
+	if (old >= 0)
+		return fd;
 fail:
 	fd_close(fd);
 	return -1;
@@ -220,32 +223,6 @@ struct holder {
 	int fd;			/* its number in that process */
 	int set;		/* bits of those flags[] that we set */
 };
-
-struct text {			/* a file of /proc, read line by line */
-	int fd;
-	size_t used, have;	/* bytes of buf: lines returned, all */
-	char buf[2048];
-};
-
-static char *
-next_line(struct text *t)
-{
-	char *end;
-	ssize_t n;
-
-	t->have -= t->used;
-	memmove(t->buf, t->buf + t->used, t->have);
-	t->used = 0;
-	while (!(end = memchr(t->buf, '\n', t->have))) {
-		n = read(t->fd, t->buf + t->have, sizeof t->buf - t->have);
-		if (n <= 0)
-			return NULL;
-		t->have += (size_t)n;
-	}
-	*end = '\0';
-	t->used = (size_t)(end - t->buf) + 1;
-	return t->buf;
-}
 
 /* The word of that number, from 0, in a line of words. */
 static const char *
@@ -301,32 +278,31 @@ add_holder(struct holders *hs, const struct holder *h)
 static int
 read_table(struct holders *hs, const char *six, const struct local *l)
 {
-	struct text t;
 	struct holder h;
-	char path[32], *line;
+	char path[32], line[256];
 	int type = l->cfg->type, r = 0;
+	FILE *f;
 
 	fmt(path, sizeof path, type == SOCK_STREAM ? "/proc/net/tcp%s" :
 	    "/proc/net/udp%s", six);
-	t.used = t.have = 0;
-	t.fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (t.fd < 0)
+	f = fopen(path, "re");
+	if (!f)
 		return -1;
-	while (r == 0 && (line = next_line(&t)) != NULL)
+	while (r == 0 && fgets(line, sizeof line, f))
 		if (parse_holder(line, l->port, type, &h))
 			r = add_holder(hs, &h);
-	fd_close(t.fd);
+	fclose(f);
 	return r;
 }
 
 static NOINLINE struct holder *
 find_inode(const struct holders *hs, unsigned long inode)
 {
-	struct holder *h;
+	size_t i;
 
-	for (h = hs->h; h < hs->h + hs->n; h++)
-		if (h->inode == inode)
-			return h;
+	for (i = 0; i < hs->n; i++)
+		if (hs->h[i].inode == inode)
+			return &hs->h[i];
 	return NULL;
 }
 
@@ -521,7 +497,7 @@ copy_fd(pid_t pid, int fd)
 }
 #endif
 
-/* Sets the flags that the socket has not, or takes back what we set. */
+/* on: sets the flags that the socket has not; else takes back what we set */
 static void
 change_flags(struct holder *h, int fd, int type, int on)
 {
@@ -537,17 +513,17 @@ change_flags(struct holder *h, int fd, int type, int on)
 	}
 }
 
-/* Makes one socket shareable; returns what is in the way, or NULL.  Sockets of
- * the kernel have no process, and are root's. */
-static NOINLINE const char *
-share_holder(struct holder *h, int type)
+/* Makes one socket shareable, or as it was; returns what is in the way, or
+ * NULL.  Sockets of the kernel have no process, and are root's. */
+static const char *
+share_holder(struct holder *h, int type, int on)
 {
 	int fd = -1;
 
 	if (h->pid != 0)
 		fd = copy_fd(h->pid, h->fd);
 	if (fd >= 0) {
-		change_flags(h, fd, type, 1);
+		change_flags(h, fd, type, on);
 		close(fd);
 	} else if (h->pid != 0 && errno == ENOSYS)
 		return old_kernel;
@@ -557,22 +533,25 @@ share_holder(struct holder *h, int type)
 	return NULL;
 }
 
-/* Every socket of the port, or the kernel refuses: live connections too. */
-static const char *
-share_port(struct local *l)
+/* Every socket of the port, or the kernel refuses: live connections too.  They
+ * may be another process's than at the last call. */
+static NOINLINE const char *
+share_port(struct local *l, int on)
 {
 	const char *why = NULL, *one;
 	const struct holder *old;
 	struct holders hs;
+	struct holder *h;
 	size_t i;
 
 	if (find_holders(&hs, l) < 0)
 		why = no_proc;
 	for (i = 0; i < hs.n; i++) {
-		old = find_inode(&l->shared, hs.h[i].inode);
+		h = &hs.h[i];
+		old = find_inode(&l->shared, h->inode);
 		if (old)
-			hs.h[i].set = old->set;
-		one = share_holder(&hs.h[i], l->cfg->type);
+			h->set = old->set;
+		one = share_holder(h, l->cfg->type, on);
 		if (one)
 			why = one;
 	}
@@ -583,27 +562,13 @@ share_port(struct local *l)
 	return why;
 }
 
-/* The sockets may be another process's by now. */
 void
 local_release(struct local *l)
 {
-	int fd, error = errno;
-	struct holders hs;
-	struct holder *h;
-	size_t i;
+	int error = errno;
 
-	if (l->shared.n == 0)
-		return;
-	find_holders(&hs, l);
-	for (i = 0; i < hs.n; i++) {
-		h = find_inode(&l->shared, hs.h[i].inode);
-		fd = h && h->set ? copy_fd(hs.h[i].pid, hs.h[i].fd) : -1;
-		if (fd >= 0) {
-			change_flags(h, fd, l->cfg->type, 0);
-			close(fd);
-		}
-	}
-	free(hs.h);
+	if (l->shared.n > 0)
+		share_port(l, 0);
 	free(l->shared.h);
 	memset(&l->shared, 0, sizeof l->shared);
 	errno = error;
@@ -618,7 +583,7 @@ local_socket(struct local *l, enum local_role role, const char **why)
 	fd = bound_socket(l, role);
 	if (fd < 0 && errno == EADDRINUSE && role == LOCAL_FLOW &&
 	    !l->cfg->target) {
-		obstacle = share_port(l);
+		obstacle = share_port(l, 1);
 		fd = bound_socket(l, role);
 		if (fd < 0)
 			local_release(l);

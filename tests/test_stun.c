@@ -1835,31 +1835,6 @@ proc_lines(void)
 	CHECK(h.listening);
 }
 
-/* A table longer than the buffer. */
-static void
-proc_long_table(void)
-{
-	struct text t = { .fd = -1 };
-	char line[200], *got;
-	int i, fds[2];
-
-	CHECK(pipe(fds) == 0);
-	for (i = 0; i < 100; i++) {
-		snprintf(line, sizeof line, "%d%*s\n", i, 100 + i % 50, "x");
-		CHECK(write(fds[1], line, strlen(line)) ==
-		    (ssize_t)strlen(line));
-	}
-	close(fds[1]);
-	t.fd = fds[0];
-	for (i = 0; i < 100; i++) {
-		snprintf(line, sizeof line, "%d%*s", i, 100 + i % 50, "x");
-		got = next_line(&t);
-		CHECK(got != NULL && strcmp(got, line) == 0);
-	}
-	CHECK(next_line(&t) == NULL);
-	close(fds[0]);
-}
-
 static void
 proc_holders(void)
 {
@@ -1943,7 +1918,6 @@ main(int argc, char **argv)
 	RUN(owner_is_found);
 	RUN(process_names_are_printable);
 	RUN(proc_lines);
-	RUN(proc_long_table);
 	RUN(proc_holders);
 	RUN(shared_with_services);
 	RUN(sharing_needs_root);
