@@ -529,15 +529,17 @@ static int
 fd_accept(int listener, union addr *from)
 {
 	socklen_t len = sizeof *from;
-#ifdef SOCK_NONBLOCK
-	return accept4(listener, &from->sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-#else
-	int fd = accept(listener, &from->sa, &len);
+	int fd;
 
+#ifdef SOCK_NONBLOCK
+	fd = accept4(listener, &from->sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd >= 0 || errno != ENOSYS)		/* before Linux 2.6.28 */
+		return fd;
+#endif
+	fd = accept(listener, &from->sa, &len);
 	if (fd >= 0)
 		fd_setup(fd);
 	return fd;
-#endif
 }
 
 /* A vanished peer is found in two and a half minutes.  Connections inherit
