@@ -962,6 +962,34 @@ dial_next(struct relay *r, struct session *s)
 	return 0;
 }
 
+/* The PROXY protocol's header, version 2 (haproxy's proxy-protocol.txt 2.2):
+ *
+ *   12 bytes signature, 0x21 version 2 and PROXY, 0x11 TCP over IPv4 or 0x21
+ *   over IPv6, be16 length of the rest, client's address, address that it
+ *   connected to, be16 client's port, be16 port that it connected to */
+static void
+send_header(struct session *s)
+{
+	static const char start[] = "\r\n\r\n\0\r\nQUIT\n\x21";
+	unsigned char h[52], *p = h + 16;
+	union addr a = s->client;
+	socklen_t len = sizeof a;
+	int v6 = a.sa.sa_family == AF_INET6, size = v6 ? 16 : 4, i;
+
+	memcpy(h, start, 13);
+	h[13] = v6 ? 0x21 : 0x11;
+	h[14] = 0;
+	h[15] = (unsigned char)(2 * size + 4);
+	for (i = 0; i < 2; i++) {
+		memcpy(p + i * size, v6 ? (void *)&a.in6.sin6_addr :
+		    (void *)&a.in.sin_addr, (size_t)size);
+		memcpy(p + 2 * size + 2 * i, &a.in.sin_port, 2);
+		getsockname(s->fd[0], &a.sa, &len);
+	}
+	if (send(s->fd[1], h, 16U + h[15], 0) < 0)
+		leg_broken(s, 1, errno);
+}
+
 /* Has leg 1 connected? */
 static void
 step_waiting(struct relay *r, struct session *s)
@@ -975,6 +1003,8 @@ step_waiting(struct relay *r, struct session *s)
 	if (c != 1)
 		return;
 	enter(r, s, S_OPEN);
+	if (r->cfg->proxy_protocol)
+		send_header(s);
 	carry(r, s, 0);
 	session_review(r, s);
 }

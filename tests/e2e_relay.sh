@@ -376,6 +376,87 @@ t_iperf3() {
 	at out iperf3 -c $PUBLIC -p 40000 -t 2 -R -P 4 > "$D/iperf2.out"
 }
 
+# knock TEXT [HEX]: what a client from outside is told that sends that
+knock() {
+	at out "$PY" -c "
+import socket, sys
+s = socket.create_connection(('$PUBLIC', 40000), 10)
+s.sendall(bytes.fromhex('${2:-}') + b'$1')
+s.settimeout(10)
+while (d := s.recv(65536)):
+    sys.stdout.write(d.decode('latin-1'))"
+}
+
+# The target sees the client's address, as it is told before the first byte.
+t_proxy_protocol_nginx() {
+	lab
+	need nginx
+	cat > "$D/nx.conf" <<-EOF
+	daemon off; master_process off; pid $D/nx.pid; error_log $D/nx.err;
+	events { }
+	http {
+		access_log off; client_body_temp_path $D/nx1;
+		proxy_temp_path $D/nx2; fastcgi_temp_path $D/nx3;
+		uwsgi_temp_path $D/nx4; scgi_temp_path $D/nx5;
+		server {
+			listen $TARGET:9000 proxy_protocol;
+			location / { return 200
+			    "from \$proxy_protocol_addr to \$proxy_protocol_server_addr:\$proxy_protocol_server_port\\n"; }
+			location /big { alias $D/big; }
+		}
+	}
+	EOF
+	head -c 30000000 /dev/urandom > "$D/big"
+	chmod -R a+rX "$D"
+	bg h2 nx nginx -e "$D/nx.err" -c "$D/nx.conf"
+	soon 10 nginx listens h2 tcp 9000
+	relay 9000 --proxy-protocol
+	at out curl -s "http://$PUBLIC:40000/" > "$D/got"
+	has "$D/got" "^from $OUT to $HOST:5000" nginx
+	at out curl -s "http://$PUBLIC:40000/big" > "$D/got"
+	cmp "$D/got" "$D/big" || fail "the file is another"
+	# a header of the client's own is data, here no HTTP
+	knock "" "0d0a0d0a000d0a515549540a2111000c7f0000017f00000100500050" > "$D/got"
+	hasnt "$D/got" "from 127" "a forged address"
+	# a header alone: nothing is said of a client that closes at once
+	at out "$PY" -c "
+import socket
+for i in range(20):
+    socket.create_connection(('$PUBLIC', 40000), 10).close()"
+	at out curl -s "http://$PUBLIC:40000/" > "$D/got"
+	has "$D/got" "^from $OUT to" "nginx later"
+	hasnt "$D/nx.err" 'broken header' "nginx"
+}
+
+t_proxy_protocol_haproxy() {
+	lab
+	need haproxy
+	py h2 svc echo tcp $TARGET 9001
+	cat > "$D/ha.conf" <<-EOF
+	global
+		log stdout format raw daemon
+	defaults
+		mode tcp
+		timeout client 20s
+		timeout server 20s
+		timeout connect 5s
+	frontend f
+		bind $TARGET:9000 accept-proxy
+		log global
+		log-format "client %ci to %fi:%fp sent %U"
+		default_backend b
+	backend b
+		server echo $TARGET:9001
+	EOF
+	bg h2 ha haproxy -f "$D/ha.conf" -db
+	soon 10 haproxy listens h2 tcp 9000
+	relay 9000 --proxy-protocol
+	probe tcp $PUBLIC 40000 3 0
+	soon 10 "haproxy's log" grep -q "client $OUT to $HOST:5000" "$D/ha.log"
+	# idle: haproxy waits for a header, and closes without one
+	net out hold $PUBLIC 40000 6 5
+}
+
 t_report_and_verbose() {
 	lab
 	py h2 svc echo tcp $TARGET 9000
@@ -430,6 +511,8 @@ quick busy_port_is_named 50
 quick keepalive_troubles_touch_nothing 60
 long idle_session_through_forgetful_nat 140
 long iperf3 60
+quick proxy_protocol_nginx 60
+quick proxy_protocol_haproxy 60
 quick report_and_verbose 40
 quick idle_sessions_do_not_wake 60
 lab_main "$@"

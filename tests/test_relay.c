@@ -646,6 +646,55 @@ reset_follows_the_bytes(void)
 	}
 }
 
+/* The header goes when the target connects, the client's bytes follow. */
+static void
+proxy_header(const char *host, const char *source, unsigned char family,
+    int size)
+{
+	struct end e[2];
+	union addr c, t;
+	socklen_t len = sizeof c;
+	unsigned char h[64];
+	ssize_t n = 16 + 2 * size + 4;
+
+	cfg.proxy_protocol = 1;
+	setup(SOCK_STREAM, host);
+	open_pair(e, source);
+	getsockname(e[0].fd, &c.sa, &len);
+	len = sizeof t;
+	getpeername(e[0].fd, &t.sa, &len);
+	CHECK(recv(e[1].fd, h, sizeof h, 0) == n);
+	CHECK(memcmp(h, "\r\n\r\n\0\r\nQUIT\n\x21", 13) == 0);
+	CHECK(h[13] == family && h[14] == 0 && h[15] == n - 16);
+	CHECK(h[16 + 2 * size] << 8 == (addr_port(&c) & 0xff00));
+	CHECK(h[17 + 2 * size] == (addr_port(&c) & 0xff));
+	CHECK((h[18 + 2 * size] << 8 | h[19 + 2 * size]) == addr_port(&t));
+	CHECK(memcmp(h + 16, size == 4 ? (void *)&c.in.sin_addr :
+	    (void *)&c.in6.sin6_addr, (size_t)size) == 0);
+	CHECK(memcmp(h + 16 + size, size == 4 ? (void *)&t.in.sin_addr :
+	    (void *)&t.in6.sin6_addr, (size_t)size) == 0);
+	put(&e[0], 0, 1 << 20);
+	put(&e[1], 1, 1 << 20);
+	CHECK(drain(e, all_got));
+	CHECK(r->bytes[0] == e[0].sent);
+	shut_pair(e);
+	e[0].fd = dial_relay(SOCK_STREAM, source);	/* closes at once */
+	shut(&e[0]);
+	e[1].fd = target_accept();
+	calm();
+	CHECK(recv(e[1].fd, h, sizeof h, 0) == n);
+	CHECK(recv(e[1].fd, h, sizeof h, 0) == 0);
+	shut_pair(e);
+	teardown();
+}
+
+static void
+proxy_header_of_both_families(void)
+{
+	proxy_header("0.0.0.0", "127.0.0.5", 0x11, 4);
+	proxy_header("::1", "::1", 0x21, 16);
+}
+
 /* The other end does not take them: after ten seconds it is reset. */
 static void
 reset_waits_ten_seconds_at_most(void)
@@ -2203,8 +2252,11 @@ main(int argc, char **argv)
 	RUN(half_close_is_carried_through);
 	RUN(reset_follows_the_bytes);
 	RUN(reset_waits_ten_seconds_at_most);
+	RUN(proxy_header_of_both_families);
 	RUN(two_dead_legs_end_at_once);
+#ifdef TIOCOUTQ
 	RUN(what_ends_wakes_seldom);
+#endif
 	RUN(bulk_both_ways);
 	RUN(the_pipe_is_empty_between_turns);
 	RUN(little_is_taken_when_much_is_held);
