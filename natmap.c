@@ -957,6 +957,7 @@ struct map {                    /* what is used most comes first: see size */
 	struct contact contact[CONTACTS];
 	struct local local;
 	struct relay *relay;	/* NULL: not started */
+	int reached;		/* a client came in from outside: said */
 	struct hook hook;
 	struct route route;
 	int cycle;		/* UDP: packets since the last request */
@@ -2549,12 +2550,40 @@ claim(void *arg, const union addr *from, const union addr *to,
 	return r != 0 || (stun_is_message(p, n) && is_server(m, from));
 }
 
-/* a session came: the target's address may have changed since */
+/* 1 when a client at a proves that others reach the port: a is no address of
+ * ours, nor of a network that we may be in. */
+static int
+is_outside(const struct map *m, const union addr *a)
+{
+	union addr own = *a;
+	int fd, bound;
+
+	if (addr_kind(a) != A_PUBLIC ||
+	    addr_same_host(a, &m->announced.public) ||
+	    (a->sa.sa_family == AF_INET6 && memcmp(&a->in6.sin6_addr,
+	    &m->route.source.in6.sin6_addr, 8) == 0))
+		return 0;
+	fd = socket(a->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return 0;
+	addr_set_port(&own, 0);
+	bound = bind(fd, &own.sa, addr_len(&own)) == 0;
+	close(fd);
+	return !bound;
+}
+
+/* a client came: the target's address may have changed since */
 static void
-used(void *arg, int64_t now)
+used(void *arg, const union addr *client, int64_t now)
 {
 	struct map *m = arg;
+	char host[ADDR_TEXT];
 
+	if (!m->reached && is_outside(m, client)) {
+		m->reached = 1;
+		warn("%s came in from outside: the port is reachable",
+		    addr_host(client, host));
+	}
 	if (now >= m->target.retry)
 		resolve(m, &m->target, AF_UNSPEC, TARGET_AGE, now);
 }

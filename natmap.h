@@ -125,6 +125,9 @@ int addr_same_host(const union addr *a, const union addr *b);
 int addr_any(const union addr *a);
 /* 1 when the host is 127.0.0.0/8 or ::1 */
 int addr_is_loopback(const union addr *a);
+/* what a host's address is for (RFC 1918, 6598, 3927, 4193, 4291, 2544) */
+enum addr_kind { A_PUBLIC, A_PRIVATE, A_SHARED, A_LINK_LOCAL, A_FAKE };
+enum addr_kind addr_kind(const union addr *a);
 /* 1 when both hold the same host and port */
 int addr_same(const union addr *a, const union addr *b);
 /* writes the numeric host, or host:port; returns buf */
@@ -542,8 +545,8 @@ struct relay_calls {
 	/* is this datagram a STUN answer?  1: it is taken */
 	int (*claim)(void *arg, const union addr *from, const union addr *to,
 	    const unsigned char *p, size_t n, int64_t now);
-	/* a session came: the target's name may be looked up again */
-	void (*used)(void *arg, int64_t now);
+	/* a client came: the target's name may be looked up again */
+	void (*used)(void *arg, const union addr *client, int64_t now);
 };
 
 /* takes fd, of local_socket(LOCAL_SERVER); NULL with errno, fd is closed */

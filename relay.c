@@ -170,6 +170,7 @@ struct relay {			/* the small and often used comes first */
 	int nfds;
 	int fd;			/* the listener, or the UDP port */
 	int udp;
+	int target_err;		/* errno that was said of it; 0: it works */
 	int slot;		/* of fd */
 	int sigfd, sigslot;	/* signals of armed sessions; -1: none */
 	int n, max;		/* sessions now, and at most beside guests */
@@ -494,7 +495,7 @@ session_begin(struct relay *r, struct session *s)
 	r->ever++;
 	touch(r, s);
 	if (r->calls.used)
-		r->calls.used(r->calls.arg, r->now);
+		r->calls.used(r->calls.arg, &s->client, r->now);
 }
 
 /* Says the first failure, and every one that doubles their number. */
@@ -946,6 +947,19 @@ dial_any(struct relay *r, struct session *s)
 	return -1;
 }
 
+/* Says that the target fails, with errno e, or is well again, with 0. */
+static void
+target_is(struct relay *r, int e)
+{
+	char a[ADDR_TEXT];
+
+	if (!e == !r->target_err)
+		return;
+	r->target_err = e;
+	warn("target %s: %s", addr_text(&r->target.a[0], a),
+	    e ? strerror(e) : "answers again");
+}
+
 /* TCP: the same, and ends s when no address is left.  A client that is here
  * waits for a descriptor. */
 static int
@@ -953,6 +967,8 @@ dial_next(struct relay *r, struct session *s)
 {
 	if (dial_any(r, s) < 0) {
 		if (!no_descriptors(errno)) {
+			if (errno != EADDRINUSE)	/* itself: was said */
+				target_is(r, errno);
 			session_end(r, s, WHY_REFUSED);
 			return -1;
 		}
@@ -1003,6 +1019,7 @@ step_waiting(struct relay *r, struct session *s)
 	if (c != 1)
 		return;
 	enter(r, s, S_OPEN);
+	target_is(r, 0);
 	if (r->cfg->proxy_protocol)
 		send_header(s);
 	carry(r, s, 0);
@@ -1526,11 +1543,12 @@ answer(struct relay *r, struct session *s)
 
 	if (!b)
 		return;
-	do	/* a refusal only tells of a datagram that is lost */
-		n = read_batch(b, s->fd[1]);
-	while (n < 0 && !fd_again() && ++tries < 4);
+	/* a refusal only tells of a datagram that is lost */
+	while ((n = read_batch(b, s->fd[1])) < 0 && !fd_again() && tries++ < 4)
+		target_is(r, errno);
 	if (n <= 0)
 		return;
+	target_is(r, 0);
 	s->state = S_OPEN;
 	count_batch(r, s, b, 1, 0, n);
 	send_batch(r, r->fd, b, 0, n, &s->client, &s->peer);

@@ -291,6 +291,33 @@ addr_same(const union addr *a, const union addr *b)
 	return addr_port(a) == addr_port(b) && addr_same_host(a, b);
 }
 
+enum addr_kind
+addr_kind(const union addr *a)
+{
+	static const struct {
+		uint16_t net;		/* of the first 16 bits */
+		unsigned char bits, kind;
+	} known[] = {
+		{ 0x0a00, 8, A_PRIVATE }, { 0x7f00, 8, A_PRIVATE },
+		{ 0xac10, 12, A_PRIVATE }, { 0xc0a8, 16, A_PRIVATE },
+		{ 0x6440, 10, A_SHARED }, { 0xa9fe, 16, A_LINK_LOCAL },
+		{ 0xc612, 15, A_FAKE },
+#define KNOWN_V4	7
+		{ 0x0000, 16, A_PRIVATE }, { 0xfc00, 7, A_PRIVATE },
+		{ 0xfe80, 10, A_LINK_LOCAL }
+	};
+	int v6 = a->sa.sa_family == AF_INET6;
+	const unsigned char *b = v6 ? a->in6.sin6_addr.s6_addr :
+	    (const void *)&a->in.sin_addr;
+	size_t i = v6 ? KNOWN_V4 : 0;
+
+	for (; i < (v6 ? sizeof known / sizeof *known : KNOWN_V4); i++)
+		if (((b[0] << 8 | b[1]) ^ known[i].net) >> (16 -
+		    known[i].bits) == 0)
+			return known[i].kind;
+	return A_PUBLIC;
+}
+
 /* RFC 5952: the longest run of zero groups, two or more, becomes "::". */
 static void
 v6_text(const unsigned char *b, char *buf, size_t size)

@@ -387,6 +387,21 @@ while (d := s.recv(65536)):
     sys.stdout.write(d.decode('latin-1'))"
 }
 
+# our own, the LAN's, and what comes back by the public address prove nothing
+t_not_from_outside() {
+	lab
+	py h2 svc echo tcp $TARGET 9000
+	relay 9000
+	addr h1 lo 198.51.100.77/32
+	net h2 ask tcp $HOST 5000 hello > "$D/got"
+	net h1 ask tcp 127.0.0.1 5000 hello > "$D/got"
+	net h1 ask tcp 198.51.100.77 5000 hello > "$D/got"
+	eq "$(cat "$D/got")" hello echo
+	hasnt "$D/n.err" 'from outside'
+	net out ask tcp $PUBLIC 40000 hello > "$D/got"
+	said n "$OUT came in from outside"
+}
+
 # The target sees the client's address, as it is told before the first byte.
 t_proxy_protocol_nginx() {
 	lab
@@ -463,6 +478,8 @@ t_report_and_verbose() {
 	relay 9000 -v
 	probe tcp $PUBLIC 40000 3 0
 	said n "$OUT.*"
+	said n "$OUT came in from outside: the port is reachable"
+	eq "$(count "$D/n.err" 'came in from outside')" 1 "said once"
 	kill -USR1 "${PID[n]}"
 	said n '(3 ever|3 in all|sessions.*3|ever.*3|3.*session)'
 }
@@ -511,6 +528,7 @@ quick busy_port_is_named 50
 quick keepalive_troubles_touch_nothing 60
 long idle_session_through_forgetful_nat 140
 long iperf3 60
+quick not_from_outside 40
 quick proxy_protocol_nginx 60
 quick proxy_protocol_haproxy 60
 quick report_and_verbose 40

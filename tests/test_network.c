@@ -271,6 +271,43 @@ relay_waits_for_port(void)
 }
 
 /* Clients come all the time while the target's name cannot be found. */
+/* A client came to the relay from that address. */
+static void
+came(const char *host)
+{
+	union addr a;
+
+	addr_parse(&a, host, AF_UNSPEC);
+	used(&sim.m, &a, sim.now);
+}
+
+/* Only an address of the Internet that is not ours shows who reaches us. */
+static void
+the_first_from_outside(void)
+{
+	static const char *const inside[] = {
+		"10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.9.9",
+		"100.64.0.1", "100.127.9.9", "169.254.1.1", "127.0.0.2",
+		"198.18.0.1", "fe80::1", "fd00::1", "fc00::1", "::1"
+	};
+	char public[ADDR_TEXT];
+	size_t i;
+
+	begin("-u -s b,c -t a -p 9");
+	go_on(10 SECONDS);
+	for (i = 0; i < sizeof inside / sizeof *inside; i++)
+		came(inside[i]);
+	came(addr_host(&sim.m.announced.public, public));
+	CHECK(logged("from outside") == 0);
+	came("8.8.4.4");
+	CHECK(logged("8.8.4.4 came in from outside: the port is reachable")
+	    == 1);
+	came("8.8.8.8");
+	came("8.8.4.4");
+	CHECK(logged("from outside") == 1);
+	end();
+}
+
 static void
 target_is_not_found(void)
 {
@@ -281,7 +318,7 @@ target_is_not_found(void)
 	CHECK(sim.lookups == 1);
 	sim.dns_fails = 1;
 	for (i = 0; i < 3000; i++) {
-		used(&sim.m, sim.now);
+		came("192.168.1.7");
 		go_on(5);
 	}
 	lookups = sim.lookups;
@@ -290,7 +327,7 @@ target_is_not_found(void)
 	CHECK(logged("the last good address serves on") == 1);
 	sim.dns_fails = 0;
 	go_on(30 SECONDS);
-	used(&sim.m, sim.now);
+	came("192.168.1.7");
 	go_on(0);
 	CHECK(sim.lookups == lookups + 1 && logged("found again") == 1);
 	end();
@@ -505,6 +542,7 @@ main(int argc, char **argv)
 	RUN(port_ranges);
 	RUN(relay_follows);
 	RUN(relay_waits_for_port);
+	RUN(the_first_from_outside);
 	RUN(target_is_not_found);
 	RUN(term);
 	RUN(wake_ups);

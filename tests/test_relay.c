@@ -48,9 +48,10 @@ logged(const char *text)
 }
 
 static void
-use(void *arg, int64_t t)
+use(void *arg, const union addr *a, int64_t t)
 {
 	(void)arg;
+	CHECK(addr_is_loopback(a));
 	used += t == now;
 }
 
@@ -2204,6 +2205,48 @@ udp_client_that_is_the_target_is_refused(void)
 	teardown();
 }
 
+/* Once that it refuses, and once that it is there again. */
+static void
+a_target_that_refuses_is_said(void)
+{
+	struct end e[2];
+	union addr a;
+	int fd, k, udp;
+
+	for (udp = 0; udp < 2; udp++) {
+		setup(udp ? SOCK_DGRAM : SOCK_STREAM, "127.0.0.1");
+		close(target_fd);
+		for (k = 0; k < 3; k++) {
+			fd = dial_relay(cfg.type, NULL);
+			if (udp)
+				send(fd, "x", 1, 0);
+			calm();
+			close(fd);
+		}
+		CHECK(logged(": Connection refused") == 1 + 3 * !udp);
+		CHECK(logged("target 127.0.0.1:") == 1);
+		a = target.a[0];
+		target_fd = fd_socket(AF_INET, cfg.type);
+		fd_option(target_fd, SOL_SOCKET, SO_REUSEADDR, 1);
+		CHECK(bind(target_fd, &a.sa, addr_len(&a)) == 0);
+		for (k = 0; k < 3; k++) {
+			if (udp) {
+				fd = dial_relay(cfg.type, NULL);
+				CHECK(echo(fd, 1));
+				close(fd);
+				continue;
+			}
+			listen(target_fd, 9);
+			open_pair(e, NULL);
+			shut_pair(e);
+		}
+		calm();
+		CHECK(logged("answers again") == 1);
+		CHECK(logged("target 127.0.0.1:") == 2);
+		teardown();
+	}
+}
+
 static void
 udp_without_descriptors_drops(void)
 {
@@ -2286,6 +2329,7 @@ main(int argc, char **argv)
 	RUN(no_more_than_a_quarter_is_safe);
 	RUN(behind_a_queue_of_the_crowd);
 	RUN(v6_sources_count_by_network);
+	RUN(a_target_that_refuses_is_said);
 	RUN(the_hash_spreads);
 	RUN(full_waits_for_an_end);
 	RUN(the_limit_follows_the_machine);
