@@ -26,6 +26,9 @@
 #include <sys/uio.h>
 #include <netinet/tcp.h>
 #include <netinet/udp.h>
+#ifdef __linux__
+#include <linux/sockios.h>	/* SIOCOUTQNSD */
+#endif
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -37,6 +40,7 @@
 #undef F_SETSIG
 #undef IP_PKTINFO
 #undef MSG_WAITFORONE
+#undef SO_MEMINFO
 #undef SOCK_NONBLOCK
 #undef SPLICE_F_MOVE
 #undef TIOCOUTQ
@@ -89,6 +93,7 @@ struct mmsghdr {
 /* bytes and datagrams */
 #define CHUNK		32768	/* copied at a time */
 #define PIPE_SIZE	262144	/* spliced at a time */
+#define UNSENT		262144	/* of a leg, in the kernel; what waits there */
 #define BULK_LEAST	8192	/* what is shorter ends a bulk flow */
 #define CARRY_MOST      (4 * PIPE_SIZE) /* of a session, then others */
 #define PENDING_MOST	(4 << 20)	/* waiting in memory, of all */
@@ -551,6 +556,9 @@ tune(const struct relay *r, int fd)
 	int k = r->cfg->keepalive < 30 ? r->cfg->keepalive : 30;
 
 	fd_probes(fd, k, k, 120 / k);
+#ifdef TCP_NOTSENT_LOWAT
+	fd_option(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT);
+#endif
 }
 
 static void
@@ -751,26 +759,52 @@ pass(struct relay *r, struct session *s, int i, size_t n, int piped)
 	return lost;
 }
 
+/* How much a bulk flow may take for fd: what does not fit there would have to
+ * wait in memory.  Nor shall much wait unsent in the kernel: of a stalled
+ * session then little is read, and the other leg's buffer stays small. */
+static size_t
+fitting(const struct relay *r, int fd)
+{
+#ifdef SO_MEMINFO
+	uint32_t m[9];		/* SK_MEMINFO_SNDBUF 3, WMEM_QUEUED 5 */
+	socklen_t len = sizeof m;
+	int64_t room;
+	int n;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, m, &len) == 0 &&
+	    ioctl(fd, SIOCOUTQNSD, &n) == 0) {
+		room = min64((int64_t)m[3] - m[5], UNSENT - n);
+		return room > SCARCE ? (size_t)room : SCARCE;
+	}
+#else
+	(void)fd;
+#endif
+	return r->pending < PENDING_MOST ? PIPE_SIZE : SCARCE;
+}
+
 /* Moves what leg i has at once to the other leg; returns how many bytes. */
 static ssize_t
 take(struct relay *r, struct session *s, int i)
 {
-	size_t most = r->pending < PENDING_MOST ? CHUNK : SCARCE;
-	int piped = s->bulk & LEG(i) && most == CHUNK && pipe_open(r);
+	int bulk = s->bulk & LEG(i);
+	size_t most = bulk || r->pending >= PENDING_MOST ?
+	    fitting(r, s->fd[!i]) : CHUNK;
+	int piped = bulk && most >= CHUNK && pipe_open(r);
 	ssize_t n = -1;
 
 	if (piped) {
-		n = fd_splice(s->fd[i], r->pipe[1], PIPE_SIZE);
+		n = fd_splice(s->fd[i], r->pipe[1],
+		    most < PIPE_SIZE ? most : PIPE_SIZE);
 		piped = n >= 0 || (errno != EINVAL && errno != ENOSYS);
 	}
 	if (!piped) {
 		if (!buffer(r))
 			return -1;
-		n = recv(s->fd[i], r->buf, most, 0);
+		n = recv(s->fd[i], r->buf, most < CHUNK ? most : CHUNK, 0);
 	}
 	if (n <= 0)
 		return n;
-	if (piped ? n < BULK_LEAST : n < CHUNK)
+	if ((size_t)n < most && n < (piped ? BULK_LEAST : CHUNK))
 		s->bulk &= (uint8_t)~LEG(i);
 	else
 		s->bulk |= LEG(i);
