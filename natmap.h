@@ -390,20 +390,25 @@ struct flow {
 	int fd, slot;		/* -1 when closed */
 	int shared;		/* UDP: fd is the relay's: not connected, polled
 				   or closed here; flow_claim() gets answers */
-	int last;		/* HTTP: the request said Connection: close */
+	int last;		/* HTTP: the request said Connection: close;
+				   UDP: it asks for answers from elsewhere */
+	int body;		/* HTTP: the header is complete, buf has more */
 	int code;		/* of a STUN error response */
 	int sent;		/* UDP: requests sent of this transaction */
 	size_t left;		/* TCP: bytes of the request not yet sent */
-	size_t have;		/* STUN over TCP: bytes in buf */
+	size_t have;		/* STUN over TCP, body: bytes in buf */
 	int64_t born;		/* ms: when the flow was opened */
 	int64_t asked;		/* ms: when this transaction began */
 	int64_t resend;		/* ms: UDP, the next request; or NEVER */
 	int64_t deadline;	/* ms: when the transaction has failed */
-	const char *host;	/* HTTP: for the Host field */
+	const char *host;	/* HTTP: for the Host field; "host/path": GET
+				   this, and buf is the body, a string.
+				   "": another flow asks, this one waits */
 	unsigned char id[STUN_ID];
 	union addr peer;
 	union addr local;	/* our private address, after an answer */
 	union addr mapped;	/* the public address, after a STUN answer */
+	union addr other;	/* UDP: the server's own other one; family 0 */
 	struct http_reader http;
 	unsigned char buf[STUN_HEADER + 512];
 };
@@ -413,7 +418,9 @@ void flow_init(struct flow *f);
  * borrows the relay's UDP socket.  -1 with errno: f is closed, f->peer set. */
 int flow_start(struct flow *f, enum flow_kind kind, int fd, int shared,
     const union addr *peer, const char *host, int64_t now, int64_t deadline);
-/* asks again on an open flow; last: asks an HTTP server to close after it */
+/* asks again on an open flow; last: asks an HTTP server to close after it, and
+ * a STUN server over UDP to answer from its other address and port, and from
+ * its other port (RFC 5780 section 4.4, tests II and III) */
 int flow_ask(struct flow *f, int last, int64_t now, int64_t deadline);
 void flow_want(struct flow *f, struct wake *w);
 /* 1: answered; -1: the flow failed, with errno (ETIMEDOUT: no answer, ECLOSED,
@@ -449,6 +456,7 @@ struct server {			/* a name, and what is known of it */
 	union addr said;	/* its last answer; family 0: none */
 	union addr local;	/* from that address of ours */
 	union addr by;		/* from this address of its own */
+	union addr other;	/* where else it can answer from; family 0 */
 	int64_t said_at;	/* ms: since when the NAT may know the flow */
 	int fresh;		/* the NAT could not know it before */
 	int warned;		/* that it says something else was logged */

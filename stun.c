@@ -611,8 +611,13 @@ local_socket(struct local *l, enum local_role role, const char **why)
 #define SUCCESS			0x0101
 #define ERROR			0x0111
 #define MAPPED_ADDRESS		0x0001
+#define CHANGE_REQUEST		0x0003	/* RFC 5780 section 7 */
+#define CHANGE_PORT		2
+#define CHANGE_BOTH		6	/* address and port */
+#define CHANGED_ADDRESS		0x0005	/* RFC 3489 */
 #define ERROR_CODE		0x0009
 #define XOR_MAPPED_ADDRESS	0x0020
+#define OTHER_ADDRESS		0x802c
 
 /* of a message without attributes: type, length and cookie */
 static const unsigned char header[] = {
@@ -672,6 +677,8 @@ attribute(const unsigned char *p, size_t left, unsigned int type)
 	return found;
 }
 
+static const unsigned char zeros[16];
+
 /* Sections 14.1 and 14.2: reads the attribute p; mask is the cookie and the
  * transaction id, or zeros.  -1 when p is no address. */
 static int
@@ -714,7 +721,6 @@ int
 stun_decode(const unsigned char *p, size_t n, const unsigned char id[STUN_ID],
     union addr *mapped, int *code)
 {
-	static const unsigned char zeros[16];
 	const unsigned char *found, *mask = p + 4;
 
 	errno = ENOTANSWER;
@@ -735,6 +741,21 @@ stun_decode(const unsigned char *p, size_t n, const unsigned char id[STUN_ID],
 		mask = zeros;
 	}
 	return found ? read_address(found, mask, mapped) : -1;
+}
+
+/* Reads the server's other address from an answer that was decoded. */
+static void
+read_other(const unsigned char *p, size_t n, union addr *other)
+{
+	const unsigned char *found;
+
+	p += STUN_HEADER;
+	n -= STUN_HEADER;
+	found = attribute(p, n, OTHER_ADDRESS);
+	if (!found)
+		found = attribute(p, n, CHANGED_ADDRESS);
+	if (!found || read_address(found, zeros, other) < 0)
+		other->sa.sa_family = 0;
 }
 
 /*
@@ -899,15 +920,18 @@ flow_fail(struct flow *f)
 static size_t
 write_head(const struct flow *f, char *buf, size_t size)
 {
-	int v6 = strchr(f->host, ':') != NULL, port = addr_port(&f->peer);
+	const char *path = strchr(f->host, '/');
+	int n = (int)strcspn(f->host, "%/"), port = addr_port(&f->peer);
+	int v6 = memchr(f->host, ':', (size_t)n) != NULL;
 	char colon[16] = "";
 
 	if (port != 80)
 		fmt(colon, sizeof colon, ":%d", port);
-	fmt(buf, size, "HEAD / HTTP/1.1\r\nHost: %s%.*s%s%s\r\n"
+	fmt(buf, size, "%s %s HTTP/1.%d\r\nHost: %s%.*s%s%s\r\n"
 	    "User-Agent: natmap/" VERSION "\r\nConnection: %s\r\n\r\n",
-	    v6 ? "[" : "", (int)strcspn(f->host, "%"), f->host,
-	    v6 ? "]" : "", colon, f->last ? "close" : "keep-alive");
+	    path ? "GET" : "HEAD", path ? path : "/", !path, v6 ? "[" : "", n,
+	    f->host, v6 ? "]" : "", colon,
+	    f->last || path ? "close" : "keep-alive");
 	return strlen(buf);
 }
 
@@ -917,10 +941,14 @@ send_request(struct flow *f)
 {
 	socklen_t len = f->shared ? addr_len(&f->peer) : 0;
 	size_t n, off = 0;
-	char buf[512];
+	static const char change[] = { 0, CHANGE_REQUEST, 0, 4, 0, 0, 0,
+	    CHANGE_BOTH };
+	char buf[1024];
 	ssize_t sent;
 	int tries = 0;
 
+	if (f->host && !*f->host)	/* its answer is asked for by another */
+		return 0;
 	n = f->kind == FLOW_HTTP ? write_head(f, buf, sizeof buf) :
 	    stun_request((unsigned char *)buf, f->id, 0);
 	if (f->kind == FLOW_UDP) {
@@ -931,6 +959,13 @@ send_request(struct flow *f)
 		if (f->left > n)
 			f->left = n;
 		off = n - f->left;
+	}
+	if (f->kind == FLOW_UDP && f->last) {	/* add a CHANGE-REQUEST */
+		memcpy(buf + n, change, sizeof change);
+		buf[3] = sizeof change;
+		n += sizeof change;
+		send(f->fd, buf, n, 0);
+		buf[n - 1] = CHANGE_PORT;
 	}
 	do			/* the first error may be of an ICMP message */
 		sent = sendto(f->fd, buf + off, n - off, 0,
@@ -1029,8 +1064,10 @@ take_datagram(struct flow *f, const unsigned char *p, size_t n)
 {
 	if (f->state != FLOW_ASKING)
 		return 0;
-	if (stun_decode(p, n, f->id, &f->mapped, &f->code) == 1)
+	if (stun_decode(p, n, f->id, &f->mapped, &f->code) == 1) {
+		read_other(p, n, &f->other);
 		return answered(f);
+	}
 	return errno == EREFUSED ? -1 : 0;
 }
 
@@ -1056,11 +1093,20 @@ take_http(struct flow *f, size_t n)
 		h->total += n;
 		return h->total > HTTP_LIMIT ? -1 : READ_ON;
 	}
-	r = http_read(h, (char *)f->buf, n, &used);
-	if (r != HTTP_DONE)
-		return r == HTTP_BAD ? -1 : READ_ON;
-	h->total = n - used;
-	return answered(f);
+	if (!f->body) {
+		r = http_read(h, (char *)f->buf, n, &used);
+		if (r != HTTP_DONE)
+			return r == HTTP_BAD ? -1 : READ_ON;
+		n -= used;
+		f->body = strchr(f->host, '/') != NULL;
+		if (!f->body) {
+			h->total = n;
+			return answered(f);
+		}
+		memmove(f->buf, f->buf + used, n);
+	}
+	f->have += n;
+	return READ_ON;
 }
 
 /* Takes n bytes of a stream: 1 answered, -1 not an answer, READ_ON. */
@@ -1088,7 +1134,7 @@ take_bytes(struct flow *f, size_t n)
 static NOINLINE int
 read_once(struct flow *f)
 {
-	size_t want = sizeof f->buf;
+	size_t want = sizeof f->buf - 1 - f->have;
 	ssize_t n;
 	int r;
 
@@ -1099,7 +1145,10 @@ read_once(struct flow *f)
 		return fd_again() ? 0 : f->kind == FLOW_UDP ? READ_ON : -1;
 	if (f->kind != FLOW_UDP) {
 		errno = ECLOSED;
-		return n == 0 ? -1 : take_bytes(f, (size_t)n);
+		if (n > 0)
+			return take_bytes(f, (size_t)n);
+		f->buf[f->have] = '\0';
+		return f->body ? answered(f) : -1;
 	}
 	r = (size_t)n < want ? take_datagram(f, f->buf, (size_t)n) : 0;
 	return r == 0 ? READ_ON : r;
@@ -1466,7 +1515,8 @@ server_error(const struct server *s, int error, int detail, char buf[80])
 		fmt(buf, 80, "not %s answer", s->kind == FLOW_HTTP ?
 		    "an HTTP" : "a STUN");
 	else if (error == EREFUSED)
-		fmt(buf, 80, "STUN error %d", detail);
+		fmt(buf, 80, s->kind == FLOW_HTTP ? "HTTP status %d" :
+		    "STUN error %d", detail);
 	else
 		return strerror(error);
 	return buf;

@@ -1199,6 +1199,68 @@ keepalive_host_field(void)
 	CHECK(write_head(&k, head, sizeof head) > sizeof host);
 }
 
+/* "host/path" is asked for by GET, and the body is kept, as much as fits. */
+static void
+bodies(void)
+{
+	static const struct {
+		const char *answer, *body;
+		int status;
+	} t[] = {
+		{ "HTTP/1.1 200 OK\r\nA: b\r\n\r\n1", "1", 200 },
+		{ "HTTP/1.0 200\n\n{\"reachable\": true}\n",
+		    "{\"reachable\": true}\n", 200 },
+		{ "HTTP/1.1 100 Go on\r\n\r\nHTTP/1.1 404 No\r\n\r\nno",
+		    "no", 404 },
+		{ "HTTP/1.1 200 OK\r\n\r\n", "", 200 },
+		{ "HTTP/1.1 200 OK\r\n", NULL, 0 },
+		{ "1", NULL, 0 }, { "1\r\n", NULL, 0 }, { "", NULL, 0 }
+	};
+	char head[400], want[400];
+	size_t i, k;
+	struct flow f;
+	int fd, r;
+
+	for (i = 0; i < sizeof t / sizeof *t; i++) {
+		fd = kflow(&f, "probe.test/port/40000", head, sizeof head);
+		snprintf(want, sizeof want, "GET /port/40000 HTTP/1.0\r\n"
+		    "Host: probe.test:%d\r\nUser-Agent: natmap/" VERSION
+		    "\r\nConnection: close\r\n\r\n", addr_port(&f.peer));
+		CHECK(strcmp(head, want) == 0);
+		for (k = r = 0; t[i].answer[k] && r == 0; k++) {
+			send(fd, t[i].answer + k, 1, 0);
+			r = kturn(&f, 0, 20);
+		}
+		shutdown(fd, SHUT_WR);
+		if (r == 0)
+			r = kturn(&f, 0, 2000);
+		CHECK(r == (t[i].body ? 1 : -1));
+		CHECK(!t[i].body || (strcmp((char *)f.buf, t[i].body) == 0 &&
+		    f.http.status == t[i].status));
+		flow_stop(&f, 0);
+		close(fd);
+	}
+}
+
+static void
+body_without_end(void)
+{
+	char head[400], more[4096];
+	struct flow f;
+	int fd, i, r = 0;
+
+	memset(more, '1', sizeof more);
+	fd = kflow(&f, "probe.test/1", head, sizeof head);
+	kreply(&f, fd, "HTTP/1.1 200 OK\r\n\r\n");
+	for (i = 0; i < 8 && r == 0; i++) {
+		send(fd, more, sizeof more, MSG_DONTWAIT);
+		r = kturn(&f, 0, 2000);
+	}
+	CHECK(r == 1 && strlen((char *)f.buf) == sizeof f.buf - 1);
+	flow_stop(&f, 1);
+	close(fd);
+}
+
 static void
 keepalive_split_anywhere(void)
 {
@@ -1856,9 +1918,166 @@ proc_holders(void)
 	free(hs.h);
 }
 
+/*
+ * Answers from elsewhere (RFC 5780).
+ */
+
+/* What an answer with these attributes says of another address. */
+static const char *
+other(unsigned int type, const char *host, unsigned int type2,
+    const char *host2)
+{
+	static char text[ADDR_TEXT];
+	struct message m;
+	union addr a;
+
+	message(&m, SUCCESS, rfc_id);
+	add_v4(&m, XOR_MAPPED_ADDRESS, "203.0.113.7", 40000);
+	if (type)
+		add_v4(&m, type, host, 3479);
+	if (type2)
+		add_v4(&m, type2, host2, 3479);
+	memset(&a, 0xff, sizeof a);
+	read_other(m.p, m.n, &a);
+	return a.sa.sa_family ? addr_text(&a, text) : "none";
+}
+
+static void
+other_addresses(void)
+{
+	unsigned char short_one[] = { 0, 1, 13, 151, 192, 0 };
+	unsigned char six[20] = { 0, 2, 13, 151, 0x20, 1, 0x0d, 0xb8 };
+	char text[ADDR_TEXT];
+	struct message m;
+	union addr a;
+
+	CHECK(!strcmp(other(0, NULL, 0, NULL), "none"));
+	CHECK(!strcmp(other(OTHER_ADDRESS, "192.0.2.9", 0, NULL),
+	    "192.0.2.9:3479"));
+	CHECK(!strcmp(other(CHANGED_ADDRESS, "192.0.2.8", 0, NULL),
+	    "192.0.2.8:3479"));
+	CHECK(!strcmp(other(CHANGED_ADDRESS, "192.0.2.8", OTHER_ADDRESS,
+	    "192.0.2.9"), "192.0.2.9:3479"));
+	message(&m, SUCCESS, rfc_id);
+	add(&m, OTHER_ADDRESS, short_one, sizeof short_one);
+	read_other(m.p, m.n, &a);
+	CHECK(!a.sa.sa_family);
+	message(&m, SUCCESS, rfc_id);
+	add(&m, OTHER_ADDRESS, six, sizeof six);
+	read_other(m.p, m.n, &a);
+	CHECK(!strcmp(addr_text(&a, text), "[2001:db8::]:3479"));
+}
+
+/* Three sockets of the mapped port for the server at[0], its other address
+ * at[1], and its other port at[2]. */
+static void
+expect_from(struct flow f[3], int at[3])
+{
+	static struct config c;
+	int i;
+
+	local_init(&ours, &c, AF_INET, SOCK_DGRAM, 0);
+	for (i = 0; i < 3; i++) {
+		at[i] = server(SOCK_DGRAM);
+		CHECK(flow_start(&f[i], FLOW_UDP, local_socket(&ours,
+		    LOCAL_FLOW, NULL), 0, &peer, "", 1000, NEVER) == 0);
+		CHECK(f[i].state == FLOW_ASKING);
+	}
+}
+
+/* The first one asks for what the others get. */
+static int
+ask_change(struct flow f[3])
+{
+	int i;
+
+	f[0].host = NULL;
+	if (flow_ask(&f[0], 1, 1000, 5000) < 0)
+		return -1;
+	for (i = 1; i < 3; i++)
+		memcpy(f[i].id, f[0].id, STUN_ID);
+	return 0;
+}
+
+static void
+expect_end(struct flow f[3], int at[3])
+{
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		flow_stop(&f[i], 0);
+		close(at[i]);
+	}
+}
+
+static void
+change_requests(void)
+{
+	static const unsigned char want[2][12] = {
+		{ 0, 1, 0, 8, 0, 3, 0, 4, 0, 0, 0, CHANGE_BOTH },
+		{ 0, 1, 0, 8, 0, 3, 0, 4, 0, 0, 0, CHANGE_PORT }
+	};
+	static const int64_t when[] = { 1000, 1500, 2500 };
+	unsigned char buf[100];
+	struct flow f[3];
+	int at[3], i, k;
+
+	expect_from(f, at);
+	CHECK(recv(at[0], buf, sizeof buf, 0) < 0);
+	CHECK(ask_change(f) == 0);
+	for (i = 0; i < 3; i++) {
+		CHECK(turn(&f[0], when[i], 0) == 0);
+		for (k = 0; k < 2; k++) {
+			CHECK(recv(at[0], buf, sizeof buf, 0) == 28);
+			CHECK(memcmp(buf, want[k], 4) == 0 &&
+			    memcmp(buf + 8, f[0].id, STUN_ID) == 0 &&
+			    memcmp(buf + 20, want[k] + 4, 8) == 0);
+		}
+		CHECK(recv(at[0], buf, sizeof buf, 0) < 0);
+	}
+	/* who only waits sends nothing and has no deadline */
+	CHECK(turn(&f[1], 4000, 0) == 0 && w.deadline == NEVER);
+	CHECK(recv(at[1], buf, sizeof buf, 0) < 0);
+	CHECK(turn(&f[0], 5000, 0) == -1 && errno == ETIMEDOUT);
+	expect_end(f, at);
+}
+
+static void
+answers_from_elsewhere(void)
+{
+	struct message m;
+	struct flow f[3];
+	int at[3], i;
+
+	expect_from(f, at);
+	CHECK(ask_change(f) == 0);
+	answer(&m, &f[0]);
+	for (i = 0; i < 3; i++) {
+		send_to(at[i], &f[i], m.p, m.n);
+		CHECK(SOON(&f[i], 1000) == 1 && is_mapped(&f[i]));
+	}
+	expect_end(f, at);
+	/* another id is none of theirs; an error is one of the first */
+	expect_from(f, at);
+	CHECK(ask_change(f) == 0);
+	message(&m, SUCCESS, rfc_id);
+	add_v4(&m, XOR_MAPPED_ADDRESS, "203.0.113.7", 40000);
+	send_to(at[1], &f[1], m.p, m.n);
+	CHECK(SOON(&f[1], 1000) == 0 && f[1].state == FLOW_ASKING);
+	message(&m, ERROR, f[0].id);
+	add(&m, ERROR_CODE, "\0\0\4\24", 4);
+	send_to(at[0], &f[0], m.p, m.n);
+	CHECK(SOON(&f[0], 1000) == -1 && errno == EREFUSED &&
+	    f[0].code == 420);
+	expect_end(f, at);
+}
+
 static void
 run_flows(void)
 {
+	RUN(other_addresses);
+	RUN(change_requests);
+	RUN(answers_from_elsewhere);
 	RUN(udp_schedule);
 	RUN(udp_wakes_for_the_next_request);
 	RUN(udp_late_answer);
@@ -1905,6 +2124,8 @@ main(int argc, char **argv)
 	RUN(http_endless);
 	RUN(keepalive_heads);
 	RUN(keepalive_host_field);
+	RUN(bodies);
+	RUN(body_without_end);
 	RUN(keepalive_split_anywhere);
 	RUN(keepalive_body);
 	RUN(keepalive_server_closes);

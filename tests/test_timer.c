@@ -171,6 +171,39 @@ addr_scope(void)
 }
 
 static void
+addr_kinds(void)
+{
+	static const struct {
+		const char *host;
+		enum addr_kind kind;
+	} t[] = {
+		{ "8.8.8.8", A_PUBLIC }, { "9.255.255.255", A_PUBLIC },
+		{ "10.0.0.0", A_PRIVATE }, { "10.255.255.255", A_PRIVATE },
+		{ "11.0.0.0", A_PUBLIC }, { "127.0.0.1", A_PRIVATE },
+		{ "172.15.255.255", A_PUBLIC }, { "172.16.0.0", A_PRIVATE },
+		{ "172.31.255.255", A_PRIVATE }, { "172.32.0.0", A_PUBLIC },
+		{ "192.167.1.1", A_PUBLIC }, { "192.168.1.1", A_PRIVATE },
+		{ "192.169.0.0", A_PUBLIC }, { "100.63.255.255", A_PUBLIC },
+		{ "100.64.0.0", A_SHARED }, { "100.127.255.255", A_SHARED },
+		{ "100.128.0.0", A_PUBLIC }, { "169.254.1.1", A_LINK_LOCAL },
+		{ "198.17.255.255", A_PUBLIC }, { "198.18.0.0", A_FAKE },
+		{ "198.19.255.255", A_FAKE }, { "198.20.0.0", A_PUBLIC },
+		{ "2001:db8::1", A_PUBLIC }, { "::1", A_PRIVATE },
+		{ "fbff::1", A_PUBLIC }, { "fc00::1", A_PRIVATE },
+		{ "fdff::1", A_PRIVATE }, { "fe00::1", A_PUBLIC },
+		{ "fe80::1", A_LINK_LOCAL }, { "febf::1", A_LINK_LOCAL },
+		{ "fec0::1", A_PUBLIC }, { "a00::1", A_PUBLIC }
+	};
+	union addr a;
+	size_t i;
+
+	for (i = 0; i < sizeof t / sizeof *t; i++) {
+		addr_parse(&a, t[i].host, AF_UNSPEC);
+		CHECK(addr_kind(&a) == t[i].kind);
+	}
+}
+
+static void
 addr_equality(void)
 {
 	static const struct {
@@ -1550,6 +1583,7 @@ main(int argc, char **argv)
 	RUN(fmt_is_snprintf);
 	RUN(addr_tables);
 	RUN(addr_scope);
+	RUN(addr_kinds);
 	RUN(addr_equality);
 	RUN(random_range);
 	RUN(random_differs);

@@ -8,7 +8,7 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 {
 	unsigned char id[STUN_ID] = "fuzzfuzzfuz";
-	union addr mapped;
+	union addr mapped, other;
 	int code = 0;
 
 	if (n >= STUN_HEADER)
@@ -17,6 +17,9 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 		if (addr_port(&mapped) == 0 ||
 		    (mapped.sa.sa_family != AF_INET &&
 		    mapped.sa.sa_family != AF_INET6))
+			abort();
+		read_other(p, n, &other);
+		if (other.sa.sa_family && addr_port(&other) == 0)
 			abort();
 	} else if (errno == EREFUSED ? code < 300 || code > 699 :
 	    errno != ENOTANSWER)
