@@ -512,12 +512,12 @@ use_public(struct config *c)
 	uint32_t first, n = c->type == SOCK_DGRAM ? PUBLIC_UDP : PUBLIC_TCP;
 	struct host *h;
 
-	first = random_below(n);
+	first = c->check ? PUBLIC_RFC5780 + random_below(PUBLIC_TCP -
+	    PUBLIC_RFC5780) : random_below(n);
 	for (h = c->stun; c->nstun < (int)n; c->nstun++, h++, first++) {
 		first %= n;
 		h->name = public_stun[first];
 		h->port = STUN_PORT;
-		h->rfc5780 = first >= PUBLIC_RFC5780 && first < PUBLIC_TCP;
 	}
 }
 
@@ -532,6 +532,11 @@ check_options(struct config *c)
 		bad(row('1'), NULL, "not with -d");
 	if (c->check && (c->once || c->daemon))
 		bad(row(OPT_CHECK), NULL, "not with -d or --once");
+	if (c->check) {
+		c->pid_file = NULL;	/* that is a running natmap's */
+		c->http[0] = c->probe;
+		c->nhttp = c->probe.name && !udp;
+	}
 	if (c->probe.name && !c->check)
 		bad(row(OPT_PROBE), c->probe.name, "only with --check");
 	fmt(port, sizeof port, "%d", c->target_port);
@@ -1278,8 +1283,7 @@ check_fake(struct map *m, const union addr *a, const char *of)
 {
 	char host[ADDR_TEXT];
 
-	if (m->fake || a->sa.sa_family != AF_INET ||
-	    (ntohl(a->in.sin_addr.s_addr) & 0xfffe0000) != 0xc6120000)
+	if (m->fake || addr_kind(a) != A_FAKE)
 		return;
 	m->fake = 1;
 	warn("%s: %s is in 198.18.0.0/15: a transparent proxy answers", of,
@@ -1382,8 +1386,8 @@ contact_open(struct map *m, struct contact *c, int64_t now)
 static void
 resolve(struct map *m, struct server *s, int family, int64_t age, int64_t now)
 {
-	if (server_resolve(s, family, age, now + (holds(m, now) ?
-	    LOOKUP_LIMIT : HARD_LIMIT), now) == 0)
+	if (server_resolve(s, family, age, now + (holds(m, now) &&
+	    !m->cfg->check ? LOOKUP_LIMIT : HARD_LIMIT), now) == 0)
 		return;
 	if (!s->repeats++)
 		warn("%s: cannot look it up:", s->host->name);
@@ -1533,8 +1537,8 @@ check_start(struct map *m, int how, int64_t now)
 	if (!s && !is_udp(m) && (how & FRESH) && make_room(m))
 		s = choose(m, 0, how, now, NULL);
 	c = s ? contact_new(m) : NULL;
-	if (!c)
-		return 0;
+	if (!c || (m->cfg->check && (s->said_at || s->fails)))
+		return 0;	/* once is enough */
 	if (!s->live && s->repeats && !m->late)
 		m->dead = 1;
 	c->role = CHECKS;
@@ -2180,6 +2184,7 @@ heard(struct map *m, struct contact *c, int64_t now)
 	    (same && s->fresh && m->doubt.began &&
 	    s->said_at >= m->doubt.first);
 	s->said = c->f.mapped;
+	s->other = c->f.other;
 	s->said_at = at;
 	s->by = c->f.peer;
 	s->local = c->f.local;
@@ -2411,6 +2416,10 @@ contacts_step(struct map *m, int64_t now)
 	for (c = m->contact; c < end; c++)
 		if (c->event < 0)
 			contact_failed(m, c, c->error, now);
+	if (m->cfg->check) {
+		m->check = NEVER;
+		return;
+	}
 	if (events || now >= m->judge_at)
 		judge(m, now);
 	if (m->was_reset)
@@ -2749,19 +2758,27 @@ map_init(struct map *m, const struct config *c, struct wake *w, int64_t now)
 	if (!c->port_lo)
 		m->local.port = 0;
 	find_route(m, &m->route);
+	if (c->check)
+		return;
 	balance(m, 0, now);
 	balance(m, 1, now);
 }
 
-/* In bind mode somebody should serve the port by now. */
-static void
-check_listener(struct map *m)
+/* 1 in bind mode, where nobody but us listens on the port */
+static NOINLINE int
+is_unserved(const struct map *m)
 {
 	struct owner o;
 
+	return !m->cfg->target && local_owner(&m->local, &o) >= 0 &&
+	    !(o.listening && o.pid != getpid());
+}
+
+static void
+check_listener(struct map *m)
+{
 	m->listen_check = NEVER;
-	if (m->cfg->target || local_owner(&m->local, &o) < 0 ||
-	    (o.listening && o.pid != getpid()))
+	if (!is_unserved(m))
 		return;
 	warn("%s port %d: nobody listens on it, unless a firewall rule passes "
 	    "it on", proto(m), m->local.port);
@@ -2842,6 +2859,402 @@ map_stop(struct map *m)
 		close(m->news);
 }
 
+/* check */
+
+/* Times of --check, ms. */
+#define REACH_LIMIT	19000	/* what is open then is unknown */
+#define REACH_LAST	8000	/* before it: the last filtering test begins */
+#define REACH_FILTER	4000	/* a filtering test */
+#define REACH_ARRIVAL	1000	/* who connects back has come by then */
+#define REACH_SERVERS	4	/* answers that are enough */
+
+enum filtering { F_UNKNOWN, F_PORT, F_ADDRESS, F_NONE };
+enum mapping_kind { M_UNKNOWN, M_NONE, M_SAME, M_DEPENDS };
+enum answer { UNKNOWN, NO, YES };
+
+/*
+ * What --check is about: can strangers reach the port?  What was asked before
+ * changes what a NAT lets in.  So in UDP one server after the other is asked
+ * until one has tested the filtering, then up to four at once.  In TCP they
+ * are asked at once, and the probe, whose service is the only HTTP server,
+ * comes last.
+ */
+struct reach {
+	struct map *m;
+	int64_t end;		/* ms: of the check */
+	const struct server *first;	/* that answered; NULL: none did */
+	int heard;		/* no other server is to be asked */
+	int testing;		/* a filtering test is under way */
+	int tests;		/* that did not show the best */
+	enum filtering filtering, seen;	/* at best; in this test */
+	enum answer answer;	/* of the probe */
+	int listener, slot;	/* for who connects back; -1 */
+	struct flow f[4];	/* of a test: the requests, the answers from
+				   another port, from another address;
+				   the probe */
+	char why[520];		/* the answer; before, the probe's URL */
+};
+
+/* 1 when a server whose name was looked up has that host */
+static int
+was_asked(const struct map *m, const union addr *a)
+{
+	const struct server *s;
+	int i;
+
+	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++)
+		for (i = 0; i < s->addrs.n; i++)
+			if (addr_same_host(&s->addrs.a[i], a))
+				return 1;
+	return 0;
+}
+
+/* Begins the filtering test (RFC 5780 section 4.4) with s, where s can answer
+ * from a host and a port that were not asked. */
+static void
+filter_start(struct reach *r, struct server *s, int64_t now)
+{
+	union addr to = s->other;
+	int port = addr_port(&to);
+	struct flow *f;
+
+	s->other.sa.sa_family = 0;
+	if (!is_plausible(&to, &s->by) || addr_kind(&to) != addr_kind(&s->by) ||
+	    port == addr_port(&s->by) || was_asked(r->m, &to))
+		return;
+	for (f = &r->f[2]; f >= r->f; f--) {	/* the one that asks last */
+		flow_stop(f, 0);
+		if (flow_start(f, FLOW_UDP, port_socket(r->m, LOCAL_FLOW,
+		    now), 0, &to, "", now, NEVER) < 0)
+			return;
+		to = s->by;
+		if (f == &r->f[2])
+			addr_set_port(&to, port);
+	}
+	r->seen = F_PORT;
+	r->f[0].host = NULL;
+	r->testing = flow_ask(r->f, 1, now, now + REACH_FILTER) == 0;
+	memcpy(r->f[1].id, r->f[0].id, STUN_ID);
+	memcpy(r->f[2].id, r->f[0].id, STUN_ID);
+}
+
+/* Who answers from where it was asked, or with an error, cannot tell. */
+static void
+filter_step(struct reach *r, int64_t now)
+{
+	int end = flow_step(&r->f[0], r->m->w, now), error = errno;
+
+	if (flow_step(&r->f[1], r->m->w, now) > 0)
+		r->seen = F_ADDRESS;
+	if (flow_step(&r->f[2], r->m->w, now) > 0)
+		r->filtering = F_NONE;
+	else if (!end)
+		return;
+	else if (end < 0 && error == ETIMEDOUT) {
+		r->tests++;
+		if (r->seen > r->filtering)
+			r->filtering = r->seen;
+	}
+	r->testing = 0;
+}
+
+/* Asks who is to be asked now; 0 when nobody is, and nobody is awaited. */
+static int
+reach_ask(struct reach *r, int64_t now)
+{
+	struct map *m = r->m;
+	const struct contact *c;
+	struct server *s;
+	int answers = 0, waiting = 0, seek = is_udp(m) && r->tests < 2 &&
+	    r->filtering != F_NONE && now < r->end - REACH_LAST;
+
+	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++) {
+		if (!s->said_at)
+			continue;
+		answers++;
+		if (!r->first)
+			r->first = s;
+		if (seek && !r->testing)
+			filter_start(r, s, now);
+	}
+	if (r->testing)
+		return 1;
+	for (c = m->contact; c < m->contact + CONTACTS; c++)
+		waiting += c->s && !c->seen && !c->late;
+	while ((seek ? !waiting : answers + waiting < REACH_SERVERS) &&
+	    check_start(m, 0, now))
+		waiting++;
+	return (waiting && (seek || answers < REACH_SERVERS)) ||
+	    (m->http.n && m->http.s->lookup.busy);
+}
+
+/* 1 or 0, or "reachable": true or false */
+static enum answer
+read_body(const char *s)
+{
+	const char *json = strstr(s, "\"reachable\"");
+
+	s = json ? json + 11 : s;
+	s += strspn(s, ":" BLANKS);
+	if (!json && (!*s || s[1 + strspn(s + 1, BLANKS)]))
+		return UNKNOWN;
+	return *s == (json ? 't' : '1') ? YES :
+	    *s == (json ? 'f' : '0') ? NO : UNKNOWN;
+}
+
+/* got: 1 the service has answered, -1 it failed with errno.  Where natmap
+ * listens, only who comes in is a yes. */
+static void
+probe_ended(struct reach *r, int got, int64_t now)
+{
+	const struct server *s = r->m->http.s;
+	const char *what = NULL;
+	int status = r->f[3].http.status;
+	char text[80];
+
+	if (got < 0 || status != 200)
+		what = server_error(s, got < 0 ? errno : EREFUSED, got < 0 ?
+		    s->lookup.gai : status, text);
+	else if ((r->answer = read_body((char *)r->f[3].buf)) == UNKNOWN)
+		what = "neither yes nor no";
+	else if (r->answer == YES && r->listener >= 0) {
+		r->answer = UNKNOWN;
+		what = "yes, but nobody came in";
+	}
+	fmt(r->why, sizeof r->why, what ? " (%s: %s)" : " (as %s says)",
+	    s->host->name, what);
+	flow_stop(&r->f[3], 0);
+	now += r->listener < 0 ? 0 : REACH_ARRIVAL;
+	if (r->end > now)
+		r->end = now;
+}
+
+/* Asks the service from another port: the NAT shall not know it from here. */
+static void
+probe_start(struct reach *r, int64_t now)
+{
+	const char *path = r->m->cfg->probe_path;
+	const struct server *s = r->m->http.s;
+	struct local l = r->m->local;
+
+	r->heard = 1;
+	if (!r->m->http.n || !r->first) {
+		r->end = now;
+		return;
+	}
+	r->listener = local_socket(&r->m->local, LOCAL_SERVER, NULL);
+	fmt(r->why, sizeof r->why, "%s/%.200s%s%d", s->host->name, path,
+	    *path ? "/" : "", addr_port(&r->first->said));
+	l.port = 0;
+	errno = 0;
+	if (!s->addrs.n || flow_start(&r->f[3], FLOW_HTTP, local_socket(&l,
+	    LOCAL_FLOW, NULL), 0, &s->addrs.a[0], r->why, now, r->end) < 0)
+		probe_ended(r, -1, now);
+}
+
+static void
+probe_step(struct reach *r, int64_t now)
+{
+	struct map *m = r->m;
+	char host[ADDR_TEXT];
+	union addr a;
+	socklen_t len = sizeof a;
+	int fd, got;
+
+	while (woke(m->w, r->slot) &&
+	    (fd = accept(r->listener, &a.sa, &len)) >= 0) {
+		close(fd);
+		if (addr_kind(&a) != A_PUBLIC || was_asked(m, &a) ||
+		    addr_same_host(&a, &r->first->said))
+			continue;
+		r->answer = YES;
+		fmt(r->why, sizeof r->why, " (%s came in)",
+		    addr_host(&a, host));
+		r->end = now;
+		return;
+	}
+	got = flow_step(&r->f[3], m->w, now);
+	if (got)
+		probe_ended(r, got, now);
+}
+
+static NOINLINE void
+reach_start(struct reach *r, struct map *m, int64_t now)
+{
+	int i, fd;
+
+	memset(r, 0, sizeof *r);
+	r->m = m;
+	r->end = now + REACH_LIMIT;
+	r->listener = -1;
+	for (i = 0; i < 4; i++)
+		flow_init(&r->f[i]);
+	m->k = REACH_LIMIT;	/* no flow asks again */
+	m->held = now;
+	if (m->http.n)
+		resolve(m, m->http.s, m->cfg->family, 0, now);
+	log_level(m->cfg->level > 0);	/* -q does not hide what is fatal */
+	fd = port_socket(m, LOCAL_FLOW, now);
+	addr_set_port(&m->route.source, m->local.port);
+	if (fd < 0) {
+		r->end = now;
+		return;
+	}
+	close(fd);
+	log_level((m->cfg->level > 0) - 1);	/* -v: which servers fail */
+	reach_ask(r, now);
+}
+
+static NOINLINE void
+reach_want(struct reach *r)
+{
+	int i;
+
+	lookups_want(r->m);
+	contacts_want(r->m);
+	for (i = 0; i < 4; i++)
+		flow_want(&r->f[i], r->m->w);
+	r->slot = wake_on(r->m->w, r->listener, POLLIN);
+	wake_at(r->m->w, r->end);
+}
+
+static NOINLINE void
+reach_step(struct reach *r, int64_t now)
+{
+	lookups_step(r->m, now);
+	contacts_step(r->m, now);
+	filter_step(r, now);
+	if (r->heard)
+		probe_step(r, now);
+	else if (!reach_ask(r, now))
+		probe_start(r, now);
+}
+
+/* A line of the result. */
+static NOINLINE void
+tell_line(const char *f, const char *a, const char *b)
+{
+	char line[640];
+
+	fmt(line, sizeof line, f, a, b);
+	put(STDOUT_FILENO, line);
+}
+
+/* the word of that number, from 0, each of which ends in a NUL */
+static const char *
+nth(const char *words, int n)
+{
+	while (n-- > 0)
+		words += strlen(words) + 1;
+	return words;
+}
+
+static void
+advise(const char *what)
+{
+	tell_line("advice:    %s\n", what, NULL);
+}
+
+static void
+reach_advise(struct map *m, enum mapping_kind mapping, int several,
+    enum answer answer, enum addr_kind local)
+{
+	if (m->fake)
+		advise("a proxy invents addresses (198.18.0.0/15): exclude "
+		    "natmap from it (-f)");
+	if (several)
+		advise("servers see several public addresses: choose a line "
+		    "(-i), or exclude natmap from the proxy (-f)");
+	else if (mapping == M_DEPENDS)
+		advise("the provider's NAT is symmetric, nothing at home can "
+		    "change it: ask for a public or an IPv6 address");
+	else if (answer != YES && local == A_PRIVATE)
+		advise("forward the port in the home router, by hand or "
+		    "UPnP; else see this host's firewall, and the "
+		    "provider's NAT");
+	else if (answer == NO)
+		advise("open the port in this host's firewall; else see the "
+		    "router, and the provider's NAT");
+	if (is_unserved(m))
+		advise("nobody listens on the port: start the service");
+	if (!is_udp(m) && !m->http.n)
+		advise("STUN cannot test TCP: let a service connect back "
+		    "(--probe)");
+	if (answer != NO && mapping != M_NONE)
+		advise("try it from mobile data, not from inside");
+}
+
+/* Prints the lines of servers, and says what mapping they show. */
+static enum mapping_kind
+reach_mapping(const struct reach *r, int *several)
+{
+	const struct server *s, *first = r->first;
+	enum mapping_kind mapping = M_UNKNOWN;
+	char text[ADDR_TEXT], name[SERVER_TEXT];
+	int n = 0;
+
+	if (first && addr_same(&first->said, &first->local))
+		mapping = M_NONE;
+	for (s = r->m->stun.s; s < r->m->stun.s + r->m->stun.n; s++) {
+		if (!s->said_at)
+			continue;
+		check_fake(r->m, &s->said, "");
+		if (n++ < REACH_SERVERS)
+			tell_line("public:    %s %s\n", addr_text(&s->said,
+			    text), server_name(s, name));
+		if (!addr_same(&s->said, &first->said))
+			mapping = M_DEPENDS;
+		else if (!mapping && !addr_same_host(&s->by, &first->by))
+			mapping = M_SAME;
+		*several |= !addr_same_host(&s->said, &first->said);
+	}
+	if (!n)
+		tell_line("public:    none\n", NULL, NULL);
+	return mapping;
+}
+
+/* Prints the result; returns the exit status. */
+static NOINLINE int
+reach_report(struct reach *r)
+{
+	struct map *m = r->m;
+	const union addr *local = r->first ? &r->first->local :
+	    &m->route.source;
+	enum mapping_kind mapping;
+	enum answer answer = r->answer;
+	char text[ADDR_TEXT];
+	int several = 0;
+
+	check_fake(m, local, "");
+	tell_line(local->sa.sa_family ? "local:     %s %s\n" :
+	    "local:     none\n", addr_text(local, text),
+	    nth("public\0private\0shared\0link-local\0private",
+	    addr_kind(local)));
+	mapping = reach_mapping(r, &several);
+	if (is_udp(m) && r->filtering)
+		answer = r->filtering == F_NONE ? YES : NO;
+	if (several && r->answer == NO)
+		answer = UNKNOWN;
+	else if (mapping == M_DEPENDS)
+		answer = NO;
+	else if (answer == YES && !mapping)
+		answer = UNKNOWN;
+	tell_line("mapping:   %s\nfiltering: %s\n", nth("unknown\0none\0"
+	    "endpoint-independent\0destination-dependent", mapping),
+	    nth("unknown\0address-and-port-dependent\0address-dependent\0"
+	    "endpoint-independent", r->filtering));
+	tell_line("reachable: %s%s\n", nth("unknown\0no\0yes", answer),
+	    answer == r->answer ? r->why : "");
+	if (!r->first) {
+		log_level(0);
+		if (!m->port_error)
+			warn("no server answered");
+		return 1;
+	}
+	reach_advise(m, mapping, several, answer, addr_kind(local));
+	return answer == YES ? 0 : 4 - answer;
+}
+
 /* the program */
 
 static void
@@ -2914,6 +3327,29 @@ run(struct map *m, int sigfd)
 	return m->hook.failed;
 }
 
+/* --check: the exit status */
+static NOINLINE int
+run_check(struct map *m, int sigfd)
+{
+	int64_t now = now_ms();
+	struct reach r;
+	int slot, status = 0;
+
+	reach_start(&r, m, now);
+	while (now < r.end && !m->quit) {
+		wake_clear(m->w);
+		slot = wake_on(m->w, sigfd, POLLIN);
+		reach_want(&r);
+		now = wake_wait(m->w, now);
+		if (woke(m->w, slot))
+			signals(m, now);
+		reach_step(&r, now);
+	}
+	if (!m->quit)
+		status = reach_report(&r);
+	return status;		/* what is open is closed by exit() */
+}
+
 /* what -d and --once refuse to start without */
 static void
 startable(struct map *m)
@@ -2922,7 +3358,7 @@ startable(struct map *m)
 	int fd;
 
 	if (c->script && script_check(c->script) < 0) {
-		if (c->daemon || c->once) {
+		if (c->daemon || c->once || c->check) {
 			hook_complain(c, SAY_FATAL);
 			exit(1);
 		}
@@ -3013,7 +3449,7 @@ main(int argc, char **argv)
 	map_init(&m, &c, &w, now_ms());
 	startable(&m);
 	settle_down(&c);
-	status = run(&m, sigfd);
+	status = c.check ? run_check(&m, sigfd) : run(&m, sigfd);
 	map_stop(&m);
 	wake_free(&w);
 	if (c.pid_file)

@@ -66,7 +66,6 @@ struct addrs {
 struct host {
 	const char *name;	/* never a bracketed literal */
 	int port;		/* host order */
-	int rfc5780;		/* a public server that tests filtering */
 };
 
 /* What the user asked for; const once the options are read. */

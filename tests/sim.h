@@ -93,7 +93,7 @@ int natmap_main(int, char **);
 #define MINUTES		* 60000
 #define SECONDS		* 1000
 #define NEWS_FD		1000000		/* never opened */
-#define FLOWS		CONTACTS
+#define FLOWS		(CONTACTS + 4)
 
 /*
  * The simulated world.
@@ -120,6 +120,8 @@ struct peer {
 	int64_t born;		/* UDP: when the NAT met that flow */
 	int says_close;		/* HTTP: with Connection: close */
 	int keep_timeout, keep_max;	/* of Keep-Alive:, or -1 */
+	union addr other;	/* where else it answers from; family 0 */
+	enum change { HONEST, SAME, REFUSES, SILENT } change;	/* if asked to */
 };
 
 struct path {			/* of a flow, through the NAT */
@@ -175,6 +177,10 @@ static struct {
 	FILE *log;
 	int fds;		/* that were open at the start */
 	int served;		/* relay_start() calls */
+	int filters;		/* the NAT: 1 addresses, 2 ports as well */
+	int taken;		/* somebody else listens on the port */
+	int status;		/* of HTTP, and the body */
+	const char *body;
 	struct addrs target;	/* of the relay */
 } sim;
 
@@ -398,14 +404,14 @@ something_comes(int64_t at)
 static int
 sim_local_socket(struct local *l, enum local_role role, const char **why)
 {
-	(void)role;
 	if (why)
 		*why = NULL;
 	if (sim.no_device) {
 		errno = ENODEV;
 		return -1;
 	}
-	if (l->port && l->port >= sim.busy_lo && l->port <= sim.busy_hi) {
+	if ((l->port && l->port >= sim.busy_lo && l->port <= sim.busy_hi) ||
+	    (role == LOCAL_SERVER && sim.taken)) {
 		errno = EADDRINUSE;
 		return -1;
 	}
@@ -501,10 +507,36 @@ sim_flow_start(struct flow *f, enum flow_kind kind, int fd, int shared,
 		flow_close(f, ENDED);
 		return -1;
 	}
+	if (host && !*host) {
+		f->state = FLOW_ASKING;
+		f->deadline = deadline;
+		return 0;
+	}
 	sim_flow_ask(f, 0, now, deadline);
 	if (kind != FLOW_UDP)
 		f->state = FLOW_CONNECTING;
 	return 0;
+}
+
+/* A server is asked to answer from its other address and its other port. */
+static void
+path_change(const struct flow *f)
+{
+	struct path *p = path_of(f), *q;
+	int port = addr_port(&p->p->other);
+
+	if (p->p->change == SAME)
+		return;
+	if (p->p->change == REFUSES) {
+		p->end = p->answer;
+		p->error = EREFUSED;
+	}
+	for (q = sim.path; q < sim.path + FLOWS; q++)
+		if (q->of && p->p->change == HONEST && sim.filters < 2 &&
+		    addr_port(&q->p->addr) == port && (!sim.filters ||
+		    addr_same_host(&q->p->addr, &p->p->addr)))
+			q->answer = p->answer;
+	p->answer = NEVER;
 }
 
 static int
@@ -516,7 +548,9 @@ sim_flow_ask(struct flow *f, int last, int64_t now, int64_t deadline)
 	f->asked = now;
 	f->deadline = deadline;
 	path_ask(f);
-	if (last && path_of(f)->answer != NEVER)
+	if (last && f->kind == FLOW_UDP)
+		path_change(f);
+	else if (last && path_of(f)->answer != NEVER)
 		path_of(f)->end = path_of(f)->answer + 10;
 	return 0;
 }
@@ -544,6 +578,10 @@ flow_result(struct flow *f, int r)
 			addr_set_port(&p->p->lie, addr_port(&p->p->lie) +
 			    p->p->varies);
 		}
+		f->other = p->p->other;
+		f->http.status = sim.status;
+		if (sim.body)
+			strcpy((char *)f->buf, sim.body);
 		f->local = sim.source;
 		addr_set_port(&f->local, sim.m.local.port);
 		f->http.timeout = p->p->keep_timeout;

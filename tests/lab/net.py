@@ -497,10 +497,20 @@ def stun_answer(mode, request, peer, me):
         port = int(port)
     if mode.startswith('plus='):        # the port depends on the server
         port += int(mode[5:])
+    other = b''
+    if mode.split('=')[0] in ('same', 'silent', '420'):     # RFC 5780
+        mode, other = mode.split('=')
+        a, p = other.rsplit(':', 1)
+        other = address(0x802c, a, int(p))
+        if len(request) > 20:           # answer from elsewhere!
+            if mode == 'silent':
+                return []
+            if mode == '420':
+                return [message(0x0111, tid, attr(0x0009, b'\0\0\x04\x14'))]
     xor = address(0x0020, host, port, key)
     lie = address(0x0020, host, 6666, key)
     plain = address(0x0001, host, port)
-    good = message(0x0101, tid, xor)
+    good = message(0x0101, tid, xor, other)
     return {
         'badid': [message(0x0101, b'x' * 12, lie)],
         'badcookie': [message(0x0101, tid, lie, cookie=0x12345678)],
@@ -631,6 +641,41 @@ def http(mode, host, port, number='3'):
         finally:
             say('closed', *peer[:2])
 
+    serve(bound('tcp', host, port), one)
+
+
+def prober(mode, host, port):
+    """MODE HOST PORT: an HTTP service that connects back to the caller, at
+    the port that the path ends with; back, json: honest; prints the requests"""
+    def reach(peer, to):
+        s = socket.socket(family(host), socket.SOCK_STREAM)
+        s.settimeout(2)
+        s.bind((host, 0))
+        try:
+            s.connect((peer[0], int(to)))
+            return True
+        except OSError:
+            return False
+        finally:
+            s.close()
+
+    def one(c, peer):
+        request = c.recv(4000).decode()
+        path = request.split()[1]
+        say(request.split('\r\n')[0])
+        status, body = '200 OK', mode
+        if mode == 'mute':
+            time.sleep(60)
+        if mode == 'close':
+            return
+        if mode in ('back', 'json'):
+            body = reach(peer, path.rsplit('/', 1)[1])
+            body = ('{"ip": "x", "reachable": %s}' % str(body).lower()
+                    if mode == 'json' else str(int(body)))
+        if mode in ('500', '302'):
+            status, body = mode + ' x\r\nLocation: http://x/', '1'
+        c.sendall(('HTTP/1.1 %s\r\nX: y\r\n\r\n%s\n' % (status, body))
+                  .encode())
     serve(bound('tcp', host, port), one)
 
 
