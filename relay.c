@@ -77,14 +77,15 @@ struct mmsghdr {
 #define ROOM_AGE	60000	/* younger sessions make no room */
 #define ROOM_IDLE	1000	/* but for a client of another source */
 #define ROOM_UDP	200	/* in UDP: the target may be at an answer */
-#define GUEST_AGE	250	/* a guest goes for another not before */
+#define GUEST_AGE	10000	/* a guest goes for another not before */
 
 /* sessions */
 #define ACTIVE_MOST	128	/* polled at most, with signals */
 #define POLL_MOST	64	/* descriptors in one poll of all */
 #define ROOM_SHARE	8	/* a source keeps so many when room is made */
 #define ROOM_BATCH	64	/* ended at a time to make room */
-#define GUESTS		8	/* clients accepted before there is room */
+#define GUESTS		128	/* accepted before there is room; fewer where
+				   descriptors are few, at least the eighth */
 #define RESERVED	32	/* descriptors that are not for sessions */
 #define SESSIONS        4096    /* at most, unless the user wants more */
 #define SESSION_RAM     8192    /* bytes: reckoned with for each */
@@ -179,7 +180,7 @@ struct relay {			/* the small and often used comes first */
 	int slot;		/* of fd */
 	int sigfd, sigslot;	/* signals of armed sessions; -1: none */
 	int n, max;		/* sessions now, and at most beside guests */
-	int guests;		/* of n */
+	int guests, guests_max;	/* of n; at most */
 	int first, polled;	/* slots of sessions: the first, how many */
 	int pipe[2];		/* for bulk, while a session is active; -1 */
 	unsigned char *buf;     /* for all else; NULL */
@@ -1151,7 +1152,7 @@ guest_place(struct relay *r)
 {
 	struct idle *e = idle_oldest(&r->list[S_GUEST]);
 
-	if (r->guests < GUESTS)
+	if (r->guests < r->guests_max)
 		return 1;
 	if (r->now - e->last < GUEST_AGE ||
 	    evict_crowd(r, NULL, ROOM_IDLE, r->max / 4, 0) <= 0)
@@ -1207,7 +1208,7 @@ accept_some(struct relay *r)
 	if (k == ACCEPTS)
 		return;
 	complain(r, "clients must wait", why);
-	r->room_at = r->now + (k ? GUEST_AGE : ACCEPT_PAUSE);
+	r->room_at = r->now + ACCEPT_PAUSE;
 }
 
 /* Guests take the room that others left, or that can be made now. */
@@ -1940,6 +1941,8 @@ relay_start(const struct config *cfg, const struct relay_calls *calls, int fd,
 	r->now = now;
 	r->udp = cfg->type == SOCK_DGRAM;
 	r->max = most_sessions(cfg);
+	k = files_now() - RESERVED - 2 * r->max;
+	r->guests_max = k > GUESTS ? GUESTS : k < GUESTS / 8 ? GUESTS / 8 : k;
 	r->slot = r->sigslot = r->pipe[0] = -1;
 	r->limit[S_OPEN] = cfg->idle_timeout ?
 	    cfg->idle_timeout * (int64_t)1000 : NEVER;
