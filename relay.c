@@ -191,7 +191,8 @@ struct relay {			/* the small and often used comes first */
 	int64_t armed_to;	/* ms: armed are all not active since then */
 	int64_t room_at;	/* ms: the listener is not polled before */
 	int64_t seat_at;	/* ms: when to make room for guests */
-	struct idle *look;	/* in the list of S_ENDING: the next to look at */
+	int look;		/* descriptor from which on to look at those that
+				   end */
 	int64_t look_at, pause;	/* ms: when, and how long after that again */
 	struct session **hash;	/* UDP: by client */
 	unsigned port;		/* UDP: of the newest session, less PORTS */
@@ -471,8 +472,6 @@ session_end(struct relay *r, struct session *s, enum why why)
 			fd_abortive(s->fd[i], 1);
 		leg_close(r, s, i);
 	}
-	if (r->look == &s->idle)
-		r->look = s->idle.next;
 	idle_drop(&s->idle);
 	r->guests -= s->state == S_GUEST;
 	free(s);
@@ -1021,23 +1020,20 @@ dial_next(struct relay *r, struct session *s)
 static void
 send_header(struct session *s)
 {
-	static const char start[] = "\r\n\r\n\0\r\nQUIT\n\x21";
-	unsigned char h[52], *p = h + 16;
+	unsigned char h[52] = "\r\n\r\n\0\r\nQUIT\n\x21";
 	union addr a = s->client;
 	socklen_t len = sizeof a;
-	int v6 = a.sa.sa_family == AF_INET6, size = v6 ? 16 : 4, i;
+	size_t v6 = a.sa.sa_family == AF_INET6, n = v6 ? 16 : 4, i;
 
-	memcpy(h, start, 13);
 	h[13] = v6 ? 0x21 : 0x11;
-	h[14] = 0;
-	h[15] = (unsigned char)(2 * size + 4);
+	h[15] = (unsigned char)(2 * n + 4);
 	for (i = 0; i < 2; i++) {
-		memcpy(p + i * size, v6 ? (void *)&a.in6.sin6_addr :
-		    (void *)&a.in.sin_addr, (size_t)size);
-		memcpy(p + 2 * size + 2 * i, &a.in.sin_port, 2);
+		memcpy(h + 16 + i * n, v6 ? (void *)&a.in6.sin6_addr :
+		    (void *)&a.in.sin_addr, n);
+		memcpy(h + 16 + 2 * n + 2 * i, &a.in.sin_port, 2);
 		getsockname(s->fd[0], &a.sa, &len);
 	}
-	if (send(s->fd[1], h, 16U + h[15], 0) < 0)
+	if (send(s->fd[1], h, 2 * n + 20, 0) < 0)
 		leg_broken(s, 1, errno);
 }
 
@@ -1163,13 +1159,22 @@ guest_place(struct relay *r)
 
 /* accepting */
 
-/* Starts the session of a client and takes it as far as it goes at once; -1
- * with errno. */
+/* Dials for a client for whom there is room, as far as it goes at once. */
+static NOINLINE void
+serve(struct relay *r, struct session *s)
+{
+	s->state = S_WAITING;
+	s->born = (uint32_t)(r->now / 1000);
+	if (dial_next(r, s) == 0)
+		step_waiting(r, s);
+}
+
+/* Starts the session of a client; -1 with errno. */
 static int
 accept_one(struct relay *r)
 {
 	struct session *s = session_new();
-	int fd, room;
+	int fd;
 
 	if (!s)
 		return -1;
@@ -1178,14 +1183,15 @@ accept_one(struct relay *r)
 		free(s);
 		return -1;
 	}
-	room = make_room(r, &s->client);
-	s->state = room ? S_WAITING : S_GUEST;
-	r->guests += !room;
+	if (make_room(r, &s->client)) {
+		session_begin(r, s);
+		serve(r, s);
+		return 0;
+	}
+	s->state = S_GUEST;
+	r->guests++;
 	session_begin(r, s);
-	if (!room)
-		complain(r, "clients must wait", "session limit");
-	else if (dial_next(r, s) == 0)
-		step_waiting(r, s);
+	complain(r, "clients must wait", "session limit");
 	return 0;
 }
 
@@ -1228,10 +1234,7 @@ seat_guests(struct relay *r)
 		    !make_room(r, &s->client))
 			continue;
 		r->guests--;
-		s->state = S_WAITING;
-		s->born = (uint32_t)(r->now / 1000);
-		if (dial_next(r, s) == 0)
-			step_waiting(r, s);
+		serve(r, s);
 	}
 }
 
@@ -1663,49 +1666,40 @@ step_ready(struct relay *r, const struct pollfd *p, int n)
 	}
 }
 
-/* Polls all sessions, without waiting, and steps those that are ready. */
-static void
-check_all(struct relay *r)
+/* Polls, without waiting, the legs of one poll of sessions, or only of those
+ * that end, from descriptor fd on, and steps those that are ready.  Returns the
+ * descriptor to go on with, 0 at the end. */
+static int
+check_some(struct relay *r, int fd, int ending)
 {
 	struct pollfd p[POLL_MOST];
 	struct session *s;
-	int ev, fd = 0, n;
+	int ev, n;
 
-	r->check_at = NEVER;
-	while (fd < r->nfds) {
-		for (n = 0; n < POLL_MOST && fd < r->nfds; fd++) {
-			s = r->by_fd[fd];
-			ev = s ? events(r, s, s->fd[1] == fd) : -1;
-			if (ev < 0)
-				continue;
-			p[n].fd = fd;
-			p[n++].events = (short)ev;
-		}
-		if (poll(p, (nfds_t)n, 0) > 0)
-			step_ready(r, p, n);
-	}
-}
-
-/* Looks at some sessions that end, the next in turn. */
-static void
-look(struct relay *r)
-{
-	struct pollfd p[POLL_MOST];
-	struct idle *head = &r->list[S_ENDING];
-	struct session *s;
-	int n;
-
-	r->pause = r->pause * 2 < LOOK_MOST ? r->pause * 2 : LOOK_MOST;
-	if (r->look == head)
-		r->look = head->next;
-	for (n = 0; n < POLL_MOST && r->look != head; r->look = r->look->next) {
-		s = (struct session *)r->look;
-		p[n].fd = s->fd[s->broken == LEG(0)];
-		p[n++].events = POLLOUT;
+	for (n = 0; n < POLL_MOST && fd < r->nfds; fd++) {
+		s = r->by_fd[fd];
+		if (!s || (ending && s->state != S_ENDING))
+			continue;
+		ev = events(r, s, s->fd[1] == fd);
+		if (ev < 0)
+			continue;
+		p[n].fd = fd;
+		p[n++].events = (short)ev;
 	}
 	if (poll(p, (nfds_t)n, 0) > 0)
 		step_ready(r, p, n);
-	r->look_at = idle_oldest(head) ? r->now + r->pause : NEVER;
+	return fd < r->nfds ? fd : 0;
+}
+
+static void
+check_all(struct relay *r)
+{
+	int fd = 0;
+
+	r->check_at = NEVER;
+	do
+		fd = check_some(r, fd, 0);
+	while (fd);
 }
 
 #ifdef F_SETSIG
@@ -1771,8 +1765,12 @@ step_times(struct relay *r)
 	struct idle *e;
 	int k;
 
-	if (r->now >= r->look_at)
-		look(r);
+	if (r->now >= r->look_at) {
+		r->pause = r->pause * 2 < LOOK_MOST ? r->pause * 2 : LOOK_MOST;
+		r->look = check_some(r, r->look, 1);
+		r->look_at = idle_oldest(&r->list[S_ENDING]) ?
+		    r->now + r->pause : NEVER;
+	}
 	for (k = 0; k < STATES; k++)
 		while ((e = idle_oldest(&r->list[k])) &&
 		    r->now - e->last >= r->limit[k])
@@ -1951,7 +1949,6 @@ relay_start(const struct config *cfg, const struct relay_calls *calls, int fd,
 	r->limit[S_GUEST] = NEVER;
 	r->active = now - ACTIVE;
 	r->check_at = r->look_at = NEVER;
-	r->look = &r->list[S_ENDING];
 	random_bytes(&r->seed, sizeof r->seed);
 	r->port = random_below(PORTS);
 	for (k = 0; k < STATES; k++)
