@@ -1017,7 +1017,7 @@ dial_next(struct relay *r, struct session *s)
  *   12 bytes signature, 0x21 version 2 and PROXY, 0x11 TCP over IPv4 or 0x21
  *   over IPv6, be16 length of the rest, client's address, address that it
  *   connected to, be16 client's port, be16 port that it connected to */
-static void
+static NOINLINE void
 send_header(struct session *s)
 {
 	unsigned char h[52] = "\r\n\r\n\0\r\nQUIT\n\x21";
@@ -1346,7 +1346,7 @@ leave_from(struct msghdr *h, const union addr *a)
 
 /* Writes to a to which of our addresses h came; the bound one where the
  * system does not tell. */
-static void
+static NOINLINE void
 came_to(const struct relay *r, struct msghdr *h, union addr *a)
 {
 	struct cmsghdr *c = CMSG_FIRSTHDR(h);
@@ -1523,7 +1523,7 @@ is_target(const struct relay *r, const union addr *from)
 }
 
 /* The session of a client, an old or a new one; NULL if there can be none. */
-static struct session *
+static NOINLINE struct session *
 client(struct relay *r, const union addr *from, const union addr *to)
 {
 	struct session *s = *bucket(r, from);

@@ -84,7 +84,8 @@ t_table_full_makes_room() {
 	lab
 	py h2 svc echo udp $TARGET 9000
 	relay 9000 -n 20
-	probe udp $PUBLIC 40000 200 0.01
+	# 20 clients, each a fifth of a second after the last at least
+	probe udp $PUBLIC 40000 200 0.03
 	eq "$(lines "$D/n.out")" 1 lines
 }
 

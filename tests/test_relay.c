@@ -436,6 +436,7 @@ nothing_at_rest_without_sessions(void)
 	teardown();
 }
 
+#ifdef SO_MEMINFO
 /* Sessions whose client takes nothing hold little, of much that is sent. */
 static void
 stalled_sessions_hold_little(void)
@@ -463,6 +464,7 @@ stalled_sessions_hold_little(void)
 	r->pending -= held;
 	teardown();
 }
+#endif
 
 static int
 option_of(int fd, int level, int name)
@@ -819,6 +821,7 @@ stall_and_break(struct end (*e)[2], int n)
 	calm();
 }
 
+#ifdef TIOCOUTQ
 /* However many sessions end, and nothing moves: two wakings a second. */
 static void
 what_ends_wakes_seldom(void)
@@ -853,7 +856,9 @@ what_ends_wakes_seldom(void)
 	}
 	teardown();
 }
+#endif
 
+#ifdef F_SETSIG
 /* Nothing moves for so many seconds: at most five system calls in each, with
  * that of the loop. */
 static void
@@ -971,6 +976,7 @@ quiet_when_nothing_moves(void)
 	close(full);
 	end_all(e, CROWD);
 }
+#endif
 
 /* bulk */
 
