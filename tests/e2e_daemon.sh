@@ -30,7 +30,7 @@ dev() {
 daemon() {
 	STATUS=0
 	# shellcheck disable=SC2086
-	timeout -s KILL $((10 * SLOW)) nsenter -t "${PID[dev]}" -m -n -r \
+	timeout -s KILL $((10 * SLOW)) nsenter -t "${PID[dev]}" -m -n -r -w \
 	    sh -c 'cd "$0" && exec "$@"' "$PWD" \
 	    $NATMAP_WRAP "$NATMAP" -d --pid-file "$D/pid" "$@" \
 	    > "$D/n.out" 2> "$D/n.err" < /dev/null || STATUS=$?
@@ -52,7 +52,7 @@ t_detaches() {
 	between 0 $(($(now) - t)) $((5000 * SLOW)) "ms in the foreground"
 	mapped n 1
 	eq "$LINE" "$PUBLIC 40000 2001::9c40:c633:640a 5000 udp $HOST" line
-	eq "$(readlink "/proc/${PID[n]}/cwd")" /usr cwd
+	[ "/proc/${PID[n]}/cwd" -ef /usr ] || fail "cwd"
 	eq "$(readlink "/proc/${PID[n]}/fd/0")" /dev/null stdin
 	eq "$(cut -d ' ' -f 6 "/proc/${PID[n]}/stat")" "${PID[n]}" session
 	eq "$(cut -d ' ' -f 7 "/proc/${PID[n]}/stat")" 0 terminal

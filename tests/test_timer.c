@@ -1325,6 +1325,8 @@ lookup_localhost(void)
 {
 	struct lookup l;
 
+	if (!gethostbyname("localhost"))	/* a bare build root */
+		return;
 	lookup_init(&l);
 	CHECK(lookup_start(&l, "localhost", 99, AF_INET, NEVER) == 0);
 	CHECK(l.busy && l.fd >= 0 && l.pid > 0);

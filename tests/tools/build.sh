@@ -290,6 +290,7 @@ t_check() {
 	chown -R 65534:65534 "$D"
 	unshare -nm sh -e -c "
 	    mount --bind /dev/null /etc/services
+	    mount --bind /dev/null /etc/hosts
 	    ip link set lo up
 	    cd $D/src
 	    exec env -i PATH=/usr/bin:/bin setpriv --reuid=65534 \

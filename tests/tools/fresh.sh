@@ -51,6 +51,7 @@ starting() {
 	    -name '[!K]*' 2> /dev/null | sort)
 }
 
+# shellcheck disable=SC2016	# make's variables
 package() {
 	mkdir "$root/srv/natmap/debian" "$root/srv/natmap/debian/source"
 	cd "$root/srv/natmap/debian"
@@ -74,15 +75,11 @@ package() {
 
 	 -- Nobody <nobody@example.org>  Thu, 01 Jan 2026 00:00:00 +0000
 	EOF
-	cat > rules <<-'EOF'
-	#!/usr/bin/make -f
-	%:
-		dh $@
-	override_dh_auto_test:
-		make check
-	override_dh_auto_install:
-		make install-systemd DESTDIR=$(CURDIR)/debian/natmap PREFIX=/usr
-	EOF
+	printf '%s\n' '#!/usr/bin/make -f' '%:' '	dh $@' \
+	    'override_dh_auto_test:' '	make check' \
+	    'override_dh_auto_install:' \
+	    '	make install-systemd DESTDIR=$(CURDIR)/debian/natmap PREFIX=/usr' \
+	    > rules
 	chmod +x rules
 	cd - > /dev/null
 }
