@@ -123,9 +123,14 @@ dist:
 	name=$(NAME) && git archive --prefix=$$name/ HEAD >$$name.tar && \
 	    gzip -9nf $$name.tar && ls $$name.tar.gz
 
+# Takes npm and qemu-user-static; the compiler is 150 MB.
+release:
+	sh contrib/release.sh build/release
+	bash tests/tools/release.sh build/release
+
 clean:
 	rm -rf natmap $(OBJ) build natmap-*.tar.gz
 
 .PHONY: all static size variant test-tools test check test-long test-fresh \
 	test-cross fuzz bench soak demo install install-systemd uninstall \
-	dist clean
+	dist release clean

@@ -442,8 +442,8 @@ quick install 90
 quick install_systemd 90
 quick flags 90
 quick exported_flags 90
-quick check 90
+quick check 300
 quick container 90
-quick dist 90
+quick dist 300
 quick clean 90
 lab_main "$@"
