@@ -197,7 +197,7 @@ command_lines() {
 	option stun_server 'stun.example.org'|[-s][stun.example.org]
 	option stun_server 'a:3479,b'|[-s][a:3479,b]
 	option stun_server 'a b'|[-s][a][-s][b]
-	list stun_server 'a';list stun_server '[2001:db8::1]:3478'|[-s][a][-s][[2001:db8::1]:3478]
+	option family 'ipv6';list stun_server 'a';list stun_server '[2001:db8::1]:3478'|[-s][a][-s][[2001:db8::1]:3478][-6]
 	option http_server 'www.example.org'|[-h][www.example.org]
 	list http_server 'a:8080';list http_server 'b'|[-h][a:8080][-h][b]
 	option fwmark '0x10'|[-f][0x10]

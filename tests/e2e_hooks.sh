@@ -288,11 +288,18 @@ leech() {
 	cat > "$D/leech.py" <<-EOF
 	import socket, sys, time
 	me, port, info = sys.argv[1], int(sys.argv[2]), bytes.fromhex(sys.argv[3])
-	s = socket.create_connection(('$PUBLIC', port), 5, (me, 0))
 	hello = b'\\x13BitTorrent protocol' + bytes(8) + info
-	s.sendall(hello + b'-LT0000-' + me.encode()[-12:])
-	got = s.recv(20)
-	print(got == hello[:20] and 'ready' or got, flush=True)
+	got = b''
+	# a client that is still reading its files hangs up
+	while got != hello[:20]:
+	    time.sleep(0.2)
+	    try:
+	        s = socket.create_connection(('$PUBLIC', port), 30, (me, 0))
+	        s.sendall(hello + b'-LT0000-' + me.encode()[-12:])
+	        got = s.recv(20, socket.MSG_WAITALL)
+	    except OSError as e:
+	        print(e, flush=True)
+	print('ready', flush=True)
 	time.sleep(60)
 	EOF
 	bg out "$1" "$PY" "$D/leech.py" "$2" "$3" "$HASH"
@@ -307,17 +314,17 @@ seeds() {
 	soon 10 "the client's port" listens h1 tcp 40000
 	leech one $OUT 40000
 	leech two 198.51.100.101 40000
-	soon 10 "leecher one" grep -q ready "$D/one.log"
-	soon 10 "leecher two" grep -q ready "$D/two.log"
-	soon 10 "peer one" eval "$1 | grep -qF $OUT"
-	soon 10 "peer two" eval "$1 | grep -qF 198.51.100.101"
+	soon 30 "leecher one" grep -q ready "$D/one.log"
+	soon 30 "leecher two" grep -q ready "$D/two.log"
+	soon 30 "peer one" eval "$1 | grep -qF $OUT"
+	soon 30 "peer two" eval "$1 | grep -qF 198.51.100.101"
 	stop one
 	stop two
 	nat r2 cone 5000:40500
 	forget r2
 	soon 10 "the client's next port" listens h1 tcp 40500
 	leech three $OUT 40500
-	soon 10 "leecher at the next port" grep -q ready "$D/three.log"
+	soon 30 "leecher at the next port" grep -q ready "$D/three.log"
 	nm_stop n
 }
 
@@ -383,7 +390,7 @@ print((b(b"s" * 16) + b":" + b(hashlib.pbkdf2_hmac("sha512",
 	api torrents/add -F "torrents=@$D/a.torrent" -F savepath="$D/seed" \
 	    > /dev/null
 	soon 20 "not seeding" eval \
-	    'api torrents/info | grep -Eq "\"progress\":1[,}]"'
+	    'api torrents/info | grep -Eq "\"state\":\"(stalledUP|uploading)\""'
 	hook bittorrent QBT_URL=http://127.0.0.1:8080 QBT_USER=me \
 	    QBT_PASS='p "\w'
 	seeds "api 'sync/torrentPeers?hash=$HASH'"

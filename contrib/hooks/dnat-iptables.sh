@@ -83,7 +83,8 @@ esac || exit 2
 
 # dnat-nft.sh tells why.
 if command -v conntrack >/dev/null; then
-	conntrack -D -p "$proto" -d "$private" --dport "$bind" -r "$private"
+	conntrack -D -p "$proto" -d "$private" --dport "$bind" \
+	    -r "$private" --reply-port-src "$bind"
 	conntrack -D -p "$proto" -s "$to" --sport "$port"
 fi >/dev/null 2>&1
 exit 0

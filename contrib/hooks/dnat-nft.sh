@@ -103,7 +103,8 @@ esac || exit 2
 # Flows that conntrack knows do not see new rules: those of a client that was
 # turned away before and tries on from the same port, and the target's own.
 if command -v conntrack >/dev/null; then
-	conntrack -D -p "$proto" -d "$private" --dport "$bind" -r "$private"
+	conntrack -D -p "$proto" -d "$private" --dport "$bind" \
+	    -r "$private" --reply-port-src "$bind"
 	conntrack -D -p "$proto" -s "$to" --sport "$port"
 fi >/dev/null 2>&1
 exit 0
