@@ -247,6 +247,37 @@ examples_parse() {
 	done <"$dir/examples" | none
 }
 
+# natmap.c's times of the verdict, and those that test_verdict.c holds it to.
+verdict_agrees() {
+	{
+		tells natmap.8 "for $(($(seconds natmap.c OUTVOTED_REST) / 60)) \
+minutes"
+		tells natmap.8 "$(seconds natmap.c FIRST_LIMIT) seconds after it"
+		tells natmap.8 "$(seconds natmap.c DOUBT_LIMIT) seconds later"
+		tells natmap.8 "$(seconds natmap.c FLAP_GAP) seconds apart"
+		tells natmap.8 \
+		    "mapping for $(seconds natmap.c SILENCE) seconds"
+		while read -r udp tcp said; do
+			tells natmap.8 ".It \"$said\" Ta \"$(moved '"-u"' \
+			    "$udp")\" Ta \"$(moved '""' "$tcp")\""
+		done <<-END
+		hhhh hhhh four or more
+		hhh hhd three
+		hh hh two
+		hhd hhd two of three
+		END
+	} | none
+}
+
+# OPTIONS SERVERS: when test_verdict.c wants an inbound move told
+moved() {
+	awk -v options="$1" -v kinds="\"$2\"" '
+	$2 == options "," && $3 == kinds "," && $4 == "INBOUND," {
+		ms = $5 + 0
+		print (ms > 1000 ? int(ms / 1000) : ms) " seconds"
+	}' tests/test_verdict.c
+}
+
 "$natmap" --help >"$dir/help"
 check docs-usage-is-verbatim usage_is_verbatim
 check docs-usage-fits-80-columns usage_fits
@@ -260,6 +291,7 @@ check docs-files-exist files_exist
 check docs-tests-listed tests_listed
 check docs-targets-exist targets_exist
 check docs-examples-parse examples_parse
+check docs-verdict-agrees verdict_agrees
 if command -v mandoc >/dev/null; then
 	check docs-man-page-lint lint_clean
 else
