@@ -129,7 +129,7 @@ defaults_agree() {
 		says n "less $(constant relay.c RESERVED),"
 		says n "$(($(constant relay.c SESSION_RAM) / 1024)) KiB"
 		says n "at most $(constant relay.c SESSIONS)."
-		tells README.md "$idle unless told otherwise"
+		tells README.md "$idle s unless told otherwise"
 	} | none
 }
 
@@ -236,15 +236,47 @@ targets_exist() {
 # options before it were good.
 # shellcheck disable=SC2016	# a command substitution of the README's
 examples_parse() {
-	sed -n 's/^natmap //p; s/^[A-Z_]*=.* natmap //p
+	sed -n 's|^\(\./\)\{0,1\}natmap \(.*\)|\2|p
+		s/^[A-Z_]*=.* natmap //p
 		s/^.*\$(natmap \([^)]*\)).*/\1/p' README.md >"$dir/examples"
 	[ "$(wc -l <"$dir/examples")" -gt 5 ] || return
-	set -f
 	while read -r line; do
+		set -f
 		# shellcheck disable=SC2086	# words of a command line
 		"$natmap" $line --help >"$dir/out" 2>&1 </dev/null &&
 		    cmp -s "$dir/out" "$dir/help" || echo "natmap $line"
 	done <"$dir/examples" | none
+}
+
+# The text of all messages: what C joins is joined here.
+messages() {
+	cat natmap.c stun.c relay.c timer.c | tr -d '\n\t' |
+	    sed 's/" *"//g; s/\\"/"/g'
+}
+
+# What the table about those who cannot connect, and the manual, quote of
+# messages and of --check.
+messages_exist() {
+	messages >"$dir/messages"
+	{
+		# shellcheck disable=SC2016	# backquotes of Markdown
+		sed -n '/^| sign/,/^$/s/^| \([^|]*\) | .*/\1/p' README.md |
+		    grep -o '`[^`]*`' | tr -d '`'
+		sed -n '/^These lines ask/,/^\.El/s/^\.It //p' natmap.8 | sed \
+		    's/^Em [A-Z]* .* Em [A-Z] No says Em [A-Z] //
+		    s/^Em [A-Z]* : Em [A-Z]* No //; s/^Em .* No //' |
+		    tr ',' '\n' | sed 's/^ *\(: \)\{0,1\}//; s/ *$//'
+	} >"$dir/quoted"
+	[ "$(wc -l <"$dir/quoted")" -gt 12 ] || return
+	while read -r text; do
+		case $text in
+		mapping:*|filtering:*)	text=${text#*:}
+			text=${text##* } ;;
+		-*)	text=${text#"${text%%[!-]*}"} ;;
+		esac
+		grep -qF -e "${text%:}" "$dir/messages" ||
+		    echo "no message: $text"
+	done <"$dir/quoted" | none
 }
 
 # natmap.c's times of the verdict, and those that test_verdict.c holds it to.
@@ -257,14 +289,17 @@ minutes"
 		tells natmap.8 "$(seconds natmap.c FLAP_GAP) seconds apart"
 		tells natmap.8 \
 		    "mapping for $(seconds natmap.c SILENCE) seconds"
-		while read -r udp tcp said; do
+		while read -r servers udp tcp said; do
 			tells natmap.8 ".It \"$said\" Ta \"$(moved '"-u"' \
 			    "$udp")\" Ta \"$(moved '""' "$tcp")\""
+			[ "$servers" = 3 ] || continue
+			tells README.md "$(moved '"-u"' hhh | cut -d ' ' -f 1) s \
+with three, $(moved '"-u"' hh | cut -d ' ' -f 1) s with two"
 		done <<-END
-		hhhh hhhh four or more
-		hhh hhd three
-		hh hh two
-		hhd hhd two of three
+		4 hhhh hhhh four or more
+		3 hhh hhd three
+		2 hh hh two
+		2 hhd hhd two of three
 		END
 	} | none
 }
@@ -276,6 +311,54 @@ moved() {
 		ms = $5 + 0
 		print (ms > 1000 ? int(ms / 1000) : ms) " seconds"
 	}' tests/test_verdict.c
+}
+
+# README's table names all hooks, and what each takes.
+hooks_told() {
+	# shellcheck disable=SC2016	# backquotes of Markdown
+	sed -n '/^| in `contrib/,/^$/s/^| \(`.*\)/\1/p' README.md >"$dir/table"
+	for file in contrib/hooks/*.sh; do
+		row=$(grep -F "\`${file##*/}\`" "$dir/table") ||
+		    echo "README.md: does not tell ${file##*/}"
+		for name in $(grep -oE '\$\{?[A-Z]+_[A-Z]+' "$file" |
+		    tr -cd "A-Z_\n" | sort -u); do
+			case $file:$name in
+			*:RUNTIME_DIRECTORY | *ntfy*:HTTP_* | \
+			    *bittorrent*:DNAT_*) continue ;;
+			esac
+			echo "$row" | grep -qF "\`$name\`" ||
+			    echo "README.md: ${file##*/} takes $name"
+		done
+		for name in $(echo "$row" | cut -d '|' -f 3 |
+		    grep -oE '[A-Z]+[A-Z_]+'); do
+			grep -q "$name" "$file" ||
+			    echo "README.md: ${file##*/} does not take $name"
+		done
+	done | none
+}
+
+# What the script gets, and when it is run again.
+script_told() {
+	{
+		grep -oE '"NATMAP_[A-Z_]+' natmap.c | tr -d '"' | sort -u |
+		    while read -r name; do
+			tells README.md "\`$name\`"
+			tells natmap.8 "$name"
+		done
+		again=$(sed -n 's/.*run_again.*{ \(.*\) };/\1/p' natmap.c)
+		tells README.md \
+		    "after ${again%, *} and then every ${again##*, } seconds"
+	} | none
+}
+
+# Commands that a file of the tree says too.
+starts_told() {
+	{
+		make -n install-systemd | sed -n "s/^echo '    \(.*\)'\$/\1/p"
+		sed -n 's/^#	\(.*\)/\1/p' contrib/openwrt/Makefile
+	} | tr -s '\t ' ' ' | while read -r line; do
+		tells README.md "$line"
+	done | none
 }
 
 "$natmap" --help >"$dir/help"
@@ -291,7 +374,11 @@ check docs-files-exist files_exist
 check docs-tests-listed tests_listed
 check docs-targets-exist targets_exist
 check docs-examples-parse examples_parse
+check docs-messages-exist messages_exist
 check docs-verdict-agrees verdict_agrees
+check docs-hooks-told hooks_told
+check docs-script-told script_told
+check docs-starts-told starts_told
 if command -v mandoc >/dev/null; then
 	check docs-man-page-lint lint_clean
 else
