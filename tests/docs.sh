@@ -248,10 +248,11 @@ examples_parse() {
 	done <"$dir/examples" | none
 }
 
-# The text of all messages: what C joins is joined here.
+# The text of all messages: what C joins is joined here, what \0 or \n ends is
+# a text of its own.
 messages() {
 	cat natmap.c stun.c relay.c timer.c | tr -d '\n\t' |
-	    sed 's/" *"//g; s/\\"/"/g'
+	    sed 's/" *"//g; s/\\"/"/g; s/\\[0n]/"/g'
 }
 
 # What the table about those who cannot connect, and the manual, quote of
@@ -361,6 +362,19 @@ starts_told() {
 	done | none
 }
 
+# The words of --check, which scripts read.
+check_told() {
+	messages >"$dir/messages"
+	for word in local: public: mapping: filtering: reachable: advice: \
+	    public private shared link-local none unknown yes no \
+	    endpoint-independent destination-dependent address-dependent \
+	    address-and-port-dependent; do
+		grep -qF "\"$word" "$dir/messages" ||
+		    echo "not of --check: $word"
+		tells natmap.8 "${word%:}"
+	done | none
+}
+
 "$natmap" --help >"$dir/help"
 check docs-usage-is-verbatim usage_is_verbatim
 check docs-usage-fits-80-columns usage_fits
@@ -375,6 +389,7 @@ check docs-tests-listed tests_listed
 check docs-targets-exist targets_exist
 check docs-examples-parse examples_parse
 check docs-messages-exist messages_exist
+check docs-check-told check_told
 check docs-verdict-agrees verdict_agrees
 check docs-hooks-told hooks_told
 check docs-script-told script_told
