@@ -50,7 +50,7 @@
 #define RESET_MEMORY    13000   /* the NAT may know a flow that was reset */
 #define KEPT            16000   /* the same, and what such a flow lives */
 #define HOLD_GRACE	5000	/* k and this long an answer holds */
-#define ALONE		1000    /* the first answer waits for a second one */
+#define ALONE           1000    /* the first answer waits for a second one */
 #define FIRST_LIMIT     4000    /* the same, while others are awaited */
 #define DOUBT_LIMIT     10000   /* answers are awaited so long */
 #define DOUBT_AGAIN     10000   /* all are asked once more no earlier */
@@ -64,9 +64,9 @@
 #define LISTEN_CHECK    3000    /* after the first mapping: does one listen? */
 #define ONCE_LIMIT	30000
 #define END_LIMIT       700     /* a server may take so long to close at exit */
-#define RUN_LIMIT	30000	/* newer values wait so long behind a run */
+#define RUN_LIMIT       30000   /* newer values wait so long behind a run */
 #define RUN_RETRY	5000	/* a script that cannot be run */
-#define RUN_ONE		60	/* s, a script that has always ended with 1 */
+#define RUN_ONE         60      /* s, a script that has always ended with 1 */
 
 /* s, until a run that failed is repeated; the last one again and again */
 static const short run_again[] = { 5, 10, 30, 60, 120, 300, 600 };
@@ -106,7 +106,7 @@ static const struct option_row {
 	enum kind kind;
 	const char *name, *arg, *help;
 	size_t at;		/* the member of struct config */
-	long lo, hi;		/* SET: lo is the value; SERVERS: the port */
+	long long lo, hi;	/* SET: lo is the value; SERVERS: the port */
 } rows[] = {
 	{ '4', SET, "ipv4", NULL, "use IPv4 (the default)",
 	    AT(family), AF_INET, 0 },
@@ -382,7 +382,7 @@ tidy_list(char *list)
 			p = host + 3;
 		else if (strncmp(p, "stun:", 5) == 0 &&
 		    p + 5 + strspn(p + 5, DIGITS) < next)
-			p += 5;		/* stun:3478 is a host and its port */
+			p += 5;         /* stun:3478 is a host and its port */
 		n = strcspn(p, BLANKS ",/?");
 		if (n && to > list)
 			*to++ = ',';
@@ -409,7 +409,7 @@ tidy(const struct option_row *o, char *value)
 		*--end = '\0';
 	if (o->kind == NUMBER && !o->lo && !value[strspn(value, DIGITS)] &&
 	    strtoll(value, NULL, 10) > o->hi)
-		fmt(value, strlen(value) + 1, "%ld", o->hi);
+		fmt(value, strlen(value) + 1, "%lld", o->hi);
 	return value;
 }
 
@@ -633,10 +633,10 @@ struct hook {
 	int status;		/* of its last run that failed, or 0 */
 	int worked;		/* a run has ended with status 0 */
 	int ones;		/* none has: status 1 counts as success */
-	int64_t retry;		/* ms: the delivery failed, not before this */
+	int64_t retry;          /* ms: the delivery failed, not before this */
 	struct script run;
 	struct mapping next;	/* to deliver, while pending */
-	struct mapping sent;	/* of the run, or delivered; unset: it failed */
+	struct mapping sent;    /* of the run, or delivered; unset: it failed */
 	struct mapping last;	/* delivered */
 };
 
@@ -895,11 +895,11 @@ hook_delivered(const struct hook *h)
 
 enum role {
 	FREE,			/* unused */
-	HOLDS,			/* keeps the mapping alive: asks every k; at due
+	HOLDS,                  /* keeps the mapping alive: asks every k; at due
 				   its flow is opened, or the next one is */
-	CHECKS,			/* asks by a new flow; answered, it holds, and
+	CHECKS,                 /* asks by a new flow; answered, it holds, and
 				   the worst holder leaves */
-	LEAVING			/* not needed; a late answer still counts, and
+	LEAVING                 /* not needed; a late answer still counts, and
 				   an HTTP server is asked to close first */
 };
 
@@ -914,7 +914,7 @@ struct contact {
 	int error;		/* errno of event -1 */
 	int fresh;		/* the NAT did not know the flow before */
 	int64_t due;		/* ms: when to ask, or to open a flow */
-	int64_t seen;		/* ms: the flow's last answer; 0: none yet */
+	int64_t seen;           /* ms: the flow's last answer; 0: none yet */
 	struct flow f;
 };
 
@@ -924,14 +924,14 @@ struct contact {
  * announcement everything is in doubt.
  */
 struct doubt {
-	int64_t began;		/* ms: answers to older requests do not count;
+	int64_t began;          /* ms: answers to older requests do not count;
 				   0: no doubt */
-	int64_t first;		/* ms: the same, before all were asked once
+	int64_t first;          /* ms: the same, before all were asked once
 				   more: fresh answers since then stay so */
 	int64_t round;		/* ms: when somebody was asked again */
 	int64_t again;		/* ms: when all may be asked once more */
 	const struct server *by;	/* its answer began the doubt */
-	struct server *resting;	/* to be asked when its answer is fresh */
+	struct server *resting; /* to be asked when its answer is fresh */
 };
 
 struct map {                    /* what is used most comes first: see size */
@@ -942,14 +942,14 @@ struct map {                    /* what is used most comes first: see size */
 	int64_t check;		/* ms: the next check; NEVER */
 	int64_t judge_at;	/* ms: the verdict may change then; NEVER */
 	int64_t settle;         /* ms: act on the news; NEVER: none came */
-	int64_t held;		/* ms: when a flow last answered; 0: none */
+	int64_t held;           /* ms: when a flow last answered; 0: none */
 	int64_t started;	/* ms */
 	int silent;		/* that nothing holds was logged */
-	int known;		/* the mapping of this network was announced */
+	int known;              /* the mapping of this network was announced */
 	int depends;		/* the mapping depends on the destination */
 	int differ;		/* doubts in a row that ended without a
 				   majority */
-	int dead, late;		/* a server that failed was asked, so many are
+	int dead, late;         /* a server that failed was asked, so many are
 				   late: others are to be asked as well */
 	int was_reset;		/* a server reset a flow in this turn */
 	int again;		/* checks in a row that could not be */
@@ -1257,7 +1257,7 @@ port_socket(struct map *m, enum local_role role, int64_t now)
 
 	if (role == LOCAL_FLOW && m->relay) {
 		tries = -1;		/* the listener has chosen */
-		if (m->local.listener)	/* it does not listen for a moment */
+		if (m->local.listener)  /* it does not listen for a moment */
 			relay_accept(m->relay);
 	} else if (m->cfg->port_lo == 0)
 		tries = 1;
@@ -1579,7 +1579,7 @@ checks_step(struct map *m, int64_t now)
 /* the verdict */
 
 struct voice {			/* what one name said */
-	const union addr *said;	/* NULL: not heard, or the same server as an
+	const union addr *said; /* NULL: not heard, or the same server as an
 				   earlier name */
 	int fresh;		/* the NAT could not remember the flow */
 	int awaited;		/* not heard, and an answer may come */
@@ -1587,7 +1587,7 @@ struct voice {			/* what one name said */
 
 enum ruling {
 	NOTHING,		/* nobody says anything else */
-	WAIT,			/* until more is heard, or for so many ms */
+	WAIT,                   /* until more is heard, or for so many ms */
 	ANNOUNCE,		/* the address */
 	ONE_OTHER,		/* the same, if nobody else can be heard */
 	OUTVOTED,		/* those who say something else are wrong */
@@ -1616,12 +1616,12 @@ votes(const struct voice *v, int n, const union addr *a, int fresh)
 }
 
 struct tally {
-	const union addr *best;	/* said most often, not counting the one that
+	const union addr *best; /* said most often, not counting the one that
 				   was announced; NULL: nothing else was said */
 	int votes;		/* for it */
 	int tied;		/* another address has as many */
 	int heard, awaited;	/* names */
-	int addrs;		/* different ones that fresh flows told, and the
+	int addrs;              /* different ones that fresh flows told, and the
 				   announced one where nobody says it now */
 };
 
@@ -1751,7 +1751,7 @@ voices(struct map *m, struct voice v[MAX_SERVERS], int64_t now)
 		    (m->known && s->live && now >= s->rest));
 		for (k = 0; k < i && v[i].said; k++)
 			if (v[k].said && addr_same(&list[k].by, &s->by))
-				v[i].said = NULL;	/* one server, two names */
+				v[i].said = NULL; /* two names, one server */
 	}
 }
 
@@ -2268,7 +2268,7 @@ contact_answered(struct map *m, struct contact *c, int64_t now)
 	if (c->role == CHECKS)
 		c->role = HOLDS;
 	if (!c->http && (is_udp(m) || c->role == LEAVING))
-		contact_stop(m, c);	/* in UDP each request has its socket */
+		contact_stop(m, c);     /* in UDP each request has its socket */
 }
 
 /* A request waits long: others are asked, but a late answer still counts.  An
@@ -2284,7 +2284,7 @@ overtake(struct map *m, struct contact *c, int64_t now)
 	if (c->role == LEAVING || (c->http && !c->seen))
 		return;
 	if (is_udp(m) && m->known && m->held >= c->f.asked)
-		m->dead = 1;		/* somebody else holds the mapping */
+		m->dead = 1;            /* somebody else holds the mapping */
 	else if (!m->late || !m->known)
 		m->late++;
 }
@@ -2351,7 +2351,7 @@ hold(struct map *m, struct contact *c, int64_t now)
 	if (!s)
 		s = choose(m, c->http, how, now, &c->due);
 	if (!s) {
-		if (c->due == NEVER)	/* the old connection is still open */
+		if (c->due == NEVER)    /* the old connection is still open */
 			c->due = now + BACKOFF_MIN;
 		return;
 	}
@@ -2863,9 +2863,9 @@ map_stop(struct map *m)
 
 /* Times of --check, ms. */
 #define REACH_LIMIT	19000	/* what is open then is unknown */
-#define REACH_LAST	8000	/* before it: the last filtering test begins */
+#define REACH_LAST      8000    /* before it: the last filtering test begins */
 #define REACH_FILTER	4000	/* a filtering test */
-#define REACH_ARRIVAL	1000	/* who connects back has come by then */
+#define REACH_ARRIVAL   1000    /* who connects back has come by then */
 #define REACH_SERVERS	4	/* answers that are enough */
 
 enum filtering { F_UNKNOWN, F_PORT, F_ADDRESS, F_NONE };
@@ -3093,7 +3093,7 @@ reach_start(struct reach *r, struct map *m, int64_t now)
 	m->held = now;
 	if (m->http.n)
 		resolve(m, m->http.s, m->cfg->family, 0, now);
-	log_level(m->cfg->level > 0);	/* -q does not hide what is fatal */
+	log_level(m->cfg->level > 0);   /* -q does not hide what is fatal */
 	fd = port_socket(m, LOCAL_FLOW, now);
 	addr_set_port(&m->route.source, m->local.port);
 	if (fd < 0) {
@@ -3318,7 +3318,7 @@ run(struct map *m, int sigfd)
 		map_step(m, now);
 		if (m->cfg->once && !m->announced.public.sa.sa_family &&
 		    now >= limit_at) {
-			log_level(0);	/* -q does not hide what is fatal */
+			log_level(0);   /* -q does not hide what is fatal */
 			warn("no STUN server answered within %d s",
 			    ONCE_LIMIT / 1000);
 			return 1;
@@ -3432,7 +3432,7 @@ int
 main(int argc, char **argv)
 {
 	struct config c;
-	static struct map m;	/* zeros, and what stays unused costs no page */
+	static struct map m;    /* zeros, and what stays unused costs no page */
 	struct wake w = { NULL, 0, 0, NEVER };
 	int sigfd, status;
 

@@ -74,7 +74,7 @@ struct config {
 	int type;		/* SOCK_STREAM or SOCK_DGRAM */
 	int daemon, once;
 	int check;		/* tell whether the port is reachable, end */
-	struct host probe;	/* who shall connect to it; name NULL: nobody */
+	struct host probe;      /* who shall connect to it; name NULL: nobody */
 	const char *probe_path;	/* no '/' at its ends; "": none */
 	int level;		/* of the log: -1 quiet, 0, 1 verbose */
 	int keepalive;		/* s, at least 1 */
@@ -148,7 +148,7 @@ void log_to(int fd);
 /* writes a line if that does not block, else counts it as lost; a format that
  * ends in ':' gets the text of errno */
 void log_line(enum say level, const char *f, ...) PRINTF(2, 3);
-#define warn(...)	log_line(SAY_WARN, __VA_ARGS__)	/* worth knowing */
+#define warn(...)       log_line(SAY_WARN, __VA_ARGS__) /* worth knowing */
 #define note(...)	log_line(SAY_NOTE, __VA_ARGS__)	/* for -v */
 /* logs why, and ends the program with that status */
 #define quit(status, ...) (log_line(SAY_FATAL, __VA_ARGS__), exit(status))
@@ -368,7 +368,7 @@ enum http_reply http_read(struct http_reader *h, const char *p, size_t n,
 
 /* stun.c: flows to servers */
 
-enum flow_kind { FLOW_UDP, FLOW_TCP, FLOW_HTTP };	/* STUN over UDP, TCP */
+enum flow_kind { FLOW_UDP, FLOW_TCP, FLOW_HTTP };       /* STUN over UDP, TCP */
 
 /*
  *   state       fd    slot  left     deadline   ends by
@@ -378,7 +378,7 @@ enum flow_kind { FLOW_UDP, FLOW_TCP, FLOW_HTTP };	/* STUN over UDP, TCP */
  *   OPEN        open  yes   0        NEVER      flow_ask(): ASKING
  *
  * A failure closes the flow.  So does whatever comes in OPEN, but over UDP and
- * but for 16 KiB after an HTTP answer.  A shared flow has no slot; over UDP left
+ * but for 16 KiB after an HTTP answer.  A shared flow has no slot; in UDP left
  * is always 0.
  */
 enum flow_state { FLOW_CLOSED, FLOW_CONNECTING, FLOW_ASKING, FLOW_OPEN };
@@ -387,11 +387,11 @@ struct flow {
 	enum flow_kind kind;
 	enum flow_state state;
 	int fd, slot;		/* -1 when closed */
-	int shared;		/* UDP: fd is the relay's: not connected, polled
+	int shared;             /* UDP: fd is the relay's: not connected, polled
 				   or closed here; flow_claim() gets answers */
 	int last;		/* HTTP: the request said Connection: close;
 				   UDP: it asks for answers from elsewhere */
-	int body;		/* HTTP: the header is complete, buf has more */
+	int body;               /* HTTP: the header is complete, buf has more */
 	int code;		/* of a STUN error response */
 	int sent;		/* UDP: requests sent of this transaction */
 	size_t left;		/* TCP: bytes of the request not yet sent */
@@ -439,14 +439,14 @@ struct server {			/* a name, and what is known of it */
 	enum flow_kind kind;	/* of the flows to it */
 	struct lookup lookup;
 	struct addrs addrs;	/* the last good ones */
-	int64_t fresh_at[MAX_ADDRS];	/* ms: the NAT has forgotten our flows
+	int64_t fresh_at[MAX_ADDRS];    /* ms: the NAT has forgotten our flows
 					   to that address */
-	int64_t looked;		/* ms: when addrs were found; 0: too old */
+	int64_t looked;         /* ms: when addrs were found; 0: too old */
 	int64_t asked;		/* ms: the last attempt; 0: never */
 	int64_t retry;		/* ms: not before this, after a failure */
-	int64_t rest;		/* ms: not before this, unless it is alone */
+	int64_t rest;           /* ms: not before this, unless it is alone */
 	int turn;		/* which of addrs comes next */
-	unsigned tried;		/* a bit for each address that failed since
+	unsigned tried;         /* a bit for each address that failed since
 				   the server answered */
 	int fails;		/* rounds through all of them that failed */
 	int repeats;		/* failures since it answered */
@@ -461,10 +461,10 @@ struct server {			/* a name, and what is known of it */
 	int warned;		/* that it says something else was logged */
 };
 
-#define BACKOFF_MIN	1000	/* ms: after a failure, doubled each time */
+#define BACKOFF_MIN     1000    /* ms: after a failure, doubled each time */
 #define BACKOFF_MAX	30000
-#define UDP_ONCE	35000	/* ms: then a NAT has forgotten a UDP flow */
-#define UDP_TWICE	125000	/* the same, where it was used more than once */
+#define UDP_ONCE        35000   /* ms: then a NAT has forgotten a UDP flow */
+#define UDP_TWICE       125000  /* the same, where it was used more than once */
 
 struct servers {
 	int n;
@@ -481,7 +481,7 @@ enum {
 	FRESH = 1,		/* one that the NAT has forgotten */
 	LIVE = 2,		/* one that answered last */
 	RECENT = 4,		/* see there */
-	SPARE = 8		/* not the next check's, where flows are reset */
+	SPARE = 8               /* not the next check's, if flows are reset */
 };
 
 void server_init(struct server *s, const struct host *host,

@@ -61,7 +61,7 @@ struct mmsghdr {
 #endif
 
 /* times in ms */
-#define PORT_REST	5000	/* at least, of the port of a UDP session */
+#define PORT_REST       5000    /* at least, of the port of a UDP session */
 #define ACTIVE		50	/* polled for so long after a move */
 #define CHECK_ALL       1000    /* all are polled so often, with signals */
 #define CHECK_PLAIN	5	/* and without, 1 more for 64 sessions */
@@ -72,7 +72,7 @@ struct mmsghdr {
 #define ENDING          1000    /* nobody can tell when they have gone */
 #endif
 #define LOOK_LEAST	20	/* between looks at some that end */
-#define LOOK_MOST	1000	/* doubled up to this while none has ended */
+#define LOOK_MOST       1000    /* doubled up to this while none has ended */
 #define ACCEPT_PAUSE    1000    /* of the listener without room */
 #define ROOM_AGE	60000	/* younger sessions make no room */
 #define ROOM_IDLE	1000	/* but for a client of another source */
@@ -82,9 +82,9 @@ struct mmsghdr {
 /* sessions */
 #define ACTIVE_MOST	128	/* polled at most, with signals */
 #define POLL_MOST	64	/* descriptors in one poll of all */
-#define ROOM_SHARE	8	/* a source keeps so many when room is made */
+#define ROOM_SHARE      8       /* a source keeps so many when room is made */
 #define ROOM_BATCH	64	/* ended at a time to make room */
-#define GUESTS		128	/* accepted before there is room; fewer where
+#define GUESTS          128     /* accepted before there is room; fewer where
 				   descriptors are few, at least the eighth */
 #define RESERVED	32	/* descriptors that are not for sessions */
 #define SESSIONS        4096    /* at most, unless the user wants more */
@@ -94,7 +94,7 @@ struct mmsghdr {
 /* bytes and datagrams */
 #define CHUNK		32768	/* copied at a time */
 #define PIPE_SIZE	262144	/* spliced at a time */
-#define UNSENT		262144	/* of a leg, in the kernel; what waits there */
+#define UNSENT          262144  /* of a leg, in the kernel; what waits there */
 #define BULK_LEAST	8192	/* what is shorter ends a bulk flow */
 #define CARRY_MOST      (4 * PIPE_SIZE) /* of a session, then others */
 #define PENDING_MOST	(4 << 20)	/* waiting in memory, of all */
@@ -103,7 +103,7 @@ struct mmsghdr {
 #define DGRAM           65600   /* for one; odd lines spare the cache */
 #define SEGMENTED	65000	/* in one segmented send */
 #define BUCKETS		1024	/* of the UDP table */
-#define PORTS		32768	/* of UDP sessions: the upper half, in turn */
+#define PORTS           32768   /* of UDP sessions: the upper half, in turn */
 #define V6_SOURCE	8	/* bytes of an address that a host cannot
 				   choose: all of a /64 are one source */
 
@@ -139,8 +139,8 @@ struct session {
 	uint8_t armed;
 	uint8_t eof;		/* mask: legs with nothing more to read */
 	uint8_t bulk;		/* mask: legs that send in bulk */
-	uint8_t broken;		/* mask: legs that were reset or timed out */
-	uint8_t hung;		/* mask: POLLHUP while nothing was wanted */
+	uint8_t broken;         /* mask: legs that were reset or timed out */
+	uint8_t hung;           /* mask: POLLHUP while nothing was wanted */
 	uint8_t tried;		/* TCP: addresses of the target */
 	uint8_t err;		/* errno that broke the session */
 	union {
@@ -176,13 +176,13 @@ struct relay {			/* the small and often used comes first */
 	int nfds;
 	int fd;			/* the listener, or the UDP port */
 	int udp;
-	int target_err;		/* errno that was said of it; 0: it works */
+	int target_err;         /* errno that was said of it; 0: it works */
 	int slot;		/* of fd */
 	int sigfd, sigslot;	/* signals of armed sessions; -1: none */
 	int n, max;		/* sessions now, and at most beside guests */
 	int guests, guests_max;	/* of n; at most */
 	int first, polled;	/* slots of sessions: the first, how many */
-	int pipe[2];		/* for bulk, while a session is active; -1 */
+	int pipe[2];            /* for bulk, while a session is active; -1 */
 	unsigned char *buf;     /* for all else; NULL */
 	size_t pending;		/* bytes in all struct pending */
 	int64_t active;		/* ms: when a session was */
@@ -191,16 +191,16 @@ struct relay {			/* the small and often used comes first */
 	int64_t armed_to;	/* ms: armed are all not active since then */
 	int64_t room_at;	/* ms: the listener is not polled before */
 	int64_t seat_at;	/* ms: when to make room for guests */
-	int look;		/* descriptor from which on to look at those that
+	int look;               /* descriptor from which to look at those that
 				   end */
-	int64_t look_at, pause;	/* ms: when, and how long after that again */
+	int64_t look_at, pause; /* ms: when, and how long after that again */
 	struct session **hash;	/* UDP: by client */
-	unsigned port;		/* UDP: of the newest session, less PORTS */
+	unsigned port;          /* UDP: of the newest session, less PORTS */
 	int64_t rest_at;	/* ms: when rest[0] was begun */
 	size_t segment;         /* UDP: longest datagram of a segmented send */
 	unsigned no_room;	/* failures to make a session */
 	uint32_t seed;		/* of the hashes */
-	unsigned self;		/* mask: addresses of the target that are the
+	unsigned self;          /* mask: addresses of the target that are the
 				   mapped port itself */
 	struct idle list[STATES];
 	int64_t limit[STATES];	/* ms: a session's stay without a move */
@@ -1629,7 +1629,7 @@ session_step(struct relay *r, struct session *s, int i, int wanted, int came)
 		if (i == 1)
 			step_waiting(r, s);
 		else
-			session_end(r, s, WHY_ERROR);	/* client went away */
+			session_end(r, s, WHY_ERROR);   /* client went away */
 	} else {
 		if (!wanted && (e = fd_error(s->fd[i])) != 0)
 			leg_broken(s, i, e);
@@ -1809,7 +1809,7 @@ want_legs(struct relay *r, struct session *s, struct wake *w)
 	for (i = 0; i < 2; i++) {
 		ev = events(r, s, i);
 		if (ev >= 0 && wake_on(w, s->fd[i], ev) < 0)
-			wake_at(w, r->now + ACCEPT_PAUSE);	/* no memory */
+			wake_at(w, r->now + ACCEPT_PAUSE);      /* no memory */
 	}
 }
 

@@ -40,13 +40,13 @@
 #ifndef TCP_USER_TIMEOUT
 #define TCP_USER_TIMEOUT (-1)
 #endif
-#if defined __linux__ && !defined IPV6_ADDR_PREFERENCES	/* not in glibc */
+#if defined __linux__ && !defined IPV6_ADDR_PREFERENCES /* not in glibc */
 #define IPV6_ADDR_PREFERENCES	72
 #endif
 #ifndef IPV6_ADDR_PREFERENCES
 #define IPV6_ADDR_PREFERENCES	(-1)
 #endif
-#define PREFER_PUBLIC	0x0002	/* RFC 5014: not a temporary source address */
+#define PREFER_PUBLIC   0x0002  /* RFC 5014: not a temporary source address */
 
 #define PROBE_IDLE	10	/* s without a byte: TCP probes begin */
 #define PROBE_EVERY	5	/* s between probes */
@@ -54,7 +54,7 @@
 #define UNSENT_MAX      30000   /* ms that data may stay unacknowledged */
 #define READS		16	/* in one step at most */
 #define READ_ON		2	/* there may be more to read */
-#define HTTP_LIMIT	16384	/* bytes of one answer with its 1xx, and those
+#define HTTP_LIMIT      16384   /* bytes of one answer with its 1xx, and those
 				   of a body */
 
 /* ms after asked: requests over UDP (RFC 8489 section 6.2.1, RTO 500 ms) */
@@ -947,7 +947,7 @@ send_request(struct flow *f)
 	ssize_t sent;
 	int tries = 0;
 
-	if (f->host && !*f->host)	/* its answer is asked for by another */
+	if (f->host && !*f->host)       /* its answer is asked for by another */
 		return 0;
 	n = f->kind == FLOW_HTTP ? write_head(f, buf, sizeof buf) :
 	    stun_request((unsigned char *)buf, f->id, 0);
@@ -967,7 +967,7 @@ send_request(struct flow *f)
 		send(f->fd, buf, n, 0);
 		buf[n - 1] = CHANGE_PORT;
 	}
-	do			/* the first error may be of an ICMP message */
+	do                      /* the first error may be of an ICMP message */
 		sent = sendto(f->fd, buf + off, n - off, 0,
 		    len ? &f->peer.sa : NULL, len);
 	while (sent < 0 && f->kind == FLOW_UDP && tries++ == 0);
@@ -1456,7 +1456,7 @@ server_answered(struct server *s)
 	s->live = 1;
 	s->tried = 0;
 	s->retry = 0;
-	if (!repeats)		/* one of its addresses may fail for long */
+	if (!repeats)           /* one of its addresses may fail for long */
 		return 0;
 	s->fails = s->repeats = 0;
 	memset(s->logged, 0, sizeof s->logged);

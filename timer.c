@@ -33,9 +33,9 @@
 #if !defined SYS_close_range && defined SYS_pidfd_open
 #define SYS_close_range	(SYS_pidfd_open + 2)	/* 436, mips 4436 */
 #endif
-#define CLOSE_AT_EXEC	4	/* CLOSE_RANGE_CLOEXEC, since Linux 5.11 */
+#define CLOSE_AT_EXEC   4       /* CLOSE_RANGE_CLOEXEC, since Linux 5.11 */
 
-#define RUN_KILL	5000	/* ms, between TERM and KILL of the script */
+#define RUN_KILL        5000    /* ms, between TERM and KILL of the script */
 
 static const int caught[] = { SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGUSR1 };
 
@@ -150,9 +150,9 @@ fmt(char *buf, size_t size, const char *f, ...)
 /* the log */
 
 static struct {
-	int level;		/* -1 only what is fatal, 0 warnings, 1 notes */
+	int level;              /* -1 only what is fatal, 0 warnings, 1 notes */
 	int fd;			/* stderr, or a socket to /dev/log */
-	int syslog;		/* 1: fd is that socket; -1: still to be opened */
+	int syslog;             /* 1: fd is that socket; -1: not yet open */
 	unsigned lost;		/* lines that would have blocked */
 } out = { 0, STDERR_FILENO, 0, 0 };
 
@@ -213,12 +213,12 @@ log_write(const char *line, size_t n)
 		out.lost--;
 }
 
-#define LOG_DAEMON	(3 << 3 | 3)	/* syslog's priority of an error */
+#define LOG_DAEMON      (3 << 3 | 3)    /* syslog's priority of an error */
 
 void
 log_line(enum say level, const char *f, ...)
 {
-	char line[720];		/* 24 + 600 + what strerror() has to say */
+	char line[720];         /* 24 + 600 + what strerror() has to say */
 	const char *error = strerror(errno);
 	int n, len;
 	va_list ap;

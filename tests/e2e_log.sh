@@ -43,7 +43,8 @@ t_no_address_of_the_family() {
 t_refused() {
 	lab
 	tells "bad\\.test.*$S1.*refused" tcp -s bad.test
-	tells "bad\\.test.*$S1.*refused" udp -s bad.test
+	# in UDP anybody can forge a refusal: it is silence
+	tells "bad\\.test.*$S1.*(timed out|no answer)" udp -s bad.test
 }
 
 t_timed_out() {
@@ -92,11 +93,11 @@ t_http_failures() {
 t_repeats_are_counted() {
 	lab
 	nm n -u -s $S1,$S2 -b 5000 -k 1
-	said n "$S1.*refused"
+	said n "$S1.*no answer" 15
 	sleep 6
 	coturn late $S1
 	said n "$S1.*again.* [2-9]|$S1.* [2-9].*again" 20
-	eq "$(count "$D/n.err" "$S1.*refused")" 1 "lines of refusal"
+	eq "$(count "$D/n.err" "$S1.*no answer")" 1 "lines of no answer"
 }
 
 t_quiet_and_verbose() {
