@@ -26,9 +26,6 @@
 #include <sys/uio.h>
 #include <netinet/tcp.h>
 #include <netinet/udp.h>
-#ifdef __linux__
-#include <linux/sockios.h>	/* SIOCOUTQNSD */
-#endif
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -45,6 +42,10 @@
 #undef SPLICE_F_MOVE
 #undef TIOCOUTQ
 #undef UDP_SEGMENT
+#endif
+/* <linux/sockios.h> is not in every toolchain. */
+#if defined SO_MEMINFO && !defined SIOCOUTQNSD
+#define SIOCOUTQNSD	0x894b
 #endif
 #ifdef F_SETSIG
 #include <sys/signalfd.h>
