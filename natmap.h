@@ -35,7 +35,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define VERSION		"1.0.0"
+#define VERSION		"1.1.0"
 
 #define NEVER		INT64_MAX
 #define MAX_SERVERS	16	/* of each kind */
