@@ -468,7 +468,7 @@ static const struct {
 	{ "-k ^5^", "-k/--keepalive \" 5 \": used as \"5\"", " k=5 " },
 	{ "-b 40000^", "-b/--bind \"40000 \": used as \"40000\"",
 	    " b=40000-40000 " },
-	{ "-t h -p ^ssh", "-p/--target-port \" ssh\": used as \"ssh\"",
+	{ "-t h -p ^22", "-p/--target-port \" 22\": used as \"22\"",
 	    " p=22 " },
 	{ "-f 0x10/0xff", "-f/--fwmark \"0x10/0xff\": used as \"0x10\"",
 	    " f=16 " },

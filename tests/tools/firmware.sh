@@ -11,7 +11,7 @@
 
 MEMORY=16777216		# bytes that the device has
 MOST_RSS=256		# KiB, idle with a mapping
-MOST_DIRTY=64		# KiB of private dirty pages
+MOST_DIRTY=88		# KiB of private dirty pages
 CC=${CC:-musl-gcc}
 GROWTH=${GROWTH:-600}
 GROUP=
