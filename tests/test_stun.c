@@ -1787,7 +1787,9 @@ shared_with_services(void)
 		v = t[i];
 		if (geteuid() != 0)
 			v.uid = geteuid();
-		share_with(v, possible);
+		/* with its own user such a service shares by itself */
+		if (geteuid() == 0 || !v.reuseport)
+			share_with(v, possible);
 	}
 }
 
