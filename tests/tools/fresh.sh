@@ -108,10 +108,10 @@ for suite; do
 	verdict no_new_services "$status"
 	package
 	try package 'make clean && apt-get -q -y install debhelper binutils &&
-	    dpkg-buildpackage -us -uc -b && cd debian/natmap &&
-	    readelf -sW usr/sbin/natmap > /tmp/symbols &&
-	    grep __stack_chk_fail /tmp/symbols &&
-	    grep "_chk@" /tmp/symbols &&
+	    dpkg-buildpackage -us -uc -b > /tmp/log 2>&1 &&
+	    grep "_FORTIFY_SOURCE=.* -c .*relay" /tmp/log &&
+	    cd debian/natmap &&
+	    readelf -sW usr/sbin/natmap | grep __stack_chk_fail &&
 	    ls usr/share/natmap/hooks/nsupdate.sh'
 	rm -rf --one-file-system "$dir"
 done
