@@ -299,8 +299,10 @@ read_servers(const struct option_row *o, struct config *c, char *value)
 	struct host *list = (struct host *)(void *)((char *)c + o->at);
 	char *next;
 
-	if (o->letter == 'h' && c->type == SOCK_DGRAM)
-		return;		/* accepted and unused */
+	if (o->letter == 'h' && c->type == SOCK_DGRAM) {
+		free(value);	/* accepted and unused */
+		return;
+	}
 	for (; value; value = next) {
 		next = strchr(value, ',');
 		if (next)
@@ -392,16 +394,16 @@ tidy_list(char *list)
 	*to = '\0';
 }
 
-/* Cuts from value what other programs forgive; returns where it begins. */
-static char *
+/* Cuts from value what other programs forgive. */
+static void
 tidy(const struct option_row *o, char *value)
 {
-	char *end;
+	char *end = value + strspn(value, BLANKS);
 
 	if (o->kind == SERVERS || o->kind == TARGET)
 		tidy_list(value);
 	else if (o->kind != TEXT)
-		value += strspn(value, BLANKS);
+		memmove(value, end, strlen(end) + 1);
 	if (o->kind == DEVICE || o->kind == MARK)
 		value[strcspn(value, "/")] = '\0';	/* a prefix, a mask */
 	end = value + strlen(value);
@@ -410,7 +412,6 @@ tidy(const struct option_row *o, char *value)
 	if (o->kind == NUMBER && !o->lo && !value[strspn(value, DIGITS)] &&
 	    strtoll(value, NULL, 10) > o->hi)
 		fmt(value, strlen(value) + 1, "%lld", o->hi);
-	return value;
 }
 
 /* Finds the value in what the user gave; NULL when that is as if the option
@@ -426,7 +427,7 @@ value_of(const struct option_row *o, struct config *c, const char *arg)
 	if (arg[0] == '-' && (arg[1] == '-' || (row(arg[1]) &&
 	    (o->kind >= TEXT || arg[1] > '9'))))
 		bad(o, NULL, why);
-	value = tidy(o, value);
+	tidy(o, value);
 	if (o->kind == TARGET && strchr(value, ','))
 		bad(o, arg, "more than one host");
 	fmt(why, sizeof why, "used as \"%.80s\"", value);
@@ -440,6 +441,7 @@ value_of(const struct option_row *o, struct config *c, const char *arg)
 		c->target = "";
 	tell(SAY_WARN, o, arg, o->kind == PORT ? "used as \"0\"" :
 	    "as if not given");
+	free(value);
 	return NULL;
 }
 
@@ -502,6 +504,8 @@ read_option(const struct option_row *o, struct config *c, const char *arg)
 		usage(STDOUT_FILENO);
 		exit(0);
 	}
+	if (o->kind < TEXT)	/* a number has been read from it */
+		free(value);
 }
 
 /* Takes the public servers, from a random one on: all installations together

@@ -52,6 +52,7 @@ static int sim_flow_step(struct flow *, const struct wake *, int64_t);
 static int sim_flow_claim(struct flow *, const union addr *,
     const union addr *, const unsigned char *, size_t);
 static char *sim_strdup(const char *);
+static void sim_free(void *);
 int natmap_main(int, char **);
 
 #define main		natmap_main
@@ -78,7 +79,9 @@ int natmap_main(int, char **);
 #define flow_claim	sim_flow_claim
 #undef strdup
 #define strdup		sim_strdup
+#define free		sim_free
 #include "../natmap.c"
+#undef free
 #undef main
 
 #include "check.h"
@@ -858,6 +861,22 @@ sim_strdup(const char *value)
 		i++;
 	kept[i] = malloc(n);
 	return memcpy(kept[i], value, n);
+}
+
+static void
+sim_free(void *value)
+{
+	size_t i = 0, last = 0;
+
+	while (kept[i] && kept[i] != value)
+		i++;
+	while (kept[last])
+		last++;
+	if (i < last) {
+		kept[i] = kept[--last];
+		kept[last] = NULL;
+		free(value);
+	}
 }
 
 static void

@@ -4,6 +4,7 @@
  * watched, and answer as the test says where it says so; the clock is the
  * test's wherever time counts.
  */
+#define _FILE_OFFSET_BITS 64	/* readdir() of a 32-bit libc */
 #include "../natmap.h"
 
 #include <sys/resource.h>
