@@ -1,20 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The program: options, and the policy of the mapping, which is what to try
- * next, what to announce, and when the script is called.
+ * The program: options, contacts (which flows there shall be), the verdict on
+ * what servers say, announcing, news of the network, the check of --check,
+ * and the main loop.
  *
- * The mapping is held by flows from the mapped port.  A flow to a STUN server
- * lives in a struct ask; its place in the policy is its role:
- *
- *   R_FREE     unused
- *   R_HOLD     holds the mapping: asked every k seconds, replaced at due when
- *              its flow has ended
- *   R_PROBE    a new flow that checks; once answered it takes a holder's place
- *   R_RETIRED  replaced; a late answer still counts, else it waits for the
- *              server to close it, since a reset would free the NAT's state
- *
- * In TCP one or two keepers, connections to HTTP servers, hold it as well.
- * What the answers say goes through judge(), which alone announces.
+ * The mapping is held by flows from the mapped port to servers.  Each flow
+ * belongs to a contact; enum role says what the contact does.  In TCP one
+ * contact may be with an HTTP server.  In each turn contacts_step() first
+ * records what came, then handles it, then judges; judge() alone announces.
  */
 #include "natmap.h"
 
