@@ -458,6 +458,7 @@ read_option(const struct option_row *o, struct config *c, const char *arg)
 		c->mark = (uint32_t)number(o, value, value, "", o->lo, o->hi);
 		break;
 	case DEVICE:
+		free((void *)(uintptr_t)c->interface);
 		c->interface = c->device = value;
 		if (read_literal(o, c, value, &c->source) < 0)
 			break;
@@ -470,6 +471,8 @@ read_option(const struct option_row *o, struct config *c, const char *arg)
 	case TEXT:
 		if (!*value)
 			bad(o, value, "empty");
+		/* the last one wins */
+		free((void *)(uintptr_t)*(const char **)at);
 		*(const char **)at = value;
 		break;
 	case PORTS:
@@ -530,6 +533,7 @@ check_options(struct config *c)
 	if (c->check && (c->once || c->daemon))
 		bad(row(OPT_CHECK), NULL, "not with -d or --once");
 	if (c->check) {
+		free((void *)(uintptr_t)c->pid_file);
 		c->pid_file = NULL;	/* that is a running natmap's */
 		c->http[0] = c->probe;
 		c->nhttp = c->probe.name && !udp;
