@@ -1249,7 +1249,7 @@ int
 server_step(struct servers *list, struct server *s, const struct wake *w,
     int64_t now)
 {
-	int64_t at[MAX_ADDRS];
+	int64_t at[MAX_ADDRS] = { 0 };
 	int i, r = lookup_step(&s->lookup, w, now);
 
 	if (r <= 0)

@@ -1754,8 +1754,8 @@ share_with(struct service v, int possible)
 		close(fd);
 		local_release(&l);
 		check_flags(&l, v.reuseaddr, v.reuseport);
-		local_release(&l);
 	}
+	local_release(&l);
 	service_stop(&v, client);
 }
 

@@ -1141,6 +1141,9 @@ script_runs(void)
 	close(mkstemp(script_path));
 	memset(&s, 0, sizeof s);
 	for (i = 0; i < LEN(t); i++) {
+		/* valgrind's child dies where exec fails */
+		if (t[i].status >> 8 >= 126 && getenv("NATMAP_VALGRIND"))
+			continue;
 		script_write(t[i].text, 0700);
 		CHECK(script_says(&s, text, sizeof text) == 0);
 		snprintf(want, sizeof want, t[i].want, script_path);

@@ -4,6 +4,7 @@
 
 cd "$(dirname "$0")/../.." || exit
 . tests/check.sh
+export NATMAP_VALGRIND=1
 log=$(mktemp) || exit
 trap 'rm -f "$log"' EXIT
 
