@@ -13,6 +13,7 @@ CPUS="mipsel mips arm aarch64 riscv64 powerpc"
 cannot() {
 	cat <<-END
 	mips,powerpc udp_batches_keep_order_and_size UDP_SEGMENT unswapped
+	mips,mipsel,musl_mipsel a_target_that_refuses_is_said SO_ERROR: host's
 	END
 }
 
