@@ -154,6 +154,12 @@ void log_line(enum say level, const char *f, ...) PRINTF(2, 3);
 #define quit(status, ...) (log_line(SAY_FATAL, __VA_ARGS__), exit(status))
 #define die(...)	quit(1, __VA_ARGS__)
 
+/* timer.c: memory */
+
+/* moves p[n] to a new block, which is zero beyond that; NULL: no memory, p
+ * stays */
+void *enlarge(void *p, size_t n, size_t size);
+
 /* timer.c: the clock and poll() */
 
 struct wake {

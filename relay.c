@@ -23,6 +23,9 @@
 
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#ifdef __linux__
+#include <sys/sysinfo.h>
+#endif
 #include <sys/uio.h>
 #include <netinet/tcp.h>
 #include <netinet/udp.h>
@@ -347,12 +350,12 @@ leg_open(struct relay *r, struct session *s, int i, int fd)
 	int n = fd + 256;
 
 	if (fd >= r->nfds) {
-		p = realloc(r->by_fd, (size_t)n * sizeof *p);
+		p = enlarge(r->by_fd, (size_t)r->nfds * sizeof *p,
+		    (size_t)n * sizeof *p);
 		if (!p) {
 			fd_close(fd);
 			return -1;
 		}
-		memset(p + r->nfds, 0, (size_t)(n - r->nfds) * sizeof *p);
 		r->by_fd = p;
 		r->nfds = n;
 	}
@@ -1893,10 +1896,12 @@ most_sessions(const struct config *cfg)
 	int files = (files_now() - RESERVED) / 2;
 	int64_t most = cfg->max_sessions ? cfg->max_sessions : SESSIONS;
 
-#ifdef _SC_PHYS_PAGES
-	if (!cfg->max_sessions)
-		most = min64(most, (int64_t)sysconf(_SC_PHYS_PAGES) *
-		    sysconf(_SC_PAGESIZE) / 8 / SESSION_RAM);
+#ifdef __linux__
+	struct sysinfo ram;
+
+	if (!cfg->max_sessions && sysinfo(&ram) == 0)
+		most = min64(most, (int64_t)ram.totalram * ram.mem_unit / 8 /
+		    SESSION_RAM);
 #endif
 	if (cfg->max_sessions > files)
 		warn("-n %d: the limit of open files allows %d sessions",

@@ -266,7 +266,8 @@ add_holder(struct holders *hs, const struct holder *h)
 	struct holder *more;
 
 	if ((hs->n & (hs->n - 1)) == 0) {
-		more = realloc(hs->h, (hs->n * 2 + 1) * sizeof *more);
+		more = enlarge(hs->h, hs->n * sizeof *more,
+		    (hs->n * 2 + 1) * sizeof *more);
 		if (!more)
 			return -1;
 		hs->h = more;

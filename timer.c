@@ -445,6 +445,19 @@ random_below(uint32_t n)
 	return (uint32_t)((uint64_t)x * n >> 32);
 }
 
+void *
+enlarge(void *p, size_t n, size_t size)
+{
+	void *more = calloc(1, size);
+
+	if (more) {
+		if (n)
+			memcpy(more, p, n);
+		free(p);
+	}
+	return more;
+}
+
 void
 wake_clear(struct wake *w)
 {
@@ -456,12 +469,13 @@ int
 wake_on(struct wake *w, int fd, int events)
 {
 	struct pollfd *p;
-	int cap = w->cap ? 2 * w->cap : 16;
+	int cap = 2 * w->cap + 16;
 
 	if (fd < 0)
 		return -1;
 	if (w->n == w->cap) {
-		p = realloc(w->fds, (size_t)cap * sizeof *p);
+		p = enlarge(w->fds, (size_t)w->cap * sizeof *p,
+		    (size_t)cap * sizeof *p);
 		if (!p)
 			return -1;
 		w->fds = p;
@@ -779,6 +793,27 @@ child_fork(void)
 	return 0;
 }
 
+/* putenv(3) in a child; text replaces what begins with the same len bytes.
+ * Where libc is static, its own is 2 KB. */
+static void
+set_env(char *text, size_t len)
+{
+	char **e = environ;
+	size_t n;
+
+	while (*e && strncmp(*e, text, len) != 0)
+		e++;
+	if (!*e) {
+		n = (size_t)(e - environ);
+		e = calloc(n + 2, sizeof *e);
+		if (!e)
+			return;
+		environ = memcpy(e, environ, n * sizeof *e);
+		e += n;
+	}
+	*e = text;
+}
+
 /* the script */
 
 int
@@ -802,7 +837,7 @@ script_start(struct script *s, const char *const argv[], char *env)
 		return -1;
 	if (pid == 0) {
 		for (; *env; env += strlen(env) + 1)
-			putenv(env);
+			set_env(env, strcspn(env, "=") + 1);
 		/* A question to the terminal fails: nobody would see it. */
 		setsid();
 		close(STDIN_FILENO);
@@ -903,6 +938,7 @@ lookup_confine(void)
 static void
 lookup_child(int fd, const char *host, int port, int family)
 {
+	static char options[] = "RES_OPTIONS=timeout:1";
 	struct addrinfo hints, *list, *ai;
 	struct addrs got;
 	union addr *a;
@@ -912,8 +948,9 @@ lookup_child(int fd, const char *host, int port, int family)
 	/* A session's socket here would keep the connection alive. */
 	fd_close_from(4, 0);
 	lookup_confine();
-	/* glibc waits for a dead first name server as long as we do. */
-	setenv("RES_OPTIONS", "timeout:1", 0);
+	/* glibc waits for a dead first name server as long as we do.  It takes
+	 * the first of two that are there. */
+	set_env(options, sizeof options);
 	memset(&hints, 0, sizeof hints);
 	hints.ai_family = family;
 	hints.ai_socktype = SOCK_STREAM;
