@@ -15,7 +15,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <netdb.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -224,76 +223,74 @@ struct holder {
 	int set;		/* bits of those flags[] that we set */
 };
 
-/* The word of that number, from 0, in a line of words. */
-static const char *
-word(const char *s, int number)
-{
-	for (s += strspn(s, " "); number-- > 0; s += strspn(s, " "))
-		s += strcspn(s, " ");
-	return s;
-}
-
-static NOINLINE unsigned long
-number_at(const char *line, int number, int base)
-{
-	return strtoul(word(line, number), NULL, base);
-}
-
 /*
  *   0: 00000000:0016 00000000:0000 0A 0:0 00:0 0   1000        0 12345 ...
  *  slot local address      remote state             uid          inode
  *
  * What has no inode is in TIME_WAIT, or closing, and nobody's any more.
  */
-static int
+static size_t
 parse_holder(const char *line, int port, int type, struct holder *h)
 {
-	const char *colon = strchr(word(line, 1), ':');
+	enum { PORT = 2, STATE = 5, UID = 11, INODE = 13, NUMBERS };
+	char *s = (char *)(uintptr_t)line;
+	unsigned long number[NUMBERS];
+	int i;
 
-	h->pid = h->fd = h->set = 0;
-	if (!colon || strtol(colon + 1, NULL, 16) != port)
-		return 0;
-	h->listening = type == SOCK_DGRAM || number_at(line, 3, 16) == 0x0a;
-	h->uid = (uid_t)number_at(line, 7, 10);
-	h->inode = number_at(line, 9, 10);
-	return h->inode != 0;
+	for (i = 0; i < NUMBERS; i++, s += *s == ':')
+		number[i] = strtoul(s, &s, i < UID ? 16 : 10);
+	memset(h, 0, sizeof *h);
+	h->listening = type == SOCK_DGRAM || number[STATE] == 0x0a;
+	h->uid = (uid_t)number[UID];
+	h->inode = number[INODE];
+	return number[PORT] == (unsigned long)port && h->inode != 0;
 }
 
-/* Room doubles at each power of two. */
-static int
-add_holder(struct holders *hs, const struct holder *h)
+/* Makes room, which doubles at each power of two, for one more; NULL: no
+ * memory. */
+static struct holder *
+next_holder(struct holders *hs)
 {
-	struct holder *more;
+	struct holder *more = hs->h;
 
 	if ((hs->n & (hs->n - 1)) == 0) {
 		more = enlarge(hs->h, hs->n * sizeof *more,
 		    (hs->n * 2 + 1) * sizeof *more);
 		if (!more)
-			return -1;
+			return NULL;
 		hs->h = more;
 	}
-	hs->h[hs->n++] = *h;
-	return 0;
+	return more + hs->n;
 }
 
 static int
 read_table(struct holders *hs, const char *six, const struct local *l)
 {
-	struct holder h;
-	char path[32], line[256];
-	int type = l->cfg->type, r = 0;
-	FILE *f;
+	char path[32], buf[4096], *line, *end;
+	int type = l->cfg->type, fd;
+	struct holder *h = NULL;
+	size_t n = 0;
+	ssize_t got;
 
 	fmt(path, sizeof path, type == SOCK_STREAM ? "/proc/net/tcp%s" :
 	    "/proc/net/udp%s", six);
-	f = fopen(path, "re");
-	if (!f)
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
 		return -1;
-	while (r == 0 && fgets(line, sizeof line, f))
-		if (parse_holder(line, l->port, type, &h))
-			r = add_holder(hs, &h);
-	fclose(f);
-	return r;
+	while ((got = read(fd, buf + n, sizeof buf - n)) > 0) {
+		n += (size_t)got;
+		for (line = buf; (end = memchr(line, '\n', n)); line = end) {
+			*end++ = '\0';
+			n -= (size_t)(end - line);
+			h = next_holder(hs);
+			if (!h)
+				break;
+			hs->n += parse_holder(line, l->port, type, h);
+		}
+		memmove(buf, line, n);
+	}
+	close(fd);
+	return h ? 0 : -1;
 }
 
 static NOINLINE struct holder *
@@ -307,49 +304,38 @@ find_inode(const struct holders *hs, unsigned long inode)
 	return NULL;
 }
 
-static void
-search_process(struct holders *hs, pid_t pid)
+/* Finds who has the sockets open: pid, whose folder of descriptors that is, or
+ * with pid 0 all processes of /proc. */
+static int
+search(struct holders *hs, const char *folder, pid_t pid)
 {
-	char path[32], link[64];
+	char path[64];
 	struct holder *h;
 	struct dirent *e;
 	ssize_t n;
+	int number;
 	DIR *d;
 
-	fmt(path, sizeof path, "/proc/%ld/fd", (long)pid);
-	d = opendir(path);
-	if (!d)
-		return;
-	while ((e = readdir(d)) != NULL) {
-		n = readlinkat(dirfd(d), e->d_name, link, sizeof link - 1);
-		if (n <= 0)
-			continue;
-		link[n] = '\0';
-		if (strncmp(link, "socket:[", 8) != 0)
-			continue;
-		h = find_inode(hs, strtoul(link + 8, NULL, 10));
-		if (h && h->pid == 0) {
-			h->pid = pid;
-			h->fd = (int)strtol(e->d_name, NULL, 10);
-		}
-	}
-	closedir(d);
-}
-
-static int
-search_processes(struct holders *hs)
-{
-	struct dirent *e;
-	long pid;
-	DIR *d;
-
-	d = opendir("/proc");
+	d = opendir(folder);
 	if (!d)
 		return -1;
 	while ((e = readdir(d)) != NULL) {
-		pid = strtol(e->d_name, NULL, 10);
-		if (pid > 0)
-			search_process(hs, (pid_t)pid);
+		number = (int)strtol(e->d_name, NULL, 10);
+		if (pid == 0) {
+			fmt(path, sizeof path, "/proc/%d/fd", number);
+			if (number > 0)
+				search(hs, path, number);
+			continue;
+		}
+		n = readlinkat(dirfd(d), e->d_name, path, sizeof path - 1);
+		path[n > 0 ? n : 0] = '\0';
+		if (strncmp(path, "socket:[", 8) != 0)
+			continue;
+		h = find_inode(hs, strtoul(path + 8, NULL, 10));
+		if (h && h->pid == 0) {
+			h->pid = pid;
+			h->fd = number;
+		}
 	}
 	closedir(d);
 	return 0;
@@ -367,7 +353,7 @@ find_holders(struct holders *hs, const struct local *l)
 	if (read_table(hs, "6", l) < 0 && !four)
 		r = -1;
 	if (r == 0 && hs->n > 0)
-		r = search_processes(hs);
+		r = search(hs, "/proc", 0);
 	return r;
 }
 
