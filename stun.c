@@ -783,8 +783,8 @@ status_line(struct http_reader *h)
 }
 
 /* What follows name, in whatever case, at the start of s, or NULL. */
-static char *
-after(char *s, const char *name)
+static const char *
+after(const char *s, const char *name)
 {
 	size_t n = strlen(name);
 
@@ -793,7 +793,7 @@ after(char *s, const char *name)
 
 /* The number after name in a token. */
 static void
-parameter(char *token, const char *name, int *value)
+parameter(const char *token, const char *name, int *value)
 {
 	const char *s = after(token, name);
 	unsigned long v;
@@ -808,17 +808,21 @@ parameter(char *token, const char *name, int *value)
 static NOINLINE void
 field_line(struct http_reader *h)
 {
-	char *connection = after(h->line, "Connection:");
-	char *s = connection ? connection : after(h->line, "Keep-Alive:");
+	const char *connection = after(h->line, "Connection:");
+	const char *s = connection ? connection : after(h->line, "Keep-Alive:");
+	size_t n;
 
-	for (s = s ? strtok(s, " \t,") : NULL; s; s = strtok(NULL, " \t,"))
+	for (; s && *(s += strspn(s, " \t,")); s += n) {
+		n = strcspn(s, " \t,");
 		if (!connection) {
 			parameter(s, "timeout=", &h->timeout);
 			parameter(s, "max=", &h->max);
-		} else if (strcasecmp(s, "close") == 0)
+		} else if (n == strlen("close") && after(s, "close"))
 			h->close = 2;
-		else if (strcasecmp(s, "keep-alive") == 0 && h->close == 1)
+		else if (n == strlen("keep-alive") && h->close == 1 &&
+		    after(s, "keep-alive"))
 			h->close = 0;
+	}
 }
 
 static enum http_reply

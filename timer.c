@@ -11,7 +11,6 @@
 #include <sys/prctl.h>
 #endif
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -34,6 +33,10 @@
 #define SYS_close_range	(SYS_pidfd_open + 2)	/* 436, mips 4436 */
 #endif
 #define CLOSE_AT_EXEC   4       /* CLOSE_RANGE_CLOEXEC, since Linux 5.11 */
+
+#ifndef O_PATH
+#define O_PATH		O_RDONLY
+#endif
 
 #define RUN_KILL        5000    /* ms, between TERM and KILL of the script */
 
@@ -819,12 +822,16 @@ set_env(char *text, size_t len)
 int
 script_check(const char *path)
 {
-	struct stat st;
+	int fd;
 
-	if (access(path, X_OK) < 0 || stat(path, &st) < 0)
+	if (access(path, X_OK) < 0)
 		return -1;
+	fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	close(fd);
 	errno = EISDIR;
-	return S_ISDIR(st.st_mode) ? -1 : 0;
+	return -1;
 }
 
 int
