@@ -515,7 +515,7 @@ int server_asked(struct servers *list, struct server *s, int i, int64_t now);
 void server_remembered(struct servers *list, const union addr *a,
     int64_t until);
 /* ms: when the NAT will have forgotten all flows to a */
-int64_t server_fresh_at(const struct servers *list, const union addr *a);
+int64_t server_fresh_at(struct servers *list, const union addr *a);
 /* A request to peer failed by error, with its code in detail; NULL and 0: the
  * look-up failed.  Waits up to cap ms; 1 when that kind of failure is new. */
 int server_failed(struct server *s, const union addr *peer, int error,

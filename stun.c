@@ -1222,18 +1222,35 @@ server_resolve(struct server *s, int family, int64_t age, int64_t limit,
 	    limit);
 }
 
-int64_t
-server_fresh_at(const struct servers *list, const union addr *a)
+/* All entries of one address have the same fresh_at: what it was, or 0.  It
+ * becomes until, unless that is NEVER. */
+static NOINLINE int64_t
+set_fresh_at(struct servers *list, const union addr *a, int64_t until)
 {
-	const struct server *s;
-	int64_t at = 0;
+	struct server *s;
+	int64_t was = 0;
 	int i;
 
 	for (s = list->s; s < list->s + list->n; s++)
 		for (i = 0; i < s->addrs.n; i++)
-			if (addr_same(&s->addrs.a[i], a) && s->fresh_at[i] > at)
-				at = s->fresh_at[i];
-	return at;
+			if (addr_same(&s->addrs.a[i], a)) {
+				was = s->fresh_at[i];
+				if (until != NEVER)
+					s->fresh_at[i] = until;
+			}
+	return was;
+}
+
+int64_t
+server_fresh_at(struct servers *list, const union addr *a)
+{
+	return set_fresh_at(list, a, NEVER);
+}
+
+void
+server_remembered(struct servers *list, const union addr *a, int64_t until)
+{
+	set_fresh_at(list, a, until);
 }
 
 int
@@ -1252,18 +1269,6 @@ server_step(struct servers *list, struct server *s, const struct wake *w,
 	s->tried = 0;
 	s->looked = now;
 	return r;
-}
-
-void
-server_remembered(struct servers *list, const union addr *a, int64_t until)
-{
-	struct server *s;
-	int i;
-
-	for (s = list->s; s < list->s + list->n; s++)
-		for (i = 0; i < s->addrs.n; i++)
-			if (addr_same(&s->addrs.a[i], a))
-				s->fresh_at[i] = until;
 }
 
 int
