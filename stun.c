@@ -66,7 +66,7 @@ static const int send_at[] = { 0, 500, 1500 };
 
 /* Lets sockets bind beside a listener; 1 where the kernel cannot (Linux before
  * 3.9). */
-static NOINLINE int
+static int
 set_reuseport(int fd)
 {
 	return fd_option(fd, SOL_SOCKET, SO_REUSEPORT, 1) == 0 ? 0 :
@@ -75,7 +75,7 @@ set_reuseport(int fd)
 
 /* The flags that sockets of a role have when they are bound.  Two that share
  * a port must have one in common. */
-static NOINLINE int
+static int
 set_role(int fd, int type, enum local_role role)
 {
 	if (role == LOCAL_SERVER && type == SOCK_DGRAM)
@@ -146,7 +146,7 @@ bind_port(const struct local *l, int fd, int port)
 
 /* Where the kernel cannot bind a flow beside our listener, the listener does
  * not listen meanwhile: three calls in which clients are refused. */
-static NOINLINE int
+static int
 bind_beside(const struct local *l, int fd)
 {
 	int r;
@@ -293,7 +293,7 @@ read_table(struct holders *hs, const char *six, const struct local *l)
 	return h ? 0 : -1;
 }
 
-static NOINLINE struct holder *
+static struct holder *
 find_inode(const struct holders *hs, unsigned long inode)
 {
 	size_t i;
@@ -522,7 +522,7 @@ share_holder(struct holder *h, int type, int on)
 
 /* Every socket of the port, or the kernel refuses: live connections too.  They
  * may be another process's than at the last call. */
-static NOINLINE const char *
+static const char *
 share_port(struct local *l, int on)
 {
 	const char *why = NULL, *one;
@@ -617,7 +617,7 @@ be16(const unsigned char *p)
 	return (unsigned int)p[0] << 8 | p[1];
 }
 
-size_t
+NOINLINE size_t
 stun_request(unsigned char buf[STUN_HEADER], const unsigned char id[STUN_ID],
     int indication)
 {
@@ -1064,7 +1064,7 @@ take_datagram(struct flow *f, const unsigned char *p, size_t n)
 
 /* Bytes of the message that buf begins with, as far as it is known; the header
  * tells where a message on a stream ends (RFC 8489 section 6.2.2). */
-static NOINLINE size_t
+static size_t
 message_size(const struct flow *f)
 {
 	return f->have < STUN_HEADER ? STUN_HEADER :
@@ -1224,7 +1224,7 @@ server_resolve(struct server *s, int family, int64_t age, int64_t limit,
 
 /* All entries of one address have the same fresh_at: what it was, or 0.  It
  * becomes until, unless that is NEVER. */
-static NOINLINE int64_t
+static int64_t
 set_fresh_at(struct servers *list, const union addr *a, int64_t until)
 {
 	struct server *s;
@@ -1297,17 +1297,6 @@ in_use(const struct use *use, const union addr *a)
 	return 0;
 }
 
-static int
-is_busy(const struct use *use, const struct server *s)
-{
-	int i;
-
-	for (i = 0; i < use->n; i++)
-		if (use->flow[i].s == s)
-			return 1;
-	return 0;
-}
-
 int
 server_addr(const struct server *s, const struct use *use, int fresh,
     int64_t now)
@@ -1326,7 +1315,7 @@ server_addr(const struct server *s, const struct use *use, int fresh,
 }
 
 /* when the NAT forgets, or forgot, the last flow to s */
-static int64_t
+static NOINLINE int64_t
 forgotten_at(const struct server *s)
 {
 	int64_t at = 0;
@@ -1338,70 +1327,45 @@ forgotten_at(const struct server *s)
 	return at;
 }
 
-/* 1 when s is to be asked rather than o */
-static int
-goes_before(const struct server *s, const struct server *o, int how,
-    const union addr *says)
-{
-	int a = addr_same(&s->said, says), b = addr_same(&o->said, says);
-
-	if (!(how & RECENT) || (!s->live && !o->live))
-		return s->asked < o->asked;
-	if (s->live != o->live)
-		return s->live;
-	return a != b ? a : forgotten_at(s) > forgotten_at(o);
-}
-
-/* 1 when a server is live, and need not rest */
-static int
-have_live(const struct servers *list, int64_t now)
-{
-	const struct server *s;
-
-	for (s = list->s; s < list->s + list->n; s++)
-		if (s->live && now >= s->rest)
-			return 1;
-	return 0;
-}
-
-/* Where all servers reset their flows soon, flows before a check go to the one
- * that did so last; the others are kept for the check. */
-static int
-is_kept(const struct servers *list, const struct server *s, int64_t now)
-{
-	const struct server *o;
-
-	for (o = list->s; o < list->s + list->n; o++)
-		if (forgotten_at(s) && forgotten_at(o) > forgotten_at(s) &&
-		    o->retry <= now)
-			return 1;
-	return 0;
-}
-
 struct server *
 server_choose(struct servers *list, const struct use *use, int how,
     const union addr *says, int64_t now, int64_t *soonest)
 {
-	struct server *s, *best[2] = { NULL, NULL };
-	int busy, live = have_live(list, now);
+	struct server *s, *best = NULL;
+	const struct server *o, *end = list->s + list->n;
+	int64_t at, rank, top = INT64_MIN;
+	int i, busy, live, kept;
 
-	for (s = list->s; s < list->s + list->n; s++) {
-		busy = is_busy(use, s);
+	for (s = list->s; s < end; s++) {
+		for (i = busy = 0; i < use->n; i++)
+			busy |= use->flow[i].s == s;
 		if (s->retry > now) {
 			if (soonest && !busy && s->retry < *soonest)
 				*soonest = s->retry;
 			continue;
 		}
+		/* Where all servers reset their flows soon, flows before a
+		 * check go to the one that did so last; others are kept. */
+		at = forgotten_at(s);
+		for (live = kept = 0, o = list->s; o < end; o++) {
+			live |= o->live && now >= o->rest;
+			kept |= at && forgotten_at(o) > at && o->retry <= now;
+		}
 		if ((live && now < s->rest) || ((how & LIVE) && !s->live) ||
-		    ((how & SPARE) && is_kept(list, s, now)) ||
-		    (s->addrs.n ? server_addr(s, use, (how & FRESH) &&
-		    (s->live || !s->repeats), now) < 0 :
-		    busy))
+		    ((how & SPARE) && kept) || (s->addrs.n ?
+		    server_addr(s, use, (how & FRESH) && (s->live ||
+		    !s->repeats), now) < 0 : busy))
 			continue;
-		if (!best[busy] || goes_before(s, best[busy], how, says))
-			best[busy] = s;
+		rank = (how & RECENT) && s->live ? 1 + at +
+		    (addr_same(&s->said, says) ? NEVER / 4 : 0) : -s->asked;
+		if (!busy)
+			rank += NEVER / 2;
+		if (rank > top) {
+			top = rank;
+			best = s;
+		}
 	}
-	return best[0] ? best[0] : best[1];
+	return best;
 }
 
 /* how long a server is left alone that failed n times, ms */

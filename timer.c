@@ -622,7 +622,7 @@ fd_close(int fd)
 }
 
 /* Closes all descriptors from fd on, or closes them at exec. */
-static void
+static NOINLINE void
 fd_close_from(int fd, int at_exec)
 {
 	int most = files.rlim_max < 65536 ? (int)files.rlim_max : 65536;
@@ -713,7 +713,7 @@ dispose(void (*handler)(int), void (*broken)(int))
 	signal(SIGPIPE, broken);
 }
 
-static NOINLINE void
+static void
 unblock(void)
 {
 	sigset_t none;
