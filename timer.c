@@ -70,52 +70,47 @@ text_put(struct text *t, const char *s, size_t n)
 	}
 }
 
-static NOINLINE int
-text_int(va_list *ap)
-{
-	return va_arg(*ap, int);
-}
-
 /* Writes one conversion; returns what follows it in the format. */
 static NOINLINE const char *
 text_convert(struct text *t, const char *f, va_list *ap)
 {
-	char digits[24], *p = digits + sizeof digits;
-	int longs = 0, minus;
-	size_t most = SIZE_MAX;
+	char digits[24], *end = digits + sizeof digits, *p = end;
+	size_t most = SIZE_MAX, longs = 0;
+	unsigned base;
 	unsigned long long u;
 	const char *s;
-	long long n;
+	int minus;
 
-	t->flag = 0;
-	if (*f == '-' || *f == '0')
-		t->flag = *f++;
-	t->width = *f >= '1' && *f <= '9' ? strtoul(f, (char **)&f, 10) : 0;
+	t->flag = *f == '-' || *f == '0' ? *f++ : 0;
+	t->width = strtoul(f, (char **)&f, 10);
 	if (*f == '.' && f[1] == '*') {
-		most = (size_t)text_int(ap);
+		most = (size_t)va_arg(*ap, int);
 		f += 2;
 	} else if (*f == '.')
 		most = strtoul(f + 1, (char **)&f, 10);
 	for (; *f == 'l'; f++)
-		longs++;
+		longs += sizeof(long);
 	if (*f == 's') {
 		s = va_arg(*ap, const char *);
 		text_put(t, s, strnlen(s, most));
-	} else if (*f == 'c') {
-		*--p = (char)text_int(ap);
-		text_put(t, p, 1);
 	} else {
-		n = longs > 1 ? va_arg(*ap, long long) :
-		    longs ? va_arg(*ap, long) : text_int(ap);
-		minus = *f == 'd' && n < 0;
-		u = minus ? -(unsigned long long)n : (unsigned long long)n &
-		    (longs > 1 ? ULLONG_MAX : longs ? ULONG_MAX : UINT_MAX);
-		do
-			*--p = "0123456789abcdef"[u % (*f == 'x' ? 16 : 10)];
-		while ((u /= *f == 'x' ? 16 : 10) != 0);
+		u = longs >= sizeof u ? va_arg(*ap, unsigned long long) :
+		    (unsigned long long)va_arg(*ap, int);
+		minus = *f == 'd' && (long long)u < 0;
+		if (minus)
+			u = -u;
+		else if (longs < sizeof u)
+			u = (unsigned)u;
+		base = *f == 'x' ? 16 : 10;
+		if (*f == 'c')
+			*--p = (char)u;
+		else
+			do
+				*--p = "0123456789abcdef"[u % base];
+			while ((u /= base) != 0);
 		if (minus)
 			*--p = '-';
-		text_put(t, p, (size_t)(digits + sizeof digits - p));
+		text_put(t, p, (size_t)(end - p));
 	}
 	t->width = 0;
 	return f + 1;
@@ -193,26 +188,30 @@ log_connect(void)
 	return 0;
 }
 
+/* 1 when the whole line was written */
+static NOINLINE int
+log_put(const char *line, int n)
+{
+	return write(out.fd, line, (size_t)n) == n;
+}
+
 /* Writes one line, or counts the line as lost where a write would block. */
 static void
-log_write(const char *line, size_t n)
+log_write(const char *line, int n)
 {
 	struct pollfd p = { out.fd, POLLOUT, 0 };
 	char lost[64];
-	int len;
 
 	out.lost++;
-	if (poll(&p, 1, 0) != 1 || !(p.revents & POLLOUT))
+	poll(&p, 1, 0);
+	if (!(p.revents & POLLOUT))
 		return;
-	if (out.lost > 1) {
-		len = fmt(lost, sizeof lost, "%snatmap: %u lines of "
-		    "the log were lost\n",
-		    out.syslog > 0 ? "<28>" : "", out.lost - 1);
-		if (write(out.fd, lost, (size_t)len) == len)
-			out.lost = 1;
-	}
-	if (write(out.fd, line, n) == (ssize_t)n || (out.syslog > 0 &&
-	    log_connect() == 0 && write(out.fd, line, n) == (ssize_t)n))
+	if (out.lost > 1 && log_put(lost, fmt(lost, sizeof lost,
+	    "%snatmap: %u lines of the log were lost\n",
+	    out.syslog > 0 ? "<28>" : "", out.lost - 1)))
+		out.lost = 1;
+	if (log_put(line, n) ||
+	    (out.syslog > 0 && log_connect() == 0 && log_put(line, n)))
 		out.lost--;
 }
 
@@ -221,24 +220,21 @@ log_write(const char *line, size_t n)
 void
 log_line(enum say level, const char *f, ...)
 {
-	char line[720];         /* 24 + 600 + what strerror() has to say */
+	char head[24], text[600], line[720];
 	const char *error = strerror(errno);
-	int n, len;
 	va_list ap;
 
 	if ((int)level > out.level + 1)
 		return;
 	if (out.syslog < 0)	/* /dev/log was not there yet */
 		log_connect();
-	n = fmt(line, sizeof line, out.syslog > 0 ? "<%d>natmap[%d]: " :
+	fmt(head, sizeof head, out.syslog > 0 ? "<%d>natmap[%d]: " :
 	    "natmap: ", LOG_DAEMON + level, (int)getpid());
 	va_start(ap, f);
-	len = vfmt(line + n, 600, f, ap);
+	vfmt(text, sizeof text, f, ap);
 	va_end(ap);
-	n += len < 600 ? len : 599;
-	n += fmt(line + n, sizeof line - (size_t)n,
-	    f[strlen(f) - 1] == ':' ? " %.80s\n" : "\n", error);
-	log_write(line, (size_t)n);
+	log_write(line, fmt(line, sizeof line, f[strlen(f) - 1] == ':' ?
+	    "%s%s %.80s\n" : "%s%s\n", head, text, error));
 }
 
 /* addresses */
@@ -321,12 +317,13 @@ addr_kind(const union addr *a)
 	return A_PUBLIC;
 }
 
-/* RFC 5952: the longest run of zero groups, two or more, becomes "::". */
-static void
-v6_text(const unsigned char *b, char *buf, size_t size)
+/* RFC 5952: the longest run of zero groups, two or more, becomes "::".  Returns
+ * the end of the text. */
+static char *
+v6_text(const unsigned char *b, char *p)
 {
 	int i, run = 0, at = -1, longest = 1;
-	size_t n = 0;
+	const char *colon = "";
 
 	for (i = 0; i < 8; i++) {
 		run = b[2 * i] || b[2 * i + 1] ? 0 : run + 1;
@@ -335,33 +332,29 @@ v6_text(const unsigned char *b, char *buf, size_t size)
 			at = i + 1 - run;
 		}
 	}
-	for (i = 0; i < 8; i++) {
+	for (i = 0; i < 8; i++, colon = ":")
 		if (i == at) {
-			n += (size_t)fmt(buf + n, size - n, "::");
+			p += fmt(p, 3, i + longest == 8 ? "::" : ":");
 			i += longest - 1;
-			continue;
-		}
-		n += (size_t)fmt(buf + n, size - n, "%s%x",
-		    n && buf[n - 1] != ':' ? ":" : "",
-		    (unsigned)b[2 * i] << 8 | b[2 * i + 1]);
-	}
+		} else
+			p += fmt(p, 6, "%s%x", colon,
+			    (unsigned)b[2 * i] << 8 | b[2 * i + 1]);
+	return p;
 }
 
 char *
 addr_host(const union addr *a, char buf[ADDR_TEXT])
 {
 	const unsigned char *b = (const void *)&a->in.sin_addr;
-	size_t n;
+	char *p;
 
 	buf[0] = '\0';
 	if (a->sa.sa_family == AF_INET)
 		fmt(buf, ADDR_TEXT, "%d.%d.%d.%d", b[0], b[1], b[2], b[3]);
 	if (a->sa.sa_family == AF_INET6) {
-		v6_text(a->in6.sin6_addr.s6_addr, buf, ADDR_TEXT);
-		n = strlen(buf);
+		p = v6_text(a->in6.sin6_addr.s6_addr, buf);
 		if (a->in6.sin6_scope_id)
-			fmt(buf + n, ADDR_TEXT - n, "%%%u",
-			    (unsigned)a->in6.sin6_scope_id);
+			fmt(p, 12, "%%%u", (unsigned)a->in6.sin6_scope_id);
 	}
 	return buf;
 }
