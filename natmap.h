@@ -24,7 +24,7 @@
 #ifndef NATMAP_H
 #define NATMAP_H
 
-#define _GNU_SOURCE             /* SPLICE_F_MOVE, struct in_pktinfo, recvmmsg */
+#define _GNU_SOURCE		/* SPLICE_F_MOVE, in_pktinfo, recvmmsg */
 
 #include <sys/types.h>
 #include <sys/socket.h>
@@ -44,13 +44,11 @@
 #define SERVER_TEXT	264	/* "host:port" and its NUL */
 #define CONTACTS	(MAX_SERVERS + 4)	/* flows at a time */
 
-/*
- * Errors of a peer that errno has no name for.
- */
-#define ECLOSED         ESHUTDOWN       /* the peer closed the connection */
-#define ENOTANSWER      EBADMSG         /* what came is not an answer */
-#define EREFUSED        EPROTO          /* an answer that is a STUN error */
-#define EFALSE          EDOM            /* an address that cannot be ours */
+/* errors of a peer that errno has no name for */
+#define ECLOSED		ESHUTDOWN	/* the peer closed the connection */
+#define ENOTANSWER	EBADMSG		/* what came is not an answer */
+#define EREFUSED	EPROTO		/* an answer that is a STUN error */
+#define EFALSE		EDOM		/* an address that cannot be ours */
 
 union addr {			/* sa.sa_family is 0 while unset */
 	struct sockaddr sa;
@@ -100,8 +98,7 @@ struct config {
 #if defined __GNUC__
 #define PRINTF(a, b)	__attribute__((format(printf, a, b)))
 #define NORETURN	__attribute__((noreturn))
-/* for what gets longer where it is inlined */
-#define NOINLINE	__attribute__((noinline))
+#define NOINLINE	__attribute__((noinline))	/* else longer */
 #else
 #define PRINTF(a, b)
 #define NORETURN
@@ -112,23 +109,19 @@ struct config {
 
 /* snprintf for %s %c %d %u %x with -, 0, a width, a precision of %s, l, ll */
 int fmt(char *buf, size_t size, const char *f, ...) PRINTF(3, 4);
-
-/* length of the sockaddr in a */
+/* length of the sockaddr in a; its port, host order */
 socklen_t addr_len(const union addr *a);
-/* port, host order */
 int addr_port(const union addr *a);
 void addr_set_port(union addr *a, int port);
-/* 1 when both hold the same host; the ports do not count */
+/* 1 when both hold the same host and port, or the same host */
+int addr_same(const union addr *a, const union addr *b);
 int addr_same_host(const union addr *a, const union addr *b);
-/* 1 when the host is 0.0.0.0 or :: */
+/* 1 when the host is 0.0.0.0 or ::, or when it is 127.0.0.0/8 or ::1 */
 int addr_any(const union addr *a);
-/* 1 when the host is 127.0.0.0/8 or ::1 */
 int addr_is_loopback(const union addr *a);
 /* what a host's address is for (RFC 1918, 6598, 3927, 4193, 4291, 2544) */
 enum addr_kind { A_PUBLIC, A_PRIVATE, A_SHARED, A_LINK_LOCAL, A_FAKE };
 enum addr_kind addr_kind(const union addr *a);
-/* 1 when both hold the same host and port */
-int addr_same(const union addr *a, const union addr *b);
 /* writes the numeric host, or host:port; returns buf */
 char *addr_host(const union addr *a, char buf[ADDR_TEXT]);
 char *addr_text(const union addr *a, char buf[ADDR_TEXT]);
@@ -139,8 +132,7 @@ int addr_parse(union addr *a, const char *host, int family);
 
 enum say { SAY_FATAL, SAY_WARN, SAY_NOTE };
 
-/* what is logged from now on: -1 only what is fatal, 0 warnings too, 1 notes
- * too */
+/* from now on: -1 logs only what is fatal, 0 warnings too, 1 notes too */
 void log_level(int level);
 /* where lines go from now on (at first stderr): fd, or LOG_TO_SYSLOG */
 void log_to(int fd);
@@ -148,19 +140,13 @@ void log_to(int fd);
 /* writes a line if that does not block, else counts it as lost; a format that
  * ends in ':' gets the text of errno */
 void log_line(enum say level, const char *f, ...) PRINTF(2, 3);
-#define warn(...)       log_line(SAY_WARN, __VA_ARGS__) /* worth knowing */
+#define warn(...)	log_line(SAY_WARN, __VA_ARGS__)	/* worth knowing */
 #define note(...)	log_line(SAY_NOTE, __VA_ARGS__)	/* for -v */
 /* logs why, and ends the program with that status */
 #define quit(status, ...) (log_line(SAY_FATAL, __VA_ARGS__), exit(status))
 #define die(...)	quit(1, __VA_ARGS__)
 
-/* timer.c: memory */
-
-/* moves p[n] to a new block, which is zero beyond that; NULL: no memory, p
- * stays */
-void *enlarge(void *p, size_t n, size_t size);
-
-/* timer.c: the clock and poll() */
+/* timer.c: memory, random numbers, the clock and poll() */
 
 struct wake {
 	struct pollfd *fds;	/* slots, in the order of wake_on() */
@@ -168,11 +154,13 @@ struct wake {
 	int64_t deadline;	/* ms, monotonic; NEVER: nobody waits for it */
 };
 
-int64_t now_ms(void);
+/* moves p[n] to a block of size bytes, 0 beyond n; NULL: no memory, p stays */
+void *enlarge(void *p, size_t n, size_t size);
 /* fills p with n random bytes, never blocking */
 void random_bytes(void *p, size_t n);
 /* a random number from 0 to n - 1 */
 uint32_t random_below(uint32_t n);
+int64_t now_ms(void);
 /* forgets all slots and the deadline */
 void wake_clear(struct wake *w);
 /* asks for events of fd; returns its slot, -1 for an fd of -1 or no memory */
@@ -208,8 +196,8 @@ int fd_again(void);
 int fd_setup(int fd);
 /* setsockopt of an int */
 int fd_option(int fd, int level, int name, int value);
-/* TCP: small writes go at once, and a vanished peer is found by the kernel,
- * which asks count times, every so many s, after idle s without a byte */
+/* TCP: small writes go at once, and the kernel asks a silent peer count times,
+ * every so many s, after idle s without a byte, before it takes it for gone */
 void fd_probes(int fd, int idle, int every, int count);
 /* on: close sends a reset, and frees the 4-tuple at once */
 void fd_abortive(int fd, int on);
@@ -232,14 +220,10 @@ int signals_open(void);
 int signals_next(void);
 /* puts the defaults back and closes the pipe */
 void signals_close(void);
-/* raises RLIMIT_NOFILE to its hard limit and remembers the old one for the
- * children */
+/* raises RLIMIT_NOFILE to its hard limit; children get the old one */
 void files_raise(void);
 /* how many descriptors we may have now */
 int files_now(void);
-/* forks; in the child dispositions and mask are the defaults, RLIMIT_NOFILE
- * is as it was at start.  -1 with errno */
-pid_t child_fork(void);
 
 /* A program that is run now and then, one run at a time.  A run outlives us. */
 struct script {
@@ -267,11 +251,9 @@ void script_step(struct script *s, int64_t now);
 /* on SIGCHLD: reaps all children that have ended; 1 when the run has */
 int script_reap(struct script *s);
 
-/* One name's look-up, in a forked child. */
-struct lookup {
+struct lookup {			/* of one name, in a forked child */
 	int busy;		/* started, and not yet done */
-	int fd;                 /* -1 when idle, or when no child is needed */
-	int slot;
+	int fd, slot;		/* -1 when idle, or when no child is needed */
 	pid_t pid;
 	int64_t deadline;
 	int gai;		/* EAI_ code of a failure, 0: errno */
@@ -289,18 +271,16 @@ void lookup_stop(struct lookup *l);
 
 /* stun.c: the mapped port's sockets */
 
-struct holders {
-	struct holder *h;	/* sockets of a port */
-	size_t n;
-};
-
 struct local {
 	const struct config *cfg;	/* with a target no port is shared */
 	int port;		/* host order; 0 until one was chosen */
 	uid_t uid;		/* the service's, whose port we share */
 	int listener;		/* ours, where the kernel cannot bind flows
 				   beside it; else 0 */
-	struct holders shared;	/* its sockets, and what we set there */
+	struct holders {	/* the service's sockets, and what we set */
+		struct holder *h;
+		size_t n;
+	} shared;
 };
 
 #define PROCESS_NAME	32
@@ -332,28 +312,16 @@ int local_rebind(const struct local *l, int fd);
 /* fills o; 1 found, 0 nobody holds the port, -1 cannot tell */
 int local_owner(const struct local *l, struct owner *o);
 
-/* stun.c: STUN (RFC 8489) */
+/* stun.c: flows to servers */
 
-#define STUN_ID		12	/* bytes of a transaction id */
+#define STUN_ID		12	/* bytes of a transaction id (RFC 8489) */
 #define STUN_HEADER	20
 
-/* writes a Binding request, or an indication; returns STUN_HEADER */
-size_t stun_request(unsigned char buf[STUN_HEADER],
-    const unsigned char id[STUN_ID], int indication);
 /* 1 when p[n] can be a STUN message (RFC 8489 section 5) */
 int stun_is_message(const unsigned char *p, size_t n);
 /* sends a Binding indication (RFC 8489 section 6.1) from a UDP socket that is
  * not connected; -1 with errno */
 int stun_indicate(int fd, const union addr *peer);
-/* Reads the answer to id from p[n].  1: *mapped holds the public address;
- * -1 with errno: ENOTANSWER not an answer to id, EREFUSED an error response
- * whose code is in *code. */
-int stun_decode(const unsigned char *p, size_t n,
-    const unsigned char id[STUN_ID], union addr *mapped, int *code);
-
-/* stun.c: HTTP, the answers to HEAD (RFC 9112) */
-
-enum http_reply { HTTP_MORE, HTTP_DONE, HTTP_BAD };
 
 struct http_reader {		/* one answer's header, read byte by byte */
 	int status;		/* 0: a status line comes next */
@@ -366,13 +334,6 @@ struct http_reader {		/* one answer's header, read byte by byte */
 	size_t len;		/* bytes of line */
 	char line[128];         /* a header line; what is longer is cut */
 };
-
-void http_reset(struct http_reader *h);
-/* eats p[n], *used of it; HTTP_DONE at the final answer's empty line */
-enum http_reply http_read(struct http_reader *h, const char *p, size_t n,
-    size_t *used);
-
-/* stun.c: flows to servers */
 
 enum flow_kind { FLOW_UDP, FLOW_TCP, FLOW_HTTP };       /* STUN over UDP, TCP */
 
@@ -525,9 +486,8 @@ int server_failed(struct server *s, const union addr *peer, int error,
 int server_answered(struct server *s);
 /* what failed before says nothing of how they are now */
 void servers_forgive(struct servers *list);
-/* host:port */
+/* host:port, and what went wrong, in words */
 const char *server_name(const struct server *s, char buf[SERVER_TEXT]);
-/* what went wrong, in words */
 const char *server_error(const struct server *s, int error, int detail,
     char buf[80]);
 

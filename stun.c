@@ -617,7 +617,8 @@ be16(const unsigned char *p)
 	return (unsigned int)p[0] << 8 | p[1];
 }
 
-NOINLINE size_t
+/* Writes a Binding request, or an indication; returns STUN_HEADER. */
+static size_t
 stun_request(unsigned char buf[STUN_HEADER], const unsigned char id[STUN_ID],
     int indication)
 {
@@ -704,7 +705,10 @@ read_error(const unsigned char *p)
 	    class * 100 + number;
 }
 
-int
+/* Reads the answer to id from p[n].  1: *mapped holds the public address;
+ * -1 with errno: ENOTANSWER not an answer to id, EREFUSED an error response
+ * whose code is in *code. */
+static int
 stun_decode(const unsigned char *p, size_t n, const unsigned char id[STUN_ID],
     union addr *mapped, int *code)
 {
@@ -751,7 +755,9 @@ read_other(const unsigned char *p, size_t n, union addr *other)
  * the one that counts.
  */
 
-void
+enum http_reply { HTTP_MORE, HTTP_DONE, HTTP_BAD };
+
+static void
 http_reset(struct http_reader *h)
 {
 	memset(h, 0, sizeof *h);
@@ -766,7 +772,7 @@ is_digit(int c)
 
 /* "HTTP/1.0 000", whatever the digits, then a space or the end; h->line ends
  * in a NUL. */
-static enum http_reply
+static NOINLINE enum http_reply
 status_line(struct http_reader *h)
 {
 	const char *form, *s = h->line;
@@ -845,7 +851,8 @@ end_of_line(struct http_reader *h)
 	return HTTP_MORE;
 }
 
-enum http_reply
+/* Eats p[n], *used of it; HTTP_DONE at the final answer's empty line. */
+static enum http_reply
 http_read(struct http_reader *h, const char *p, size_t n, size_t *used)
 {
 	enum http_reply r = HTTP_MORE;

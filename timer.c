@@ -766,7 +766,9 @@ files_raise(void)
 	setrlimit(RLIMIT_NOFILE, &most);
 }
 
-pid_t
+/* Forks; in the child dispositions and mask are the defaults, RLIMIT_NOFILE is
+ * as it was at start.  -1 with errno */
+static pid_t
 child_fork(void)
 {
 	sigset_t all, old;
