@@ -645,19 +645,18 @@ is_answer(const unsigned char *p, size_t n, const unsigned char id[STUN_ID])
 	    be16(p + 2) == n - STUN_HEADER && memcmp(p + 8, id, STUN_ID) == 0;
 }
 
-/* The first attribute of that type in p[left], which is a multiple of 4 as in
+/* The first attribute of that type in the message p[n], whose length is that of
  * is_answer(); NULL when there is none, or when the length of any attribute is
  * wrong.  Attributes that we do not know are passed over, the required ones of
  * old servers too. */
 static const unsigned char *
-attribute(const unsigned char *p, size_t left, unsigned int type)
+attribute(const unsigned char *p, size_t n, unsigned int type)
 {
-	const unsigned char *found = NULL;
-	size_t n;
+	const unsigned char *found = NULL, *end = p + n;
 
-	for (; left > 0; p += n, left -= n) {
+	for (p += STUN_HEADER; p < end; p += n) {
 		n = 4 + ((be16(p + 2) + 3U) & ~3U);
-		if (n > left)
+		if (n > (size_t)(end - p))
 			return NULL;
 		if (!found && be16(p) == type)
 			found = p;
@@ -665,29 +664,36 @@ attribute(const unsigned char *p, size_t left, unsigned int type)
 	return found;
 }
 
-static const unsigned char zeros[16];
-
-/* Sections 14.1 and 14.2: reads the attribute p; mask is the cookie and the
- * transaction id, or zeros.  -1 when p is no address. */
+/* Sections 14.1 and 14.2: reads the first attribute of that type, or else of
+ * the second one, in the message p[n].  -1 when it is no address. */
 static int
-read_address(const unsigned char *p, const unsigned char mask[16],
-    union addr *a)
+read_address(const unsigned char *p, size_t n, unsigned int type,
+    unsigned int second, union addr *a)
 {
-	unsigned int n = be16(p + 2), i;
+	static const unsigned char zeros[16];
+	const unsigned char *found = attribute(p, n, type), *mask = zeros;
 	unsigned char *host;
+	unsigned int i;
 
+	if (!found)
+		found = attribute(p, n, second);
+	else if (type == XOR_MAPPED_ADDRESS)
+		mask = p + 4;   /* the cookie and the transaction id */
+	if (!found)
+		return -1;
 	memset(a, 0, sizeof *a);
-	if (n == 8 && p[5] == 1) {
+	n = be16(found + 2);
+	if (n == 8 && found[5] == 1) {
 		a->sa.sa_family = AF_INET;
 		host = (unsigned char *)&a->in.sin_addr;
-	} else if (n == 20 && p[5] == 2) {
+	} else if (n == 20 && found[5] == 2) {
 		a->sa.sa_family = AF_INET6;
 		host = a->in6.sin6_addr.s6_addr;
 	} else
 		return -1;
 	for (i = 0; i < n - 4; i++)
-		host[i] = p[8 + i] ^ mask[i];
-	addr_set_port(a, (int)(be16(p + 6) ^ be16(mask)));
+		host[i] = found[8 + i] ^ mask[i];
+	addr_set_port(a, (int)(be16(found + 6) ^ be16(mask)));
 	return addr_port(a) == 0 ? -1 : 1;
 }
 
@@ -712,40 +718,27 @@ static int
 stun_decode(const unsigned char *p, size_t n, const unsigned char id[STUN_ID],
     union addr *mapped, int *code)
 {
-	const unsigned char *found, *mask = p + 4;
+	const unsigned char *found;
 
 	errno = ENOTANSWER;
 	if (!is_answer(p, n, id))
 		return -1;
-	n -= STUN_HEADER;
-	if (be16(p) == ERROR) {
-		found = attribute(p + STUN_HEADER, n, ERROR_CODE);
-		if (found && read_error(found) != 0) {
-			*code = read_error(found);
-			errno = EREFUSED;
-		}
-		return -1;
+	if (be16(p) == SUCCESS)
+		return read_address(p, n, XOR_MAPPED_ADDRESS, MAPPED_ADDRESS,
+		    mapped);
+	found = attribute(p, n, ERROR_CODE);
+	if (found && read_error(found) != 0) {
+		*code = read_error(found);
+		errno = EREFUSED;
 	}
-	found = attribute(p + STUN_HEADER, n, XOR_MAPPED_ADDRESS);
-	if (!found) {
-		found = attribute(p + STUN_HEADER, n, MAPPED_ADDRESS);
-		mask = zeros;
-	}
-	return found ? read_address(found, mask, mapped) : -1;
+	return -1;
 }
 
 /* Reads the server's other address from an answer that was decoded. */
 static void
 read_other(const unsigned char *p, size_t n, union addr *other)
 {
-	const unsigned char *found;
-
-	p += STUN_HEADER;
-	n -= STUN_HEADER;
-	found = attribute(p, n, OTHER_ADDRESS);
-	if (!found)
-		found = attribute(p, n, CHANGED_ADDRESS);
-	if (!found || read_address(found, zeros, other) < 0)
+	if (read_address(p, n, OTHER_ADDRESS, CHANGED_ADDRESS, other) < 0)
 		other->sa.sa_family = 0;
 }
 
