@@ -57,7 +57,7 @@
 				   of a body */
 
 /* ms after asked: requests over UDP (RFC 8489 section 6.2.1, RTO 500 ms) */
-static const int send_at[] = { 0, 500, 1500 };
+static const short send_at[] = { 0, 500, 1500 };
 #define SENDS	(int)(sizeof send_at / sizeof *send_at)
 
 /*
@@ -296,11 +296,11 @@ read_table(struct holders *hs, const char *six, const struct local *l)
 static struct holder *
 find_inode(const struct holders *hs, unsigned long inode)
 {
-	size_t i;
+	struct holder *h;
 
-	for (i = 0; i < hs->n; i++)
-		if (hs->h[i].inode == inode)
-			return &hs->h[i];
+	for (h = hs->h; h < hs->h + hs->n; h++)
+		if (h->inode == inode)
+			return h;
 	return NULL;
 }
 
@@ -363,10 +363,8 @@ first_holder(const struct holders *hs)
 {
 	const struct holder *h, *best = NULL;
 	int rank, top = -1;
-	size_t i;
 
-	for (i = 0; i < hs->n; i++) {
-		h = &hs->h[i];
+	for (h = hs->h; h < hs->h + hs->n; h++) {
 		rank = h->listening * 2 + (h->pid != getpid());
 		if (rank > top) {
 			top = rank;
@@ -491,12 +489,12 @@ change_flags(struct holder *h, int fd, int type, int on)
 	int i, is_on;
 	socklen_t len = sizeof is_on;
 
-	for (i = type == SOCK_DGRAM; i < 2; i++) {
-		is_on = !(h->set & 1 << i);
+	for (i = type == SOCK_DGRAM ? 2 : 1; i < 3; i++) {
+		is_on = !(h->set & i);
 		if (on)
-			getsockopt(fd, SOL_SOCKET, flags[i], &is_on, &len);
-		if (!is_on && fd_option(fd, SOL_SOCKET, flags[i], on) == 0)
-			h->set |= 1 << i;
+			getsockopt(fd, SOL_SOCKET, flags[i - 1], &is_on, &len);
+		if (!is_on && fd_option(fd, SOL_SOCKET, flags[i - 1], on) == 0)
+			h->set |= i;
 	}
 }
 
@@ -529,12 +527,10 @@ share_port(struct local *l, int on)
 	const struct holder *old;
 	struct holders hs;
 	struct holder *h;
-	size_t i;
 
 	if (find_holders(&hs, l) < 0)
 		why = no_proc;
-	for (i = 0; i < hs.n; i++) {
-		h = &hs.h[i];
+	for (h = hs.h; h < hs.h + hs.n; h++) {
 		old = find_inode(&l->shared, h->inode);
 		if (old)
 			h->set = old->set;
@@ -1302,12 +1298,12 @@ server_addr(const struct server *s, const struct use *use, int fresh,
     int64_t now)
 {
 	/* after a while the addresses that failed are tried again */
-	unsigned tried = now < s->asked + BACKOFF_MAX ? s->tried : 0;
-	int i, k;
+	int all = now >= s->asked + BACKOFF_MAX, i, k;
 
 	for (k = 0; k < s->addrs.n; k++) {
 		i = (s->turn + k) % s->addrs.n;
-		if (!(tried & 1u << i) && !in_use(use, &s->addrs.a[i]) &&
+		if ((all || !(s->tried >> i & 1)) &&
+		    !in_use(use, &s->addrs.a[i]) &&
 		    (!fresh || now >= s->fresh_at[i]))
 			return i;
 	}
@@ -1372,13 +1368,13 @@ server_choose(struct servers *list, const struct use *use, int how,
 static int64_t
 backoff(int n, int64_t cap)
 {
-	int64_t t = BACKOFF_MIN;
+	unsigned t = BACKOFF_MIN;
 
 	while (--n > 0 && t < cap)
 		t *= 2;
 	if (t > cap)
-		t = cap;
-	return t - random_below((uint32_t)t / 4);
+		t = (unsigned)cap;
+	return t - random_below(t / 4);
 }
 
 int
