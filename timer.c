@@ -57,17 +57,12 @@ struct text {
 static void
 text_put(struct text *t, const char *s, size_t n)
 {
-	size_t pad = t->width > n ? t->width - n : 0, i;
+	size_t width = t->width > n ? t->width : n, i = 0, at;
 
-	for (i = 0; i < pad + n; i++, t->n++) {
-		if (t->p == t->end)
-			continue;
-		if (t->flag == '-')
-			*t->p++ = i < n ? s[i] : ' ';
-		else
-			*t->p++ = i >= pad ? s[i - pad] :
-			    t->flag ? t->flag : ' ';
-	}
+	for (at = t->flag == '-' ? 0 : width - n; i < width; i++, t->n++)
+		if (t->p < t->end)
+			*t->p++ = i - at < n ? s[i - at] :
+			    t->flag == '0' ? '0' : ' ';
 }
 
 /* Writes one conversion; returns what follows it in the format. */
@@ -409,7 +404,7 @@ now_ms(void)
 void
 random_bytes(void *buf, size_t n)
 {
-	static uint64_t x;
+	static uint32_t x;
 	unsigned char *p = buf;
 	struct timespec ts;
 	ssize_t got = -1;
@@ -427,9 +422,10 @@ random_bytes(void *buf, size_t n)
 		return;
 	/* The last resort: the kernel has no random numbers for us. */
 	clock_gettime(CLOCK_REALTIME, &ts);
-	x ^= (uint64_t)ts.tv_nsec << 32 ^ (uint64_t)getpid();
-	for (; n > 0; n--, *p++ = (unsigned char)(x >> 56))
-		x = x * 6364136223846793005 + 1;
+	for (x += (uint32_t)ts.tv_nsec ^ (uint32_t)getpid(); n > 0; n--) {
+		x = x * 1664525 + 1013904223;
+		*p++ = (unsigned char)(x >> 24);
+	}
 }
 
 uint32_t
@@ -494,13 +490,10 @@ wake_at(struct wake *w, int64_t when)
 int64_t
 wake_wait(struct wake *w, int64_t now)
 {
-	int i, timeout = -1;
+	int64_t left = w->deadline - now;
+	int i, timeout = w->deadline == NEVER ? -1 : left < 0 ? 0 :
+	    left < INT_MAX ? (int)left : INT_MAX;
 
-	if (w->deadline <= now)
-		timeout = 0;
-	else if (w->deadline != NEVER)
-		timeout = w->deadline - now < INT_MAX ?
-		    (int)(w->deadline - now) : INT_MAX;
 	if (poll(w->fds, (nfds_t)w->n, timeout) < 0)
 		for (i = 0; i < w->n; i++)
 			w->fds[i].revents = 0;
@@ -568,9 +561,7 @@ fd_again(void)
 int
 fd_setup(int fd)
 {
-	int fl = fcntl(fd, F_GETFL);
-
-	if (fl < 0 || fcntl(fd, F_SETFL, fl | O_NONBLOCK) < 0)
+	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0)
 		return -1;
 	return fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
@@ -651,7 +642,7 @@ pid_write(const char *path)
 {
 	struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET };
 	char temp[4096], text[24];
-	uint64_t number;
+	unsigned number;
 	int fd, n;
 
 	/* A lock for writing cannot be had by whoever may read the file. */
@@ -661,12 +652,7 @@ pid_write(const char *path)
 	if (n == 0 && lock.l_type == F_WRLCK)
 		return 1;
 	random_bytes(&number, sizeof number);
-	n = fmt(temp, sizeof temp, "%s.%llx", path,
-	    (unsigned long long)number);
-	if (n >= (int)sizeof temp) {
-		errno = ENAMETOOLONG;
-		return -1;
-	}
+	fmt(temp, sizeof temp, "%s.%x", path, number);
 	fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
 	    0644);
 	if (fd < 0)
@@ -783,7 +769,7 @@ child_fork(void)
 		sigprocmask(SIG_SETMASK, &old, NULL);
 		return pid;
 	}
-	for (i = 1; i < 32; i++)
+	for (i = 31; i > 0; i--)
 		signal(i, SIG_DFL);
 	if (files.rlim_max)
 		setrlimit(RLIMIT_NOFILE, &files);
@@ -941,8 +927,9 @@ static void
 lookup_child(int fd, const char *host, int port, int family)
 {
 	static char options[] = "RES_OPTIONS=timeout:1";
-	struct addrinfo hints, *list, *ai;
-	struct addrs got;
+	static struct addrinfo hints;
+	struct addrinfo *list, *ai;
+	static struct addrs got;
 	union addr *a;
 
 	if (dup2(fd, 3) < 0)
@@ -953,10 +940,8 @@ lookup_child(int fd, const char *host, int port, int family)
 	/* glibc waits for a dead first name server as long as we do.  It takes
 	 * the first of two that are there. */
 	set_env(options, sizeof options);
-	memset(&hints, 0, sizeof hints);
 	hints.ai_family = family;
 	hints.ai_socktype = SOCK_STREAM;
-	memset(&got, 0, sizeof got);
 	got.n = -abs(getaddrinfo(host, NULL, &hints, &list));
 	for (ai = got.n ? NULL : list; ai && got.n < MAX_ADDRS;
 	    ai = ai->ai_next) {
