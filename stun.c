@@ -115,11 +115,12 @@ new_socket(const struct local *l, int type)
 {
 	const struct config *c = l->cfg;
 	uid_t me = geteuid();
-	int fd, changed;
+	int fd;
 
-	changed = l->uid != 0 && set_euid(l->uid) == 0;
+	if (l->uid)
+		set_euid(l->uid);
 	fd = socket(c->family, type, 0);
-	if (changed && set_euid(me) < 0)
+	if (l->uid && set_euid(me) < 0)
 		abort();
 	if (fd < 0)
 		return -1;
@@ -379,15 +380,13 @@ static void
 process_name(pid_t pid, char name[PROCESS_NAME])
 {
 	char path[32], *p;
-	ssize_t n = -1;
+	ssize_t n;
 	int fd;
 
-	fmt(path, sizeof path, "/proc/%ld/comm", (long)pid);
+	fmt(path, sizeof path, "/proc/%d/comm", (int)pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		n = read(fd, name, PROCESS_NAME - 1);
-		close(fd);
-	}
+	n = read(fd, name, PROCESS_NAME - 1);
+	close(fd);
 	name[n > 0 ? n - 1 : 0] = '\0';	/* without its newline */
 	for (p = name; *p; p++)
 		if (*p < ' ' || *p > '~')
@@ -408,11 +407,13 @@ local_owner(const struct local *l, struct owner *o)
 	if (best) {
 		o->listening = best->listening;
 		process_name(getpid(), self);
-		for (h = hs.h; h < hs.h + hs.n && !o->twin; h++) {
+		for (h = hs.h; h < hs.h + hs.n; h++) {
 			process_name(h->pid, o->name);
-			o->twin = h->pid != getpid() && !strcmp(o->name, self);
-			if (o->twin)
+			if (!o->twin && h->pid != getpid() &&
+			    strcmp(o->name, self) == 0) {
+				o->twin = 1;
 				best = h;
+			}
 		}
 		o->uid = best->uid;
 		o->pid = best->pid;
@@ -1180,7 +1181,7 @@ flow_claim(struct flow *f, const union addr *from, const union addr *to,
 {
 	int r, port;
 
-	if (f->state != FLOW_ASKING || !addr_same(from, &f->peer))
+	if (!addr_same(from, &f->peer))
 		return 0;
 	r = take_datagram(f, p, n);
 	if (r < 0)
@@ -1534,21 +1535,19 @@ route_read(int fd)
 static int
 link_name(int fd, const union addr *a, char name[IF_NAMESIZE])
 {
-	struct ifreq list[64];
+	struct ifreq list[64], *r;
 	struct ifconf conf;
 	struct sockaddr_in in;
-	int i;
 
 	conf.ifc_len = sizeof list;
 	conf.ifc_req = list;
-	if (ioctl(fd, SIOCGIFCONF, &conf) < 0)
+	if (a->sa.sa_family != AF_INET || ioctl(fd, SIOCGIFCONF, &conf) < 0)
 		return -1;
-	for (i = 0; i < conf.ifc_len / (int)sizeof *list; i++) {
-		memcpy(&in, &list[i].ifr_addr, sizeof in);
-		if (a->sa.sa_family != AF_INET ||
-		    in.sin_addr.s_addr != a->in.sin_addr.s_addr)
+	for (r = list; (char *)r < (char *)list + conf.ifc_len; r++) {
+		memcpy(&in, &r->ifr_addr, sizeof in);
+		if (in.sin_addr.s_addr != a->in.sin_addr.s_addr)
 			continue;
-		memcpy(name, list[i].ifr_name, IF_NAMESIZE);
+		memcpy(name, r->ifr_name, IF_NAMESIZE);
 		name[strcspn(name, ":")] = '\0';	/* of an alias */
 		return 0;
 	}
