@@ -7,19 +7,17 @@
  *   relay.c    sessions between the mapped port and the target
  *   timer.c    text, log, clock, poll(), idle lists, signals, children
  *
- * Dependencies point one way: timer.c <- stun.c, relay.c <- natmap.c.
- *
- * Every thing that waits has the same four verbs:
+ * Dependencies point one way: timer.c <- stun.c, relay.c <- natmap.c.  Every
+ * thing that waits has the same four verbs:
  *
  *   start   take what it needs, reset the state, do the first action
  *   want    say what it waits for: fds and events, a deadline (before poll)
- *   step    look at what came and at now, move on (after poll)
+ *   step    look at what came and at now, move on (after poll): 1 done, 0 wait,
+ *           -1 failed with errno; never block, never read the clock
  *   stop    close and forget; harmless twice
  *
- * The step of a transaction returns 1 done, 0 wait, -1 failed with errno.
- * Steps never block and never read the clock.  A thing that is all zero bytes
- * has not been started: give it to its init function, or to start, first.
- * Times are int64_t milliseconds of the monotonic clock.
+ * A thing that is all zero bytes has not been started: give it to its init
+ * function, or to start, first.  Times are ms of the monotonic clock.
  */
 #ifndef NATMAP_H
 #define NATMAP_H
@@ -36,7 +34,6 @@
 #include <stdint.h>
 
 #define VERSION		"1.1.0"
-
 #define NEVER		INT64_MAX
 #define MAX_SERVERS	16	/* of each kind */
 #define MAX_ADDRS	8	/* used of one name */
@@ -106,7 +103,6 @@ struct config {
 #endif
 
 /* timer.c: text and addresses */
-
 /* snprintf for %s %c %d %u %x with -, 0, a width, a precision of %s, l, ll */
 int fmt(char *buf, size_t size, const char *f, ...) PRINTF(3, 4);
 /* length of the sockaddr in a; its port, host order */
@@ -129,7 +125,6 @@ char *addr_text(const union addr *a, char buf[ADDR_TEXT]);
 int addr_parse(union addr *a, const char *host, int family);
 
 /* timer.c: the log */
-
 enum say { SAY_FATAL, SAY_WARN, SAY_NOTE };
 
 /* from now on: -1 logs only what is fatal, 0 warnings too, 1 notes too */
@@ -147,7 +142,6 @@ void log_line(enum say level, const char *f, ...) PRINTF(2, 3);
 #define die(...)	quit(1, __VA_ARGS__)
 
 /* timer.c: memory, random numbers, the clock and poll() */
-
 struct wake {
 	struct pollfd *fds;	/* slots, in the order of wake_on() */
 	int n, cap;
@@ -161,8 +155,9 @@ void random_bytes(void *p, size_t n);
 /* a random number from 0 to n - 1 */
 uint32_t random_below(uint32_t n);
 int64_t now_ms(void);
-/* forgets all slots and the deadline */
+/* forgets all slots and the deadline; or the memory, too */
 void wake_clear(struct wake *w);
+void wake_free(struct wake *w);
 /* asks for events of fd; returns its slot, -1 for an fd of -1 or no memory */
 int wake_on(struct wake *w, int fd, int events);
 /* asks for a wake-up not later than when */
@@ -171,10 +166,8 @@ void wake_at(struct wake *w, int64_t when);
 int64_t wake_wait(struct wake *w, int64_t now);
 /* the events of a slot, 0 for slot -1 */
 int woke(const struct wake *w, int slot);
-void wake_free(struct wake *w);
 
 /* timer.c: sorted idle lists, oldest first */
-
 struct idle {
 	struct idle *prev, *next;
 	int64_t last;		/* ms, monotonic: last activity */
@@ -189,12 +182,10 @@ void idle_drop(struct idle *e);
 struct idle *idle_oldest(const struct idle *head);
 
 /* timer.c: descriptors */
-
 /* 1 when errno is no error: try again when poll says so */
 int fd_again(void);
-/* sets O_NONBLOCK and FD_CLOEXEC; -1 with errno */
+/* sets O_NONBLOCK and FD_CLOEXEC, or an option that is an int; -1 with errno */
 int fd_setup(int fd);
-/* setsockopt of an int */
 int fd_option(int fd, int level, int name, int value);
 /* TCP: small writes go at once, and the kernel asks a silent peer count times,
  * every so many s, after idle s without a byte, before it takes it for gone */
@@ -212,21 +203,18 @@ void fd_inherited(void);
 int pid_write(const char *path);
 
 /* timer.c: signals and children */
-
-/* catches TERM, INT, HUP, CHLD, USR1 into a pipe and ignores PIPE; returns the
- * pipe's fd, -1 with errno */
+/* catches TERM, INT, HUP, CHLD, USR1 into a pipe, whose fd it returns, and
+ * ignores PIPE; -1 with errno.  Close puts the defaults back. */
 int signals_open(void);
+void signals_close(void);
 /* the next signal that came, 0 when there is none */
 int signals_next(void);
-/* puts the defaults back and closes the pipe */
-void signals_close(void);
 /* raises RLIMIT_NOFILE to its hard limit; children get the old one */
 void files_raise(void);
 /* how many descriptors we may have now */
 int files_now(void);
 
-/* A program that is run now and then, one run at a time.  A run outlives us. */
-struct script {
+struct script {			/* run now and then; a run outlives us */
 	const char *path;
 	pid_t pid;		/* of the run; 0 none */
 	int status;		/* of the last run, as waitpid tells it */
@@ -237,14 +225,12 @@ struct script {
 /* 0 when path can be run, -1 with errno: EISDIR a folder */
 int script_check(const char *path);
 /* Runs the program argv[1] with its arguments, in a session of its own and
- * with nothing to read; the shell argv[0] reads a script without #!.  The
- * texts "NAME=value" in env, the last one empty, are added to the environment.
- * 0, or -1 with errno */
+ * with nothing to read; the shell argv[0] reads a script without #!.  env, to
+ * add to the environment: "NAME=value" ..., "".  0, or -1 with errno */
 int script_start(struct script *s, const char *const argv[], char *env);
 /* ends the run that is there at that time: TERM, then KILL, to its group;
- * changes nothing once TERM was sent */
+ * changes nothing once TERM was sent, which script_stopped() tells */
 void script_limit(struct script *s, int64_t when);
-/* 1 when the last run was sent TERM by us */
 int script_stopped(const struct script *s);
 void script_want(const struct script *s, struct wake *w);
 void script_step(struct script *s, int64_t now);
@@ -270,24 +256,21 @@ int lookup_step(struct lookup *l, const struct wake *w, int64_t now);
 void lookup_stop(struct lookup *l);
 
 /* stun.c: the mapped port's sockets */
-
 struct local {
 	const struct config *cfg;	/* with a target no port is shared */
 	int port;		/* host order; 0 until one was chosen */
 	uid_t uid;		/* the service's, whose port we share */
-	int listener;		/* ours, where the kernel cannot bind flows
-				   beside it; else 0 */
+	int listener;		/* ours, if no flow can bind beside it; or 0 */
 	struct holders {	/* the service's sockets, and what we set */
 		struct holder *h;
 		size_t n;
 	} shared;
 };
 
-#define PROCESS_NAME	32
-
 struct owner {			/* who holds a port */
 	uid_t uid;
 	pid_t pid;		/* 0: not found; a kernel socket has none */
+#define PROCESS_NAME	32
 	char name[PROCESS_NAME];	/* "sshd", empty when not found */
 	int twin;		/* it is another process of our own name */
 	int listening;		/* one listens, or has any UDP socket */
@@ -298,12 +281,11 @@ enum local_role {
 	LOCAL_SERVER		/* TCP: listens; UDP: owns the port alone */
 };
 
-/* A non-blocking, close-on-exec socket bound to the mapped port as l says.
- * Sets l->port when it was 0.  A port of another user's service is made
- * shareable first (bind mode).  -1 with errno: EADDRINUSE the port is taken
- * and cannot be shared, ENODEV no such interface, EADDRNOTAVAIL the source
- * address is not there.  *why, when not NULL, gets a constant sentence that
- * tells what is in the way of sharing, or NULL. */
+/* A non-blocking, close-on-exec socket bound to the mapped port as l says; sets
+ * l->port when it was 0.  A port of a service is made shareable first (bind
+ * mode).  -1 with errno: EADDRINUSE it cannot be shared, for which *why, where
+ * why is not NULL, is a constant sentence, or NULL; ENODEV no such interface,
+ * EADDRNOTAVAIL the source address is not there. */
 int local_socket(struct local *l, enum local_role role, const char **why);
 /* at the end: takes back what was set on the service's sockets */
 void local_release(struct local *l);
@@ -313,7 +295,6 @@ int local_rebind(const struct local *l, int fd);
 int local_owner(const struct local *l, struct owner *o);
 
 /* stun.c: flows to servers */
-
 #define STUN_ID		12	/* bytes of a transaction id (RFC 8489) */
 #define STUN_HEADER	20
 
@@ -325,12 +306,11 @@ int stun_indicate(int fd, const union addr *peer);
 
 struct http_reader {		/* one answer's header, read byte by byte */
 	int status;		/* 0: a status line comes next */
-	int close;		/* the server will close after this answer;
-				   1 by its version, 2 it said so */
+	int close;		/* will the server close then?  1 by its
+				   version, 2 it said so */
 	int timeout;		/* s, from Keep-Alive; -1 unknown */
 	int max;		/* requests left, from Keep-Alive; -1 unknown */
-	size_t total;           /* bytes of this answer and its 1xx so far; of
-				   its body once it has been read */
+	size_t total;           /* bytes of it with its 1xx; then of its body */
 	size_t len;		/* bytes of line */
 	char line[128];         /* a header line; what is longer is cut */
 };
@@ -356,8 +336,8 @@ struct flow {
 	int fd, slot;		/* -1 when closed */
 	int shared;             /* UDP: fd is the relay's: not connected, polled
 				   or closed here; flow_claim() gets answers */
-	int last;		/* HTTP: the request said Connection: close;
-				   UDP: it asks for answers from elsewhere */
+	int last;		/* HTTP: it said Connection: close; UDP: it
+				   asks for answers from elsewhere */
 	int body;               /* HTTP: the header is complete, buf has more */
 	int code;		/* of a STUN error response */
 	int sent;		/* UDP: requests sent of this transaction */
@@ -380,8 +360,8 @@ struct flow {
 };
 
 void flow_init(struct flow *f);
-/* Connects fd to peer and asks.  Takes fd, a socket of local_socket(); shared:
- * borrows the relay's UDP socket.  -1 with errno: f is closed, f->peer set. */
+/* Connects fd, which it takes, of local_socket(), to peer and asks; shared: fd
+ * is the relay's UDP socket.  -1 with errno: f is closed, f->peer set. */
 int flow_start(struct flow *f, enum flow_kind kind, int fd, int shared,
     const union addr *peer, const char *host, int64_t now, int64_t deadline);
 /* asks again on an open flow; last: asks an HTTP server to close after it, and
@@ -400,7 +380,6 @@ int flow_claim(struct flow *f, const union addr *from, const union addr *to,
 void flow_stop(struct flow *f, int abort);
 
 /* stun.c: servers */
-
 struct server {			/* a name, and what is known of it */
 	const struct host *host;
 	enum flow_kind kind;	/* of the flows to it */
@@ -443,16 +422,14 @@ struct use {			/* where the flows go now */
 	struct { const struct server *s; const union addr *a; } flow[CONTACTS];
 };
 
-/* what server_choose() wants */
-enum {
+enum {				/* what server_choose() wants */
 	FRESH = 1,		/* one that the NAT has forgotten */
 	LIVE = 2,		/* one that answered last */
 	RECENT = 4,		/* see there */
 	SPARE = 8               /* not the next check's, if flows are reset */
 };
 
-void server_init(struct server *s, const struct host *host,
-    enum flow_kind kind);
+void server_init(struct server *s, const struct host *h, enum flow_kind kind);
 /* looks the name up where the addresses are older than age or missing; limit:
  * when that has failed.  -1 with errno: no child could be made */
 int server_resolve(struct server *s, int family, int64_t age, int64_t limit,
@@ -464,25 +441,23 @@ int server_step(struct servers *list, struct server *s, const struct wake *w,
  * answered, and where fresh is asked for, that the NAT has forgotten; or -1 */
 int server_addr(const struct server *s, const struct use *use, int fresh,
     int64_t now);
-/* The server that may be asked now: the one that was not asked for longest, or
- * with RECENT the one that says so and that the NAT remembers longest, rather
- * one that no flow goes to.  NULL: none; *soonest, when not NULL, tells when to
- * ask again. */
+/* The server that may be asked now: not asked for longest, or with RECENT the
+ * one that says so and that the NAT remembers longest, rather one that no flow
+ * goes to.  NULL: none; *soonest, when not NULL: when to ask again. */
 struct server *server_choose(struct servers *list, const struct use *use,
     int how, const union addr *says, int64_t now, int64_t *soonest);
 /* a flow to address i of s begins: 1 when the NAT cannot know it */
 int server_asked(struct servers *list, struct server *s, int i, int64_t now);
-/* the NAT remembers flows to a until then */
-void server_remembered(struct servers *list, const union addr *a,
-    int64_t until);
+/* the NAT remembers flows to a until then, ms */
+void server_remembered(struct servers *l, const union addr *a, int64_t until);
 /* ms: when the NAT will have forgotten all flows to a */
 int64_t server_fresh_at(struct servers *list, const union addr *a);
 /* A request to peer failed by error, with its code in detail; NULL and 0: the
  * look-up failed.  Waits up to cap ms; 1 when that kind of failure is new. */
 int server_failed(struct server *s, const union addr *peer, int error,
     int detail, int64_t cap);
-/* it answered; returns the failures before that, which are forgotten, when
- * all of its addresses had failed, else 0 */
+/* it answered: forgets the failures before that; returns how many, or 0 where
+ * not all of its addresses had failed */
 int server_answered(struct server *s);
 /* what failed before says nothing of how they are now */
 void servers_forgive(struct servers *list);
@@ -492,7 +467,6 @@ const char *server_error(const struct server *s, int error, int detail,
     char buf[80]);
 
 /* stun.c: the route out of the machine */
-
 struct route {			/* where the flows leave the machine */
 	union addr source;	/* family 0: no route */
 	unsigned index;		/* of the interface; 0: unknown */
@@ -509,7 +483,6 @@ void route_find(const struct local *l, const union addr *to, struct route *r);
 int route_same(const struct route *a, const struct route *b);
 
 /* relay.c */
-
 struct relay;
 
 /* What the relay asks of the program around it. */
