@@ -297,11 +297,11 @@ read_table(struct holders *hs, const char *six, const struct local *l)
 static struct holder *
 find_inode(const struct holders *hs, unsigned long inode)
 {
-	struct holder *h;
+	size_t i;
 
-	for (h = hs->h; h < hs->h + hs->n; h++)
-		if (h->inode == inode)
-			return h;
+	for (i = 0; i < hs->n; i++)
+		if (hs->h[i].inode == inode)
+			return &hs->h[i];
 	return NULL;
 }
 
@@ -364,8 +364,10 @@ first_holder(const struct holders *hs)
 {
 	const struct holder *h, *best = NULL;
 	int rank, top = -1;
+	size_t i;
 
-	for (h = hs->h; h < hs->h + hs->n; h++) {
+	for (i = 0; i < hs->n; i++) {
+		h = &hs->h[i];
 		rank = h->listening * 2 + (h->pid != getpid());
 		if (rank > top) {
 			top = rank;
@@ -528,10 +530,12 @@ share_port(struct local *l, int on)
 	const struct holder *old;
 	struct holders hs;
 	struct holder *h;
+	size_t i;
 
 	if (find_holders(&hs, l) < 0)
 		why = no_proc;
-	for (h = hs.h; h < hs.h + hs.n; h++) {
+	for (i = 0; i < hs.n; i++) {
+		h = &hs.h[i];
 		old = find_inode(&l->shared, h->inode);
 		if (old)
 			h->set = old->set;
