@@ -935,7 +935,7 @@ struct doubt {
 	struct server *resting; /* to be asked when its answer is fresh */
 };
 
-struct map {                    /* what is used most comes first: see size */
+static struct map {                    /* what is used most comes first: see size */
 	const struct config *cfg;
 	struct wake *w;
 	int64_t k;		/* ms between keep-alives */
@@ -981,35 +981,35 @@ struct map {                    /* what is used most comes first: see size */
 	/* last: unused entries stay untouched, so their pages are never
 	 * allocated */
 	struct servers stun, http;
-};
+} map;
 
 static int
-is_udp(const struct map *m)
+is_udp(void)
 {
-	return m->cfg->type == SOCK_DGRAM;
+	return map.cfg->type == SOCK_DGRAM;
 }
 
 static NOINLINE const char *
-proto(const struct map *m)
+proto(void)
 {
-	return is_udp(m) ? "UDP" : "TCP";
+	return is_udp() ? "UDP" : "TCP";
 }
 
 /* 1 while the last answer is young enough to hold the mapping */
 static int
-holds(const struct map *m, int64_t now)
+holds(int64_t now)
 {
-	int64_t age = is_udp(m) ? m->k * m->cfg->cycle : m->k;
+	int64_t age = is_udp() ? map.k * map.cfg->cycle : map.k;
 
-	return m->held && now < m->held + age + HOLD_GRACE;
+	return map.held && now < map.held + age + HOLD_GRACE;
 }
 
 /* when it is to be said that nothing has held the mapping for long */
 static int64_t
-silence_at(const struct map *m)
+silence_at(void)
 {
-	return m->silent ? NEVER : SILENCE + (m->held ? m->held + HOLD_GRACE +
-	    (is_udp(m) ? m->k * m->cfg->cycle : m->k) : m->started);
+	return map.silent ? NEVER : SILENCE + (map.held ? map.held + HOLD_GRACE +
+	    (is_udp() ? map.k * map.cfg->cycle : map.k) : map.started);
 }
 
 static int
@@ -1027,11 +1027,11 @@ is_asking(const struct contact *c)
 
 /* the contact with that server, NULL when there is none */
 static struct contact *
-contact_with(struct map *m, const struct server *s)
+contact_with(const struct server *s)
 {
 	struct contact *c;
 
-	for (c = m->contact; c < m->contact + CONTACTS; c++)
+	for (c = map.contact; c < map.contact + CONTACTS; c++)
 		if (c->s == s)
 			return c;
 	return NULL;
@@ -1039,23 +1039,23 @@ contact_with(struct map *m, const struct server *s)
 
 /* how many flows are up and have answered */
 static int
-open_flows(const struct map *m)
+open_flows(void)
 {
 	const struct contact *c;
 	int n = 0;
 
-	for (c = m->contact; c < m->contact + CONTACTS; c++)
+	for (c = map.contact; c < map.contact + CONTACTS; c++)
 		n += is_open(c) && c->seen && !c->late;
 	return n;
 }
 
 static NOINLINE void
-find_uses(const struct map *m, struct use *use)
+find_uses(struct use *use)
 {
 	const struct contact *c;
 
 	use->n = 0;
-	for (c = m->contact; c < m->contact + CONTACTS; c++)
+	for (c = map.contact; c < map.contact + CONTACTS; c++)
 		if (c->s) {
 			use->flow[use->n].s = c->s;
 			use->flow[use->n++].a = is_open(c) || c->event ?
@@ -1065,22 +1065,22 @@ find_uses(const struct map *m, struct use *use)
 
 /* the server that is asked next; *soonest as of server_choose() */
 static struct server *
-choose(struct map *m, int http, int how, int64_t now, int64_t *soonest)
+choose(int http, int how, int64_t now, int64_t *soonest)
 {
 	struct use use;
 
-	find_uses(m, &use);
-	return server_choose(http ? &m->http : &m->stun, &use, how,
-	    &m->announced.public, now, soonest);
+	find_uses(&use);
+	return server_choose(http ? &map.http : &map.stun, &use, how,
+	    &map.announced.public, now, soonest);
 }
 
 /* 1 when another STUN server failed as s did */
 static int
-is_shared(const struct map *m, const struct server *s)
+is_shared(const struct server *s)
 {
 	const struct server *o;
 
-	for (o = m->stun.s; o < m->stun.s + m->stun.n; o++)
+	for (o = map.stun.s; o < map.stun.s + map.stun.n; o++)
 		if (o != s && o->repeats &&
 		    o->logged[0].error == s->logged[0].error &&
 		    o->logged[0].detail == s->logged[0].detail)
@@ -1090,31 +1090,31 @@ is_shared(const struct map *m, const struct server *s)
 
 /* Says that there has been no mapping for long, and why. */
 static void
-say_silence(struct map *m)
+say_silence(void)
 {
 	const struct server *s, *bad = NULL;
 	char why[80];
 	int n = 0;
 
-	m->silent = 1;
-	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++)
+	map.silent = 1;
+	for (s = map.stun.s; s < map.stun.s + map.stun.n; s++)
 		if (s->repeats) {
 			n++;
 			bad = s;
 		}
-	if (bad && !m->port_error)	/* which was said */
-		warn("%s: %d server%s tried: %s", m->held ?
+	if (bad && !map.port_error)	/* which was said */
+		warn("%s: %d server%s tried: %s", map.held ?
 		    "the mapping was lost" : "no mapping yet", n,
 		    n > 1 ? "s" : "", server_error(bad, bad->logged[0].error,
 		    bad->logged[0].detail, why));
 }
 
-static void port_in_use(struct map *, const struct owner *, const char *);
+static void port_in_use(const struct owner *, const char *);
 
 /* Logs a new kind of failure, and what is tried next.  peer, when not NULL, is
  * the address that failed. */
 static void
-failed(struct map *m, struct server *s, const union addr *peer, int error,
+failed(struct server *s, const union addr *peer, int error,
     int detail, int64_t now)
 {
 	char name[SERVER_TEXT], other[SERVER_TEXT], why[80], in[24] = "";
@@ -1122,17 +1122,17 @@ failed(struct map *m, struct server *s, const union addr *peer, int error,
 	const struct server *next;
 	struct owner o;
 
-	if (!server_failed(s, peer, error, detail, holds(m, now) ? BACKOFF_MAX :
+	if (!server_failed(s, peer, error, detail, holds(now) ? BACKOFF_MAX :
 	    BACKOFF_HARD))
 		return;
-	if ((error == EADDRNOTAVAIL || !holds(m, now)) && is_shared(m, s))
+	if ((error == EADDRNOTAVAIL || !holds(now)) && is_shared(s))
 		return;
-	if (error == EADDRNOTAVAIL && local_owner(&m->local, &o) == 1 &&
+	if (error == EADDRNOTAVAIL && local_owner(&map.local, &o) == 1 &&
 	    o.twin) {
-		port_in_use(m, &o, NULL);
+		port_in_use(&o, NULL);
 		return;
 	}
-	next = choose(m, s->kind == FLOW_HTTP, 0, now, NULL);
+	next = choose(s->kind == FLOW_HTTP, 0, now, NULL);
 	if (next == s)
 		next = NULL;
 	if (!next && s->retry > now)
@@ -1145,24 +1145,24 @@ failed(struct map *m, struct server *s, const union addr *peer, int error,
 	warn("%s%s%s%s: %s%s%s, trying %s%s", server_name(s, name),
 	    host[0] ? " (" : "", host, host[0] ? ")" : "",
 	    server_error(s, error, detail, why), error ? " over " : "",
-	    error ? proto(m) : "", next ? server_name(next, other) : "again",
+	    error ? proto() : "", next ? server_name(next, other) : "again",
 	    in);
 }
 
 /* A server answered, and a flow holds the mapping.  When none did before, the
  * network is back, and the other servers may be asked at once. */
 static void
-note_answer(struct map *m, struct server *s, int64_t now)
+note_answer(struct server *s, int64_t now)
 {
 	char name[SERVER_TEXT];
 	int failures;
 
-	if (!holds(m, now)) {
-		servers_forgive(&m->stun);
-		servers_forgive(&m->http);
+	if (!holds(now)) {
+		servers_forgive(&map.stun);
+		servers_forgive(&map.http);
 	}
-	m->held = now;
-	m->silent = 0;
+	map.held = now;
+	map.silent = 0;
 	failures = server_answered(s);
 	if (failures)
 		warn("%s: answers again (failures: %d)", server_name(s, name),
@@ -1173,21 +1173,21 @@ note_answer(struct map *m, struct server *s, int64_t now)
 
 /* 1 when the target is a program on this machine, at the mapped port */
 static int
-is_own_target(const struct map *m)
+is_own_target(void)
 {
-	const struct config *c = m->cfg;
+	const struct config *c = map.cfg;
 	union addr a;
 
-	if (!c->target || c->target_port != m->local.port)
+	if (!c->target || c->target_port != map.local.port)
 		return 0;
 	if (addr_parse(&a, c->target, AF_UNSPEC) < 0)
 		return !strcmp(c->target, "localhost");
-	return addr_is_loopback(&a) || addr_same_host(&a, &m->route.source);
+	return addr_is_loopback(&a) || addr_same_host(&a, &map.route.source);
 }
 
 /* Logs who holds the port, and what the user can do. */
 static void
-port_in_use(struct map *m, const struct owner *o, const char *why)
+port_in_use(const struct owner *o, const char *why)
 {
 	char who[96];
 
@@ -1196,8 +1196,8 @@ port_in_use(struct map *m, const struct owner *o, const char *why)
 		    o->name : "a program", (long)o->pid, (long)o->uid);
 	else
 		fmt(who, sizeof who, "a program of uid %ld", (long)o->uid);
-	warn("%s port %d: in use by %s%s%s%s", proto(m), m->local.port, who,
-	    why ? ": " : "", why ? why : "", is_own_target(m) ?
+	warn("%s port %d: in use by %s%s%s%s", proto(), map.local.port, who,
+	    why ? ": " : "", why ? why : "", is_own_target() ?
 	    ", the target: without -t natmap shares its port" :
 	    why ? "; map another port, and forward it with -t or a firewall "
 	    "rule" : "");
@@ -1205,16 +1205,16 @@ port_in_use(struct map *m, const struct owner *o, const char *why)
 
 /* Logs once what is in the way of using the port. */
 static void
-port_trouble(struct map *m, const char *why, int64_t now)
+port_trouble(const char *why, int64_t now)
 {
-	const struct config *c = m->cfg;
+	const struct config *c = map.cfg;
 	struct owner o;
 	int error = errno;
 
-	m->serve_at = now + PORT_RETRY;
-	if (m->port_error == error)
+	map.serve_at = now + PORT_RETRY;
+	if (map.port_error == error)
 		return;
-	m->port_error = error;
+	map.port_error = error;
 	if (error == ENODEV)
 		warn("interface \"%s\": does not exist, waiting for it",
 		    c->interface);
@@ -1223,70 +1223,70 @@ port_trouble(struct map *m, const char *why, int64_t now)
 		    c->interface);
 	else if (error == EPERM && c->mark)
 		warn("-f needs root or CAP_NET_ADMIN");
-	else if (error == EACCES && m->local.port < 1024)
+	else if (error == EACCES && map.local.port < 1024)
 		warn("%s port %d: ports below 1024 need root or "
-		    "CAP_NET_BIND_SERVICE", proto(m), m->local.port);
-	else if (error == EADDRINUSE && local_owner(&m->local, &o) == 1)
-		port_in_use(m, &o, why);
+		    "CAP_NET_BIND_SERVICE", proto(), map.local.port);
+	else if (error == EADDRINUSE && local_owner(&map.local, &o) == 1)
+		port_in_use(&o, why);
 	else {
 		errno = error;
 		warn("%s port %d: cannot be used, trying again%s%s:",
-		    proto(m), m->local.port, why ? ": " : "", why ? why : "");
+		    proto(), map.local.port, why ? ": " : "", why ? why : "");
 	}
 }
 
 /* the next port that the user allows */
 static void
-port_next(struct map *m)
+port_next(void)
 {
-	int lo = m->cfg->port_lo, hi = m->cfg->port_hi, p = m->local.port;
+	int lo = map.cfg->port_lo, hi = map.cfg->port_hi, p = map.local.port;
 
-	if (m->cfg->port_random)
-		m->local.port = lo +
+	if (map.cfg->port_random)
+		map.local.port = lo +
 		    (int)random_below((uint32_t)(hi - lo + 1));
 	else
-		m->local.port = p < lo || p >= hi ? lo : p + 1;
+		map.local.port = p < lo || p >= hi ? lo : p + 1;
 }
 
 /* A socket on the mapped port.  Moves on in the range, or to any port, only
  * when the port cannot be used.  -1: said what is in the way. */
 static int
-port_socket(struct map *m, enum local_role role, int64_t now)
+port_socket(enum local_role role, int64_t now)
 {
 	const char *why;
-	int fd, tries = m->cfg->port_hi - m->cfg->port_lo;
+	int fd, tries = map.cfg->port_hi - map.cfg->port_lo;
 
-	if (role == LOCAL_FLOW && m->relay) {
+	if (role == LOCAL_FLOW && map.relay) {
 		tries = -1;		/* the listener has chosen */
-		if (m->local.listener)  /* it does not listen for a moment */
-			relay_accept(m->relay);
-	} else if (m->cfg->port_lo == 0)
+		if (map.local.listener)  /* it does not listen for a moment */
+			relay_accept(map.relay);
+	} else if (map.cfg->port_lo == 0)
 		tries = 1;
 	if (tries > PORT_TRIES)
 		tries = PORT_TRIES;
-	while ((fd = local_socket(&m->local, role, &why)) < 0 &&
+	while ((fd = local_socket(&map.local, role, &why)) < 0 &&
 	    tries-- > 0 && (errno == EADDRINUSE || errno == EACCES))
-		port_next(m);
+		port_next();
 	if (fd < 0)
-		port_trouble(m, why, now);
-	else if (m->port_error)
-		warn("%s port %d: can be used now", proto(m),
-		    m->local.port);
+		port_trouble(why, now);
+	else if (map.port_error)
+		warn("%s port %d: can be used now", proto(),
+		    map.local.port);
 	if (fd >= 0)
-		m->port_error = 0;
+		map.port_error = 0;
 	return fd;
 }
 
 /* 198.18.0.0/15 is for benchmarks; who meets it is behind a proxy that
  * invents addresses (RFC 2544). */
 static void
-check_fake(struct map *m, const union addr *a, const char *of)
+check_fake(const union addr *a, const char *of)
 {
 	char host[ADDR_TEXT];
 
-	if (m->fake || addr_kind(a) != A_FAKE)
+	if (map.fake || addr_kind(a) != A_FAKE)
 		return;
-	m->fake = 1;
+	map.fake = 1;
 	warn("%s: %s is in 198.18.0.0/15: a transparent proxy answers", of,
 	    addr_host(a, host));
 }
@@ -1295,11 +1295,11 @@ check_fake(struct map *m, const union addr *a, const char *of)
 
 /* Ends the flow; a holder stays one, and opens another flow at due. */
 static void
-contact_stop(struct map *m, struct contact *c)
+contact_stop(struct contact *c)
 {
 	/* our reset makes the NAT forget the flow */
 	if (is_open(c) && c->f.kind == FLOW_TCP)
-		server_remembered(&m->stun, &c->f.peer, 0);
+		server_remembered(&map.stun, &c->f.peer, 0);
 	if (is_open(c))
 		flow_stop(&c->f, 0);
 	c->s = NULL;
@@ -1310,21 +1310,21 @@ contact_stop(struct map *m, struct contact *c)
 }
 
 static void
-contact_leave(struct map *m, struct contact *c, int64_t now)
+contact_leave(struct contact *c, int64_t now)
 {
 	c->role = LEAVING;
 	c->due = now;
 	if (!is_asking(c) && !(c->http && is_open(c)))
-		contact_stop(m, c);
+		contact_stop(c);
 }
 
 /* a free contact, else one that is not needed; NULL: there is none */
 static struct contact *
-contact_new(struct map *m)
+contact_new(void)
 {
 	struct contact *c, *best = NULL;
 
-	for (c = m->contact; c < m->contact + CONTACTS; c++)
+	for (c = map.contact; c < map.contact + CONTACTS; c++)
 		if (c->role == FREE) {
 			c->http = 0;
 			flow_init(&c->f);
@@ -1333,51 +1333,51 @@ contact_new(struct map *m)
 		    (c->role == CHECKS && c->late)))
 			best = c;
 	if (best)
-		contact_stop(m, best);
+		contact_stop(best);
 	return best;
 }
 
 /* when a flow that was born then is followed by another: at once where it
  * lived long, or a server that closes early would be asked all the time */
 static NOINLINE int64_t
-next_flow(const struct map *m, int64_t born, int64_t now)
+next_flow(int64_t born, int64_t now)
 {
-	return now - born < m->k / 2 ? born + m->k : now;
+	return now - born < map.k / 2 ? born + map.k : now;
 }
 
 /* when a request that is sent now has failed */
 static NOINLINE int64_t
-limit(const struct map *m, int64_t now)
+limit(int64_t now)
 {
-	return now + (holds(m, now) ? ANSWER_LIMIT : HARD_LIMIT);
+	return now + (holds(now) ? ANSWER_LIMIT : HARD_LIMIT);
 }
 
 /* Opens a flow to the server's next address, which is known. */
 static void
-contact_open(struct map *m, struct contact *c, int64_t now)
+contact_open(struct contact *c, int64_t now)
 {
 	struct server *s = c->s;
-	int i, fd, shared = is_udp(m) && m->relay;
+	int i, fd, shared = is_udp() && map.relay;
 	struct use use;
 
-	find_uses(m, &use);
+	find_uses(&use);
 	i = server_addr(s, &use, 1, now);
 	if (i < 0)
 		i = server_addr(s, &use, 0, now);
 	if (i < 0) {		/* another name has that address too */
-		contact_stop(m, c);
+		contact_stop(c);
 		c->due = now + BACKOFF_MIN;
 		return;
 	}
-	fd = shared ? relay_fd(m->relay) : port_socket(m, LOCAL_FLOW, now);
+	fd = shared ? relay_fd(map.relay) : port_socket(LOCAL_FLOW, now);
 	if (fd < 0) {
-		contact_stop(m, c);
-		c->due = m->serve_at;
+		contact_stop(c);
+		c->due = map.serve_at;
 		return;
 	}
-	c->fresh = server_asked(c->http ? &m->http : &m->stun, s, i, now);
+	c->fresh = server_asked(c->http ? &map.http : &map.stun, s, i, now);
 	if (flow_start(&c->f, s->kind, fd, shared, &s->addrs.a[i],
-	    s->host->name, now, limit(m, now)) < 0) {
+	    s->host->name, now, limit(now)) < 0) {
 		c->event = -1;
 		c->error = errno;
 	}
@@ -1385,10 +1385,10 @@ contact_open(struct map *m, struct contact *c, int64_t now)
 
 /* Starts the look-up of a name whose addresses are missing or old. */
 static void
-resolve(struct map *m, struct server *s, int family, int64_t age, int64_t now)
+resolve(struct server *s, int family, int64_t age, int64_t now)
 {
-	if (server_resolve(s, family, age, now + (holds(m, now) &&
-	    !m->cfg->check ? LOOKUP_LIMIT : HARD_LIMIT), now) == 0)
+	if (server_resolve(s, family, age, now + (holds(now) &&
+	    !map.cfg->check ? LOOKUP_LIMIT : HARD_LIMIT), now) == 0)
 		return;
 	if (!s->repeats++)
 		warn("%s: cannot look it up:", s->host->name);
@@ -1396,59 +1396,59 @@ resolve(struct map *m, struct server *s, int family, int64_t age, int64_t now)
 }
 
 static void
-contact_resolved(struct map *m, struct contact *c, int64_t now)
+contact_resolved(struct contact *c, int64_t now)
 {
 	if (c->s->addrs.n) {
-		contact_open(m, c, now);
+		contact_open(c, now);
 	} else if (!c->s->lookup.busy) {	/* not found, which was said */
 		if (c->role == CHECKS && !c->late)
-			m->check = now;
-		contact_stop(m, c);
+			map.check = now;
+		contact_stop(c);
 		c->due = now;
 	}
 }
 
 /* Opens a flow to s as soon as its address is known. */
 static void
-contact_start(struct map *m, struct contact *c, struct server *s, int64_t now)
+contact_start(struct contact *c, struct server *s, int64_t now)
 {
 	c->s = s;
-	c->due = now + m->k;
-	resolve(m, s, m->cfg->family, LOOKUP_AGE, now);
-	contact_resolved(m, c, now);
+	c->due = now + map.k;
+	resolve(s, map.cfg->family, LOOKUP_AGE, now);
+	contact_resolved(c, now);
 }
 
 /* how many flows are to hold the mapping; TCP: two, one of them to an HTTP
  * server that answers */
 static int
-wanted(const struct map *m, int http)
+wanted(int http)
 {
 	const struct server *s;
 	int live = 0;
 
 	if (http)
-		return m->http.n > 0;
-	if (!m->known)
-		return m->stun.n < FIRST_ASKED ? m->stun.n : FIRST_ASKED;
-	for (s = m->http.s; s < m->http.s + m->http.n; s++)
+		return map.http.n > 0;
+	if (!map.known)
+		return map.stun.n < FIRST_ASKED ? map.stun.n : FIRST_ASKED;
+	for (s = map.http.s; s < map.http.s + map.http.n; s++)
 		live |= s->live;
-	return is_udp(m) || live ? 1 : 2;
+	return is_udp() || live ? 1 : 2;
 }
 
 /* the worst holder: one without a flow, one that is late, one with an old
  * mapping, the oldest; answered: of those whose flow has answered */
 static struct contact *
-worst(struct map *m, int http, int answered)
+worst(int http, int answered)
 {
 	struct contact *c, *bad = NULL;
 	int rank, most = -1;
 
-	for (c = m->contact; c < m->contact + CONTACTS; c++) {
+	for (c = map.contact; c < map.contact + CONTACTS; c++) {
 		if (c->role != HOLDS || c->http != http ||
 		    (answered && !(c->seen && is_open(c))))
 			continue;
 		rank = !c->s ? 3 : c->late ? 2 : c->seen && !http &&
-		    m->known && !addr_same(&c->f.mapped, &m->announced.public);
+		    map.known && !addr_same(&c->f.mapped, &map.announced.public);
 		if (rank > most || (rank == most && c->f.born < bad->f.born)) {
 			most = rank;
 			bad = c;
@@ -1460,24 +1460,24 @@ worst(struct map *m, int http, int answered)
 /* As many holders as are wanted.  A flow to an HTTP server that is about to
  * close gets its successor before that. */
 static void
-balance(struct map *m, int http, int64_t now)
+balance(int http, int64_t now)
 {
 	struct contact *c;
 	int64_t due = now, next;
-	int n = -wanted(m, http);
+	int n = -wanted(http);
 
-	for (c = m->contact; c < m->contact + CONTACTS; c++) {
+	for (c = map.contact; c < map.contact + CONTACTS; c++) {
 		if (c->http != http || c->role == FREE)
 			continue;
 		n += c->role == HOLDS;
 		next = http && c->role == LEAVING ?
-		    next_flow(m, c->f.born, now) : now;
+		    next_flow(c->f.born, now) : now;
 		if (next > due)
 			due = next;
 	}
-	for (; n > 0 && (c = worst(m, http, 0)); n--)
-		contact_leave(m, c, now);
-	for (; n < 0 && (c = contact_new(m)); n++) {
+	for (; n > 0 && (c = worst(http, 0)); n--)
+		contact_leave(c, now);
+	for (; n < 0 && (c = contact_new()); n++) {
 		c->role = HOLDS;
 		c->http = http;
 		c->due = due;
@@ -1487,14 +1487,14 @@ balance(struct map *m, int http, int64_t now)
 /* A server's reset makes the NAT forget us within seconds: when nothing else
  * is open, another server is asked soon. */
 static void
-replace_reset(struct map *m, int64_t now)
+replace_reset(int64_t now)
 {
 	struct contact *c;
 
-	m->was_reset = 0;
-	if (open_flows(m) || m->stun.n + m->http.n < 2)
+	map.was_reset = 0;
+	if (open_flows() || map.stun.n + map.http.n < 2)
 		return;
-	for (c = m->contact; c < m->contact + CONTACTS; c++)
+	for (c = map.contact; c < map.contact + CONTACTS; c++)
 		if (c->role == HOLDS && !c->http && !c->s &&
 		    c->due > now + BACKOFF_MIN)
 			c->due = now + BACKOFF_MIN;
@@ -1506,75 +1506,75 @@ replace_reset(struct map *m, int64_t now)
  * one.  The last open flow is closed only where it is late, and nobody else
  * is being asked. */
 static int
-make_room(struct map *m)
+make_room(void)
 {
 	struct contact *c;
 	int alone = 1;
 
-	for (c = m->contact; c < m->contact + CONTACTS; c++) {
+	for (c = map.contact; c < map.contact + CONTACTS; c++) {
 		if (c->role == LEAVING && !c->http)
 			break;
 		if (c->s && !c->http && !c->late && !c->seen)
 			alone = 0;
 	}
-	if (c == m->contact + CONTACTS) {
-		c = worst(m, 0, 1);
-		if (!c || open_flows(m) - !c->late +
+	if (c == map.contact + CONTACTS) {
+		c = worst(0, 1);
+		if (!c || open_flows() - !c->late +
 		    (c->late && alone) < 1)
 			return 0;
 	}
-	contact_stop(m, c);
+	contact_stop(c);
 	c->role = FREE;
 	return 1;
 }
 
 /* Asks a server by a new flow; 0 when none can be asked. */
 static int
-check_start(struct map *m, int how, int64_t now)
+check_start(int how, int64_t now)
 {
-	struct server *s = choose(m, 0, how, now, NULL);
+	struct server *s = choose(0, how, now, NULL);
 	struct contact *c;
 
-	if (!s && !is_udp(m) && (how & FRESH) && make_room(m))
-		s = choose(m, 0, how, now, NULL);
-	c = s ? contact_new(m) : NULL;
-	if (!c || (m->cfg->check && (s->said_at || s->fails)))
+	if (!s && !is_udp() && (how & FRESH) && make_room())
+		s = choose(0, how, now, NULL);
+	c = s ? contact_new() : NULL;
+	if (!c || (map.cfg->check && (s->said_at || s->fails)))
 		return 0;	/* once is enough */
-	if (!s->live && s->repeats && !m->late)
-		m->dead = 1;
+	if (!s->live && s->repeats && !map.late)
+		map.dead = 1;
 	c->role = CHECKS;
-	contact_start(m, c, s, now);
+	contact_start(c, s, now);
 	return 1;
 }
 
 /* TCP: when a new flow is to check next; in UDP every request is a new one */
 static NOINLINE int64_t
-next_check(const struct map *m, int64_t now)
+next_check(int64_t now)
 {
-	return is_udp(m) || m->cfg->once ? NEVER : now + m->k * m->cfg->cycle;
+	return is_udp() || map.cfg->once ? NEVER : now + map.k * map.cfg->cycle;
 }
 
 static void
-checks_step(struct map *m, int64_t now)
+checks_step(int64_t now)
 {
 	int started;
 
-	if (now >= m->check) {
-		m->check = next_check(m, now);
-		started = m->cfg->once || check_start(m, FRESH, now);
-		if (started || ++m->again > 3)
-			m->again = 0;
-		else if (m->check != NEVER)	/* soon it may be possible */
-			m->check = now + BACKOFF_MIN;
+	if (now >= map.check) {
+		map.check = next_check(now);
+		started = map.cfg->once || check_start(FRESH, now);
+		if (started || ++map.again > 3)
+			map.again = 0;
+		else if (map.check != NEVER)	/* soon it may be possible */
+			map.check = now + BACKOFF_MIN;
 	}
-	for (; m->dead || m->late > 0; m->late--) {
-		if (choose(m, 0, LIVE | FRESH, now, NULL))
-			check_start(m, LIVE | FRESH, now);
-		else if (m->late && !check_start(m, FRESH, now) && is_udp(m))
-			check_start(m, 0, now);
-		m->dead = 0;
+	for (; map.dead || map.late > 0; map.late--) {
+		if (choose(0, LIVE | FRESH, now, NULL))
+			check_start(LIVE | FRESH, now);
+		else if (map.late && !check_start(FRESH, now) && is_udp())
+			check_start(0, now);
+		map.dead = 0;
 	}
-	m->late = 0;
+	map.late = 0;
 }
 
 /* the verdict */
@@ -1733,23 +1733,23 @@ verdict(const struct voice *v, int n, const union addr *announced, int64_t age)
 
 /* Collects what counts: answers to requests sent since the doubt began. */
 static NOINLINE void
-voices(struct map *m, struct voice v[MAX_SERVERS], int64_t now)
+voices(struct voice v[MAX_SERVERS], int64_t now)
 {
-	const struct server *s, *list = m->stun.s;
+	const struct server *s, *list = map.stun.s;
 	const struct contact *c;
 	int i, k;
 
-	for (i = 0; i < m->stun.n; i++) {
+	for (i = 0; i < map.stun.n; i++) {
 		s = &list[i];
-		c = contact_with(m, s);
-		v[i].said = s->said_at >= m->doubt.began ? &s->said : NULL;
+		c = contact_with(s);
+		v[i].said = s->said_at >= map.doubt.began ? &s->said : NULL;
 		v[i].fresh = s->fresh;
-		if (s == m->doubt.resting) {	/* that is why it rests */
-			v[i].said = &m->announced.public;
+		if (s == map.doubt.resting) {	/* that is why it rests */
+			v[i].said = &map.announced.public;
 			v[i].fresh = 0;
 		}
 		v[i].awaited = !v[i].said && ((c && !c->late && !c->seen) ||
-		    (m->known && s->live && now >= s->rest));
+		    (map.known && s->live && now >= s->rest));
 		for (k = 0; k < i && v[i].said; k++)
 			if (v[k].said && addr_same(&list[k].by, &s->by))
 				v[i].said = NULL; /* two names, one server */
@@ -1758,41 +1758,41 @@ voices(struct map *m, struct voice v[MAX_SERVERS], int64_t now)
 
 /* the server that said a, rather the one that began the doubt */
 static const struct server *
-teller(const struct map *m, const union addr *a)
+teller(const union addr *a)
 {
-	const struct server *s, *by = m->doubt.by;
+	const struct server *s, *by = map.doubt.by;
 
 	if (by && addr_same(&by->said, a))
 		return by;
-	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++)
-		if (s->said_at >= m->doubt.began && addr_same(&s->said, a))
+	for (s = map.stun.s; s < map.stun.s + map.stun.n; s++)
+		if (s->said_at >= map.doubt.began && addr_same(&s->said, a))
 			return s;
-	return m->stun.s;
+	return map.stun.s;
 }
 
 /* Flows with an old mapping are replaced: they do not hold the new one. */
 static void
-renew(struct map *m, int64_t now)
+renew(int64_t now)
 {
 	struct contact *c;
 
-	for (c = m->contact; c < m->contact + CONTACTS; c++)
+	for (c = map.contact; c < map.contact + CONTACTS; c++)
 		if (c->role == HOLDS && c->seen && is_open(c) && (c->http ||
-		    !addr_same(&c->f.mapped, &m->announced.public)))
-			contact_leave(m, c, now);
+		    !addr_same(&c->f.mapped, &map.announced.public)))
+			contact_leave(c, now);
 }
 
 /* how many servers said what was announced */
 static int
-agreeing(const struct map *m)
+agreeing(void)
 {
 	const struct server *s, *o;
 	int n = 0;
 
-	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++) {
-		for (o = m->stun.s; o < s && !addr_same(&o->by, &s->by); o++)
+	for (s = map.stun.s; s < map.stun.s + map.stun.n; s++) {
+		for (o = map.stun.s; o < s && !addr_same(&o->by, &s->by); o++)
 			;
-		n += o == s && addr_same(&s->said, &m->announced.public);
+		n += o == s && addr_same(&s->said, &map.announced.public);
 	}
 	return n;
 }
@@ -1801,19 +1801,19 @@ agreeing(const struct map *m)
  * the only one there is.  Below 1024 it must be that of -b: nobody outside
  * shall choose the service that they reach.  0: it waits. */
 static int
-target_port(struct map *m)
+target_port(void)
 {
-	const struct config *c = m->cfg;
-	int n = agreeing(m), port = addr_port(&m->announced.public);
+	const struct config *c = map.cfg;
+	int n = agreeing(), port = addr_port(&map.announced.public);
 
-	if (c->target_port || !m->announced.public.sa.sa_family)
+	if (c->target_port || !map.announced.public.sa.sa_family)
 		return c->target_port;
 	if (port < 1024 ? n > 1 && port == c->port_lo && port == c->port_hi :
-	    n > 1 || m->stun.n == 1) {
-		m->waits = 0;
+	    n > 1 || map.stun.n == 1) {
+		map.waits = 0;
 		return port;
 	}
-	if (!m->waits++)
+	if (!map.waits++)
 		warn("-p 0: waiting: public port %d %s", port, port < 1024 ?
 		    "is below 1024, and not told by two servers and -b" :
 		    "was told by one server only");
@@ -1822,170 +1822,170 @@ target_port(struct map *m)
 
 /* where the relay's new sessions go */
 static void
-target_set(struct map *m)
+target_set(void)
 {
-	struct addrs to = m->target.addrs;
-	int i, port = target_port(m);
+	struct addrs to = map.target.addrs;
+	int i, port = target_port();
 
 	if (!port)
 		to.n = 0;
 	for (i = 0; i < to.n; i++)
 		addr_set_port(&to.a[i], port);
-	relay_target(m->relay, &to);
+	relay_target(map.relay, &to);
 }
 
 static void
-announce(struct map *m, const struct server *s, int64_t now)
+announce(const struct server *s, int64_t now)
 {
-	int first = !m->announced.public.sa.sa_family;
-	int moved = !addr_same(&m->announced.public, &s->said);
+	int first = !map.announced.public.sa.sa_family;
+	int moved = !addr_same(&map.announced.public, &s->said);
 	char pub[ADDR_TEXT], loc[ADDR_TEXT], name[SERVER_TEXT];
 
 	addr_text(&s->said, pub);
 	addr_text(&s->local, loc);
 	server_name(s, name);
-	if (m->cfg->script && (first || moved))
+	if (map.cfg->script && (first || moved))
 		warn("%s is %s from outside (%s)", loc, pub, name);
 	else
 		note("%s is %s from outside (%s)", loc, pub, name);
-	check_fake(m, &s->local, "this machine");
-	m->announced.public = s->said;
-	m->announced.local = s->local;
-	m->announced.by = s;
-	m->announced_at = now;
-	if (!m->known)
-		m->check = next_check(m, now);
-	m->known = 1;
-	hook_news(&m->hook, &m->announced, now);
-	if (m->relay)
-		target_set(m);
+	check_fake(&s->local, "this machine");
+	map.announced.public = s->said;
+	map.announced.local = s->local;
+	map.announced.by = s;
+	map.announced_at = now;
+	if (!map.known)
+		map.check = next_check(now);
+	map.known = 1;
+	hook_news(&map.hook, &map.announced, now);
+	if (map.relay)
+		target_set();
 	if (first) {
-		route_find(&m->local, &s->by, &m->route);
-		m->listen_check = now + LISTEN_CHECK;
-	} else if (moved && !m->depends)
-		renew(m, now);
+		route_find(&map.local, &s->by, &map.route);
+		map.listen_check = now + LISTEN_CHECK;
+	} else if (moved && !map.depends)
+		renew(now);
 }
 
 static NOINLINE void
-doubt_end(struct map *m)
+doubt_end(void)
 {
-	if (m->doubt.resting)
-		m->doubt.resting->rest = 0;
-	m->doubt.resting = NULL;
-	m->doubt.began = 0;
+	if (map.doubt.resting)
+		map.doubt.resting->rest = 0;
+	map.doubt.resting = NULL;
+	map.doubt.began = 0;
 }
 
 /* All are asked: because of s, whose answer since began counts. */
 static NOINLINE void
-doubt(struct map *m, const struct server *s, int64_t began, int64_t now)
+doubt(const struct server *s, int64_t began, int64_t now)
 {
-	if (!m->doubt.began)
-		m->doubt.first = began;
-	m->doubt.began = began;
-	m->doubt.round = now;
-	m->doubt.again = now + DOUBT_AGAIN;
-	m->doubt.by = s;
+	if (!map.doubt.began)
+		map.doubt.first = began;
+	map.doubt.began = began;
+	map.doubt.round = now;
+	map.doubt.again = now + DOUBT_AGAIN;
+	map.doubt.by = s;
 }
 
 /* Asks the names that were not asked since the doubt began, at once.  A TCP
  * server that holds a flow is asked by a new flow while another one holds. */
 static NOINLINE void
-ask_all(struct map *m, int64_t now)
+ask_all(int64_t now)
 {
 	struct server *s;
 	struct contact *c;
 	enum role role;
 
-	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++) {
-		c = contact_with(m, s);
-		if (s == m->doubt.by || s->asked >= m->doubt.began ||
+	for (s = map.stun.s; s < map.stun.s + map.stun.n; s++) {
+		c = contact_with(s);
+		if (s == map.doubt.by || s->asked >= map.doubt.began ||
 		    s->retry > now || now < s->rest ||
-		    (c && (!c->seen || open_flows(m) - !c->late < 1)))
+		    (c && (!c->seen || open_flows() - !c->late < 1)))
 			continue;
 		role = c && c->role == HOLDS ? HOLDS : CHECKS;
 		if (c)
-			contact_stop(m, c);
+			contact_stop(c);
 		else
-			c = contact_new(m);
+			c = contact_new();
 		if (!c)
 			return;
 		c->role = role;
-		contact_start(m, c, s, now);
+		contact_start(c, s, now);
 	}
 }
 
 /* when an answer of s can be fresh; a TCP flow that is open is reset for it,
  * where another one holds the mapping */
 static int64_t
-fresh_from(struct map *m, struct server *s, int64_t now)
+fresh_from(struct server *s, int64_t now)
 {
-	struct contact *c = contact_with(m, s);
+	struct contact *c = contact_with(s);
 
-	if (!is_udp(m) && c && c->seen) {
-		if (open_flows(m) < 2)
+	if (!is_udp() && c && c->seen) {
+		if (open_flows() < 2)
 			return now + RESET_MEMORY;
-		contact_stop(m, c);
+		contact_stop(c);
 	}
-	return server_fresh_at(&m->stun, &s->by);
+	return server_fresh_at(&map.stun, &s->by);
 }
 
 /* Lets the server rest that can be the first to forget our flow, of those that
  * say what was announced by the NAT's memory; then it is asked again. */
 static void
-rest_one(struct map *m, int64_t now)
+rest_one(int64_t now)
 {
-	struct server *s, *best = m->doubt.resting;
+	struct server *s, *best = map.doubt.resting;
 	int64_t at, least = NEVER;
 
-	for (s = m->stun.s; !best && s < m->stun.s + m->stun.n; s++) {
-		if (s->said_at < m->doubt.began ||
-		    !addr_same(&s->said, &m->announced.public))
+	for (s = map.stun.s; !best && s < map.stun.s + map.stun.n; s++) {
+		if (s->said_at < map.doubt.began ||
+		    !addr_same(&s->said, &map.announced.public))
 			continue;
-		at = fresh_from(m, s, now);
+		at = fresh_from(s, now);
 		if (at < least) {
 			least = at;
-			m->doubt.resting = s;
+			map.doubt.resting = s;
 		}
 	}
 	if (least != NEVER)
-		m->doubt.resting->rest = least > now ? least : now;
-	m->judge_at = m->doubt.resting->rest;
+		map.doubt.resting->rest = least > now ? least : now;
+	map.judge_at = map.doubt.resting->rest;
 }
 
 static void
-ask_rested(struct map *m, int64_t now)
+ask_rested(int64_t now)
 {
-	struct server *s = m->doubt.resting;
+	struct server *s = map.doubt.resting;
 	struct contact *c;
 
 	if (!s || now < s->rest)
 		return;
-	m->doubt.resting = NULL;
-	m->doubt.round = now;
+	map.doubt.resting = NULL;
+	map.doubt.round = now;
 	s->said_at = 0;
-	c = contact_with(m, s) ? NULL : contact_new(m);
+	c = contact_with(s) ? NULL : contact_new();
 	if (c) {
 		c->role = CHECKS;
-		contact_start(m, c, s, now);
+		contact_start(c, s, now);
 	}
 }
 
 /* Before the first announcement: two more names are asked where answers
  * differ. */
 static int
-ask_more(struct map *m, const struct voice *v, int64_t now)
+ask_more(const struct voice *v, int64_t now)
 {
 	const struct server *s;
 	int i, heard = 0;
 
-	for (i = 0; i < m->stun.n; i++)
+	for (i = 0; i < map.stun.n; i++)
 		heard += v[i].said != NULL;
-	if (m->known || m->doubt.again || heard < 2)
+	if (map.known || map.doubt.again || heard < 2)
 		return 0;
-	m->doubt.again = now;
+	map.doubt.again = now;
 	for (i = 0; i < 2; i++) {
-		s = choose(m, 0, 0, now, NULL);
-		if (!s || s->asked >= m->doubt.began || !check_start(m, 0, now))
+		s = choose(0, 0, now, NULL);
+		if (!s || s->asked >= map.doubt.began || !check_start(0, now))
 			break;
 	}
 	return i > 0;
@@ -1994,45 +1994,45 @@ ask_more(struct map *m, const struct voice *v, int64_t now)
 /* Logs once of each server that it says something else than the others.
  * outvoted: it is left alone for a while. */
 static void
-say_differ(struct map *m, int outvoted, int64_t now)
+say_differ(int outvoted, int64_t now)
 {
 	char name[SERVER_TEXT], other[SERVER_TEXT], a[ADDR_TEXT], b[ADDR_TEXT];
-	const union addr *old = &m->announced.public;
+	const union addr *old = &map.announced.public;
 	struct server *s;
 	struct contact *c;
 
-	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++) {
-		if (s->said_at < m->doubt.began || addr_same(&s->said, old))
+	for (s = map.stun.s; s < map.stun.s + map.stun.n; s++) {
+		if (s->said_at < map.doubt.began || addr_same(&s->said, old))
 			continue;
 		if (!s->warned++)
 			warn("%s says %s, but %s says %s: %s",
 			    server_name(s, name), addr_text(&s->said, a),
-			    server_name(teller(m, old), other),
+			    server_name(teller(old), other),
 			    addr_text(old, b), outvoted ?
 			    "outvoted, not asked for 10 minutes" :
 			    "one is wrong, or this NAT is not a cone; the "
 			    "second stays announced");
-		c = outvoted ? contact_with(m, s) : NULL;
+		c = outvoted ? contact_with(s) : NULL;
 		if (outvoted)
 			s->rest = now + OUTVOTED_REST;
-		else if (is_udp(m))	/* until all can be fresh */
+		else if (is_udp())	/* until all can be fresh */
 			s->rest = now + UDP_TWICE;
 		if (c && c->role != LEAVING)
-			contact_leave(m, c, now);
+			contact_leave(c, now);
 	}
 }
 
 /* No two servers agree: once may be a move, twice in a row is the NAT. */
 static void
-differ(struct map *m, int first, int64_t now)
+differ(int first, int64_t now)
 {
-	if (!first && ++m->differ < 2) {
-		doubt(m, NULL, now, now);
-		m->judge_at = now;
+	if (!first && ++map.differ < 2) {
+		doubt(NULL, now, now);
+		map.judge_at = now;
 		return;
 	}
-	doubt_end(m);
-	m->depends = 1;
+	doubt_end();
+	map.depends = 1;
 	warn("the mapping depends on the destination: this NAT is not a "
 	    "cone, the port will not be reachable");
 }
@@ -2040,99 +2040,99 @@ differ(struct map *m, int first, int64_t now)
 /* Before one of many is believed, those that failed in the doubt are asked
  * again for a while: the network may have been away for a moment. */
 static int
-ask_failed(struct map *m, int64_t now)
+ask_failed(int64_t now)
 {
 	struct server *s;
 	struct contact *c;
 	int n = 0;
 
-	if (m->stun.n < 3 || now >= m->doubt.first + DOUBT_LIMIT)
+	if (map.stun.n < 3 || now >= map.doubt.first + DOUBT_LIMIT)
 		return 0;
-	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++) {
+	for (s = map.stun.s; s < map.stun.s + map.stun.n; s++) {
 		if (s->live || s->fails > 3 || now < s->rest ||
-		    s->said_at >= m->doubt.began)
+		    s->said_at >= map.doubt.began)
 			continue;
-		c = contact_with(m, s);
+		c = contact_with(s);
 		if (c)
-			contact_stop(m, c);
+			contact_stop(c);
 		s->asked = 0;
 		n++;
 	}
-	m->judge_at = now + BACKOFF_MIN;
+	map.judge_at = now + BACKOFF_MIN;
 	return n > 0;
 }
 
 /* Does what the verdict says. */
 static void
-rule(struct map *m, const struct verdict *r, int64_t now)
+rule(const struct verdict *r, int64_t now)
 {
-	int first = !m->known;
+	int first = !map.known;
 
 	if (first && r->ruling == NOTHING)
 		return;
 	if (r->ruling == ANNOUNCE)
-		announce(m, teller(m, r->addr), now);
+		announce(teller(r->addr), now);
 	else if (first)
-		announce(m, m->doubt.by, now);
+		announce(map.doubt.by, now);
 	if (r->ruling == DIFFER) {
-		differ(m, first, now);
+		differ(first, now);
 		return;
 	}
 	if (r->ruling == RESTING) {
-		rest_one(m, now);
+		rest_one(now);
 		return;
 	}
-	if (r->ruling != NOTHING && (r->ruling != ANNOUNCE || m->cfg->once))
-		say_differ(m, r->ruling == OUTVOTED, now);
-	m->differ = 0;
-	doubt_end(m);
+	if (r->ruling != NOTHING && (r->ruling != ANNOUNCE || map.cfg->once))
+		say_differ(r->ruling == OUTVOTED, now);
+	map.differ = 0;
+	doubt_end();
 }
 
 static void
-judge(struct map *m, int64_t now)
+judge(int64_t now)
 {
 	struct voice v[MAX_SERVERS];
 	struct verdict r;
 
-	m->judge_at = NEVER;
-	if (m->follow)
-		announce(m, m->follow, now);
-	m->follow = NULL;
-	if (m->known && !m->doubt.began)
+	map.judge_at = NEVER;
+	if (map.follow)
+		announce(map.follow, now);
+	map.follow = NULL;
+	if (map.known && !map.doubt.began)
 		return;
-	if (m->known) {
-		ask_rested(m, now);
-		ask_all(m, now);
+	if (map.known) {
+		ask_rested(now);
+		ask_all(now);
 	}
-	voices(m, v, now);
-	r = m->known ? verdict(v, m->stun.n, &m->announced.public,
-	    now - m->doubt.round) :
-	    verdict_first(v, m->stun.n, now - m->first_at);
+	voices(v, now);
+	r = map.known ? verdict(v, map.stun.n, &map.announced.public,
+	    now - map.doubt.round) :
+	    verdict_first(v, map.stun.n, now - map.first_at);
 	if (r.ruling == ONE_OTHER) {
-		if (ask_failed(m, now))
+		if (ask_failed(now))
 			return;
 		r.ruling = ANNOUNCE;
 	}
 	if (r.ruling != NOTHING && r.ruling != ANNOUNCE &&
-	    ask_more(m, v, now))
-		m->judge_at = m->first_at + FIRST_LIMIT;
+	    ask_more(v, now))
+		map.judge_at = map.first_at + FIRST_LIMIT;
 	else if (r.ruling == WAIT)
-		m->judge_at = now + r.ms;
-	else if (r.ruling == ANNOUNCE && m->known &&
-	    now < m->announced_at + FLAP_GAP)
-		m->judge_at = m->announced_at + FLAP_GAP;
+		map.judge_at = now + r.ms;
+	else if (r.ruling == ANNOUNCE && map.known &&
+	    now < map.announced_at + FLAP_GAP)
+		map.judge_at = map.announced_at + FLAP_GAP;
 	else
-		rule(m, &r, now);
+		rule(&r, now);
 }
 
 /* 1 when a server said that address since the doubt began */
 static int
-is_told(const struct map *m, const union addr *a)
+is_told(const union addr *a)
 {
 	const struct server *s;
 
-	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++)
-		if (s->said_at >= m->doubt.began && addr_same(&s->said, a))
+	for (s = map.stun.s; s < map.stun.s + map.stun.n; s++)
+		if (s->said_at >= map.doubt.began && addr_same(&s->said, a))
 			return 1;
 	return 0;
 }
@@ -2140,61 +2140,61 @@ is_told(const struct map *m, const union addr *a)
 /* What an answer means, when s has said the address of a just now.  news: its
  * flow is new to the NAT, or it said something else before. */
 static void
-weigh(struct map *m, struct server *s, int told, int news, int64_t now)
+weigh(struct server *s, int told, int news, int64_t now)
 {
-	struct doubt *d = &m->doubt;
-	int other = !addr_same(&s->said, &m->announced.public);
+	struct doubt *d = &map.doubt;
+	int other = !addr_same(&s->said, &map.announced.public);
 
-	if (!m->known) {
-		if (!m->first_at) {
-			m->first_at = now;
+	if (!map.known) {
+		if (!map.first_at) {
+			map.first_at = now;
 			d->by = s;
 		}
-	} else if (m->depends) {
+	} else if (map.depends) {
 		/* the server that was announced is followed, or another one
 		 * while that one does not answer */
-		if (other && (s == m->announced.by || !m->announced.by->live))
-			m->follow = s;
+		if (other && (s == map.announced.by || !map.announced.by->live))
+			map.follow = s;
 	} else if (!other) {
 		s->warned = 0;
-		if (!addr_same(&s->local, &m->announced.local))
-			m->follow = s;
-		else if (m->relay && m->waits)
-			target_set(m);
+		if (!addr_same(&s->local, &map.announced.local))
+			map.follow = s;
+		else if (map.relay && map.waits)
+			target_set();
 	} else if (!d->began ? news : !told && now >= d->again) {
-		doubt(m, s, s->said_at, now);
+		doubt(s, s->said_at, now);
 	}
 }
 
 /* Notes what a server said, and since when the NAT may know that flow. */
 static void
-heard(struct map *m, struct contact *c, int64_t now)
+heard(struct contact *c, int64_t now)
 {
 	struct server *s = c->s;
-	int64_t at = is_udp(m) ? c->f.asked : c->f.born;
+	int64_t at = is_udp() ? c->f.asked : c->f.born;
 	int same = addr_same(&s->said, &c->f.mapped);
 	/* who says another address each time tells no more by that */
-	int told = is_told(m, &c->f.mapped) || (!same &&
-	    s->said_at >= m->doubt.began &&
-	    !addr_same(&s->said, &m->announced.public));
+	int told = is_told(&c->f.mapped) || (!same &&
+	    s->said_at >= map.doubt.began &&
+	    !addr_same(&s->said, &map.announced.public));
 	struct route r;
 
 	if (at < s->said_at)	/* a newer flow was answered before */
 		return;
 	s->fresh = c->fresh || (!same && addr_same(&s->by, &c->f.peer)) ||
-	    (same && s->fresh && m->doubt.began &&
-	    s->said_at >= m->doubt.first);
+	    (same && s->fresh && map.doubt.began &&
+	    s->said_at >= map.doubt.first);
 	s->said = c->f.mapped;
 	s->other = c->f.other;
 	s->said_at = at;
 	s->by = c->f.peer;
 	s->local = c->f.local;
 	if (addr_any(&s->local)) {	/* IP_PKTINFO did not tell it */
-		route_find(&m->local, &s->by, &r);
+		route_find(&map.local, &s->by, &r);
 		s->local = r.source;
-		addr_set_port(&s->local, m->local.port);
+		addr_set_port(&s->local, map.local.port);
 	}
-	weigh(m, s, told, !same || (c->fresh && !c->seen), now);
+	weigh(s, told, !same || (c->fresh && !c->seen), now);
 }
 
 /* RFC 6890: can a NAT in front of us have that address?  We ask peer. */
@@ -2218,18 +2218,18 @@ is_plausible(const union addr *a, const union addr *peer)
 /* The connection will be closed by the server: another one may be up before
  * that. */
 static void
-http_answered(struct map *m, struct contact *c)
+http_answered(struct contact *c)
 {
 	const struct http_reader *h = &c->f.http;
 
 	if (h->close || !h->max ||
-	    (h->timeout >= 0 && h->timeout * (int64_t)1000 <= m->k))
+	    (h->timeout >= 0 && h->timeout * (int64_t)1000 <= map.k))
 		c->role = LEAVING;
 }
 
 /* A flow ended, or a request failed. */
 static void
-contact_failed(struct map *m, struct contact *c, int error, int64_t now)
+contact_failed(struct contact *c, int error, int64_t now)
 {
 	struct server *s = c->s;
 	char why[80];
@@ -2238,252 +2238,252 @@ contact_failed(struct map *m, struct contact *c, int error, int64_t now)
 	if (lived || (c->http && c->role == LEAVING))
 		note("%s: %s", s->host->name, server_error(s, error, 0, why));
 	else if (c->seen || !c->late || c->http)	/* else it was said */
-		failed(m, s, &c->f.peer, error, c->f.code, now);
+		failed(s, &c->f.peer, error, c->f.code, now);
 	if (c->seen && error == ECONNRESET) {
-		m->was_reset = 1;
+		map.was_reset = 1;
 		if (!c->http)
-			server_remembered(&m->stun, &c->f.peer,
+			server_remembered(&map.stun, &c->f.peer,
 			    now + RESET_MEMORY);
 	}
-	if (c->role == CHECKS && !c->late && !m->doubt.began)
-		m->check = now;
-	c->due = lived ? next_flow(m, c->f.born, now) : now;
-	contact_stop(m, c);
+	if (c->role == CHECKS && !c->late && !map.doubt.began)
+		map.check = now;
+	c->due = lived ? next_flow(c->f.born, now) : now;
+	contact_stop(c);
 }
 
 static void
-contact_answered(struct map *m, struct contact *c, int64_t now)
+contact_answered(struct contact *c, int64_t now)
 {
 	if (!c->http && !is_plausible(&c->f.mapped, &c->f.peer)) {
-		contact_failed(m, c, EFALSE, now);
+		contact_failed(c, EFALSE, now);
 		return;
 	}
-	note_answer(m, c->s, now);
+	note_answer(c->s, now);
 	c->late = c->event = 0;
-	c->due = c->f.asked + m->k;
+	c->due = c->f.asked + map.k;
 	if (c->http)
-		http_answered(m, c);
+		http_answered(c);
 	else
-		heard(m, c, now);
+		heard(c, now);
 	c->seen = now;
 	if (c->role == CHECKS)
 		c->role = HOLDS;
-	if (!c->http && (is_udp(m) || c->role == LEAVING))
-		contact_stop(m, c);     /* in UDP each request has its socket */
+	if (!c->http && (is_udp() || c->role == LEAVING))
+		contact_stop(c);     /* in UDP each request has its socket */
 }
 
 /* A request waits long: others are asked, but a late answer still counts.  An
  * HTTP server that never answered tells nothing of the mapping. */
 static void
-overtake(struct map *m, struct contact *c, int64_t now)
+overtake(struct contact *c, int64_t now)
 {
 	c->late = 1;
-	if (m->known)
-		m->judge_at = now;	/* not awaited any longer */
+	if (map.known)
+		map.judge_at = now;	/* not awaited any longer */
 	if (!c->seen && !c->http)
-		failed(m, c->s, &c->f.peer, ETIMEDOUT, 0, now);
+		failed(c->s, &c->f.peer, ETIMEDOUT, 0, now);
 	if (c->role == LEAVING || (c->http && !c->seen))
 		return;
-	if (is_udp(m) && m->known && m->held >= c->f.asked)
-		m->dead = 1;            /* somebody else holds the mapping */
-	else if (!m->late || !m->known)
-		m->late++;
+	if (is_udp() && map.known && map.held >= c->f.asked)
+		map.dead = 1;            /* somebody else holds the mapping */
+	else if (!map.late || !map.known)
+		map.late++;
 }
 
 static int64_t
-late_at(const struct map *m, const struct contact *c)
+late_at(const struct contact *c)
 {
-	return c->f.asked + (is_udp(m) ? LATE_UDP : LATE_TCP);
+	return c->f.asked + (is_udp() ? LATE_UDP : LATE_TCP);
 }
 
 /* UDP between two requests: a packet that wants no answer. */
 static NOINLINE void
-indicate(struct map *m, struct contact *c, int64_t now)
+indicate(struct contact *c, int64_t now)
 {
-	int fd = m->relay ? relay_fd(m->relay) :
-	    port_socket(m, LOCAL_FLOW, now);
+	int fd = map.relay ? relay_fd(map.relay) :
+	    port_socket(LOCAL_FLOW, now);
 
-	c->due = now + m->k;
+	c->due = now + map.k;
 	if (fd < 0)
 		return;
 	stun_indicate(fd, &c->f.peer);
-	server_remembered(&m->stun, &c->f.peer, now + UDP_TWICE);
-	if (!m->relay)
+	server_remembered(&map.stun, &c->f.peer, now + UDP_TWICE);
+	if (!map.relay)
 		close(fd);
 }
 
 /* UDP: with few live names one of them is asked every k, so that the others
  * rest long enough for a fresh answer; with many all take turns. */
 static int
-is_held_by_one(const struct map *m, int64_t now)
+is_held_by_one(int64_t now)
 {
 	const struct server *s;
 	int live = 0;
 
-	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++)
+	for (s = map.stun.s; s < map.stun.s + map.stun.n; s++)
 		live += (s->live || !s->asked) && now >= s->rest;
-	return m->stun.n > 1 &&
-	    (live - 1) * m->k * m->cfg->cycle <= UDP_ONCE;
+	return map.stun.n > 1 &&
+	    (live - 1) * map.k * map.cfg->cycle <= UDP_ONCE;
 }
 
 /* Asks the next server, for a holder without a flow. */
 static void
-hold(struct map *m, struct contact *c, int64_t now)
+hold(struct contact *c, int64_t now)
 {
 	struct server *s = NULL;
 	int how = c->http ? RECENT : 0;	/* the one that serves goes on */
 
-	if (is_udp(m) && holds(m, now) && ++m->cycle < m->cfg->cycle) {
-		indicate(m, c, now);
+	if (is_udp() && holds(now) && ++map.cycle < map.cfg->cycle) {
+		indicate(c, now);
 		return;
 	}
-	m->cycle = 0;
-	if (!is_udp(m)) {
-		if (!c->http && m->check - KEPT <= now)
+	map.cycle = 0;
+	if (!is_udp()) {
+		if (!c->http && map.check - KEPT <= now)
 			how = SPARE;
-	} else if (m->known) {
-		if (is_held_by_one(m, now))
-			m->check = now;
+	} else if (map.known) {
+		if (is_held_by_one(now))
+			map.check = now;
 		else
-			s = choose(m, 0, FRESH, now, NULL);
+			s = choose(0, FRESH, now, NULL);
 		how = RECENT;
 	}
-	c->due = c->http ? NEVER : now + m->k;
+	c->due = c->http ? NEVER : now + map.k;
 	if (!s)
-		s = choose(m, c->http, how, now, &c->due);
+		s = choose(c->http, how, now, &c->due);
 	if (!s) {
 		if (c->due == NEVER)    /* the old connection is still open */
 			c->due = now + BACKOFF_MIN;
 		return;
 	}
-	if (is_udp(m) && !s->live && s->repeats && !m->late)
-		m->dead = 1;
-	contact_start(m, c, s, now);
+	if (is_udp() && !s->live && s->repeats && !map.late)
+		map.dead = 1;
+	contact_start(c, s, now);
 }
 
 /* What a holder does when its time has come, and an HTTP connection that
  * leaves. */
 static void
-contact_due(struct map *m, struct contact *c, int64_t now)
+contact_due(struct contact *c, int64_t now)
 {
 	if (c->role != HOLDS && !(c->role == LEAVING && c->http))
 		return;
 	if (c->f.state == FLOW_OPEN) {
 		if (c->f.last) {	/* asked to close, it did not */
-			contact_stop(m, c);
+			contact_stop(c);
 			return;
 		}
-		c->due = now + m->k;
+		c->due = now + map.k;
 		c->late = 0;
 		if (flow_ask(&c->f, c->role == LEAVING, now,
 		    now + ANSWER_LIMIT) < 0) {
 			c->event = -1;
 			c->error = errno;
 		}
-	} else if (!c->s && now >= m->serve_at)
-		hold(m, c, now);
+	} else if (!c->s && now >= map.serve_at)
+		hold(c, now);
 }
 
 static void
-contact_step(struct map *m, struct contact *c, int64_t now)
+contact_step(struct contact *c, int64_t now)
 {
 	if (c->event)
 		return;
-	c->event = flow_step(&c->f, m->w, now);
+	c->event = flow_step(&c->f, map.w, now);
 	c->error = errno;
 	if (c->event)
 		return;
 	if (c->s && !is_open(c))
-		contact_resolved(m, c, now);
-	else if (is_asking(c) && !c->late && now >= late_at(m, c))
-		overtake(m, c, now);
+		contact_resolved(c, now);
+	else if (is_asking(c) && !c->late && now >= late_at(c))
+		overtake(c, now);
 }
 
 /* What came is recorded first, then handled, answers before failures, then
  * judged: no step changes what another one walks through. */
 static void
-contacts_step(struct map *m, int64_t now)
+contacts_step(int64_t now)
 {
-	struct contact *c, *end = m->contact + CONTACTS;
+	struct contact *c, *end = map.contact + CONTACTS;
 	int events = 0;
 
-	for (c = m->contact; c < end; c++)
-		contact_step(m, c, now);
-	for (c = m->contact; c < end; c++) {
+	for (c = map.contact; c < end; c++)
+		contact_step(c, now);
+	for (c = map.contact; c < end; c++) {
 		events += c->event != 0;
 		if (c->event > 0)
-			contact_answered(m, c, now);
+			contact_answered(c, now);
 	}
-	for (c = m->contact; c < end; c++)
+	for (c = map.contact; c < end; c++)
 		if (c->event < 0)
-			contact_failed(m, c, c->error, now);
-	if (m->cfg->check) {
-		m->check = NEVER;
+			contact_failed(c, c->error, now);
+	if (map.cfg->check) {
+		map.check = NEVER;
 		return;
 	}
-	if (events || now >= m->judge_at)
-		judge(m, now);
-	if (m->was_reset)
-		replace_reset(m, now);
-	for (c = m->contact; c < end; c++)
+	if (events || now >= map.judge_at)
+		judge(now);
+	if (map.was_reset)
+		replace_reset(now);
+	for (c = map.contact; c < end; c++)
 		if (now >= c->due)
-			contact_due(m, c, now);
-	if (now < m->serve_at)
+			contact_due(c, now);
+	if (now < map.serve_at)
 		return;
-	checks_step(m, now);
-	balance(m, 0, now);
-	balance(m, 1, now);
+	checks_step(now);
+	balance(0, now);
+	balance(1, now);
 }
 
 static void
-contacts_want(struct map *m)
+contacts_want(void)
 {
 	struct contact *c;
 	int waits;
 
-	for (c = m->contact; c < m->contact + CONTACTS; c++) {
-		flow_want(&c->f, m->w);
+	for (c = map.contact; c < map.contact + CONTACTS; c++) {
+		flow_want(&c->f, map.w);
 		waits = !c->s && c->role == HOLDS;
 		if (c->event)
-			wake_at(m->w, 0);
+			wake_at(map.w, 0);
 		else if (waits || (c->f.state == FLOW_OPEN && (c->http ?
 		    c->role == HOLDS || c->role == LEAVING :
 		    c->role == HOLDS)))
-			wake_at(m->w, waits && c->due < m->serve_at ?
-			    m->serve_at : c->due);
+			wake_at(map.w, waits && c->due < map.serve_at ?
+			    map.serve_at : c->due);
 		else if (is_asking(c) && !c->late)
-			wake_at(m->w, late_at(m, c));
+			wake_at(map.w, late_at(c));
 	}
-	wake_at(m->w, m->judge_at);
-	wake_at(m->w, m->check < m->serve_at ? m->serve_at : m->check);
+	wake_at(map.w, map.judge_at);
+	wake_at(map.w, map.check < map.serve_at ? map.serve_at : map.check);
 }
 
 /* look-ups */
 
 /* A server's look-up has ended; who waits for it sees that at its step. */
 static void
-server_looked(struct map *m, struct server *s, int found, int64_t now)
+server_looked(struct server *s, int found, int64_t now)
 {
 	if (found)
-		check_fake(m, &s->addrs.a[0], s->host->name);
+		check_fake(&s->addrs.a[0], s->host->name);
 	else if (!s->addrs.n)
-		failed(m, s, NULL, 0, s->lookup.gai, now);
+		failed(s, NULL, 0, s->lookup.gai, now);
 }
 
 static void
-target_looked(struct map *m, int found, int64_t now)
+target_looked(int found, int64_t now)
 {
-	struct server *s = &m->target;
+	struct server *s = &map.target;
 	char why[80];
 
 	if (found) {
 		if (s->fails)
 			warn("target %s: found again", s->host->name);
 		s->fails = 0;
-		target_set(m);
+		target_set();
 		return;
 	}
-	server_failed(s, NULL, 0, s->lookup.gai, holds(m, now) ? BACKOFF_MAX :
+	server_failed(s, NULL, 0, s->lookup.gai, holds(now) ? BACKOFF_MAX :
 	    BACKOFF_HARD);
 	if (s->fails == 1)
 		warn("target %s: %s, %s", s->host->name,
@@ -2492,48 +2492,48 @@ target_looked(struct map *m, int found, int64_t now)
 }
 
 static void
-lookups_want(struct map *m)
+lookups_want(void)
 {
-	struct servers *list[] = { &m->stun, &m->http };
+	struct servers *list[] = { &map.stun, &map.http };
 	int i, k;
 
 	for (k = 0; k < 2; k++)
 		for (i = 0; i < list[k]->n; i++)
-			lookup_want(&list[k]->s[i].lookup, m->w);
-	lookup_want(&m->target.lookup, m->w);
-	if (m->relay && !m->target.addrs.n && !m->target.lookup.busy)
-		wake_at(m->w, m->target.retry);
+			lookup_want(&list[k]->s[i].lookup, map.w);
+	lookup_want(&map.target.lookup, map.w);
+	if (map.relay && !map.target.addrs.n && !map.target.lookup.busy)
+		wake_at(map.w, map.target.retry);
 }
 
 static void
-lookups_step(struct map *m, int64_t now)
+lookups_step(int64_t now)
 {
-	struct servers *list[] = { &m->stun, &m->http }, none = { 0 };
+	struct servers *list[] = { &map.stun, &map.http }, none = { 0 };
 	int i, k, r;
 
 	for (k = 0; k < 2; k++)
 		for (i = 0; i < list[k]->n; i++) {
-			r = server_step(list[k], &list[k]->s[i], m->w, now);
+			r = server_step(list[k], &list[k]->s[i], map.w, now);
 			if (r)
-				server_looked(m, &list[k]->s[i], r > 0, now);
+				server_looked(&list[k]->s[i], r > 0, now);
 		}
-	r = server_step(&none, &m->target, m->w, now);
+	r = server_step(&none, &map.target, map.w, now);
 	if (r)
-		target_looked(m, r > 0, now);
-	if (m->relay && !m->target.addrs.n && now >= m->target.retry)
-		resolve(m, &m->target, AF_UNSPEC, TARGET_AGE, now);
+		target_looked(r > 0, now);
+	if (map.relay && !map.target.addrs.n && now >= map.target.retry)
+		resolve(&map.target, AF_UNSPEC, TARGET_AGE, now);
 }
 
 /* the relay */
 
 /* 1 when a is an address of a STUN server that we know */
 static int
-is_server(const struct map *m, const union addr *a)
+is_server(const union addr *a)
 {
 	const struct server *s;
 	int i;
 
-	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++)
+	for (s = map.stun.s; s < map.stun.s + map.stun.n; s++)
 		for (i = 0; i < s->addrs.n; i++)
 			if (addr_same(&s->addrs.a[i], a))
 				return 1;
@@ -2546,32 +2546,32 @@ static int
 claim(void *arg, const union addr *from, const union addr *to,
     const unsigned char *p, size_t n, int64_t now)
 {
-	struct map *m = arg;
 	struct contact *c;
 	int r = 0;
 
+	(void)arg;
 	(void)now;
-	for (c = m->contact; c < m->contact + CONTACTS && r == 0; c++) {
+	for (c = map.contact; c < map.contact + CONTACTS && r == 0; c++) {
 		if (c->event)
 			continue;
 		r = c->event = flow_claim(&c->f, from, to, p, n);
 		c->error = errno;
 	}
-	return r != 0 || (stun_is_message(p, n) && is_server(m, from));
+	return r != 0 || (stun_is_message(p, n) && is_server(from));
 }
 
 /* 1 when a client at a proves that others reach the port: a is no address of
  * ours, nor of a network that we may be in. */
 static int
-is_outside(const struct map *m, const union addr *a)
+is_outside(const union addr *a)
 {
 	union addr own = *a;
 	int fd, bound;
 
 	if (addr_kind(a) != A_PUBLIC ||
-	    addr_same_host(a, &m->announced.public) ||
+	    addr_same_host(a, &map.announced.public) ||
 	    (a->sa.sa_family == AF_INET6 && memcmp(&a->in6.sin6_addr,
-	    &m->route.source.in6.sin6_addr, 8) == 0))
+	    &map.route.source.in6.sin6_addr, 8) == 0))
 		return 0;
 	fd = socket(a->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
@@ -2586,147 +2586,147 @@ is_outside(const struct map *m, const union addr *a)
 static void
 used(void *arg, const union addr *client, int64_t now)
 {
-	struct map *m = arg;
 	char host[ADDR_TEXT];
 
-	if (!m->reached && is_outside(m, client)) {
-		m->reached = 1;
+	(void)arg;
+	if (!map.reached && is_outside(client)) {
+		map.reached = 1;
 		warn("%s came in from outside: the port is reachable",
 		    addr_host(client, host));
 	}
-	if (now >= m->target.retry)
-		resolve(m, &m->target, AF_UNSPEC, TARGET_AGE, now);
+	if (now >= map.target.retry)
+		resolve(&map.target, AF_UNSPEC, TARGET_AGE, now);
 }
 
 /* Opens the relay's port as soon as it can be had. */
 static void
-serve(struct map *m, int64_t now)
+serve(int64_t now)
 {
-	struct relay_calls calls = { m, claim, used };
-	int fd = m->spare;
+	struct relay_calls calls = { NULL, claim, used };
+	int fd = map.spare;
 
-	if (!m->cfg->target || m->relay || now < m->serve_at)
+	if (!map.cfg->target || map.relay || now < map.serve_at)
 		return;
-	m->spare = -1;
+	map.spare = -1;
 	if (fd < 0)
-		fd = port_socket(m, LOCAL_SERVER, now);
+		fd = port_socket(LOCAL_SERVER, now);
 	if (fd < 0)
 		return;
-	m->relay = relay_start(m->cfg, &calls, fd, now);
-	if (!m->relay) {
-		m->local.listener = 0;
-		port_trouble(m, "the relay does not start", now);
+	map.relay = relay_start(map.cfg, &calls, fd, now);
+	if (!map.relay) {
+		map.local.listener = 0;
+		port_trouble("the relay does not start", now);
 		return;
 	}
-	resolve(m, &m->target, AF_UNSPEC, TARGET_AGE, now);
+	resolve(&map.target, AF_UNSPEC, TARGET_AGE, now);
 }
 
 /* the network's news */
 
 /* the route from the mapped port to a server that is known, or to anywhere */
 static NOINLINE void
-find_route(const struct map *m, struct route *r)
+find_route(struct route *r)
 {
 	union addr to;
 
-	addr_parse(&to, m->cfg->family == AF_INET ? "192.0.2.1" :
-	    "2001:db8::1", m->cfg->family);
+	addr_parse(&to, map.cfg->family == AF_INET ? "192.0.2.1" :
+	    "2001:db8::1", map.cfg->family);
 	addr_set_port(&to, STUN_PORT);
-	route_find(&m->local, m->announced.by ? &m->announced.by->by : &to, r);
+	route_find(&map.local, map.announced.by ? &map.announced.by->by : &to, r);
 	if (!r->index) {	/* cannot be told now */
-		r->index = m->route.index;
-		r->flags = m->route.flags;
+		r->index = map.route.index;
+		r->flags = map.route.flags;
 	}
 }
 
 /* Asks at once whether the mapping is still what it was; nothing that failed
  * before counts any longer. */
 static NOINLINE void
-recheck(struct map *m, int64_t now)
+recheck(int64_t now)
 {
 	struct contact *c;
 
-	servers_forgive(&m->stun);
-	servers_forgive(&m->http);
-	m->serve_at = m->check = m->quit ? NEVER : now;
-	for (c = m->contact; c < m->contact + CONTACTS; c++)
+	servers_forgive(&map.stun);
+	servers_forgive(&map.http);
+	map.serve_at = map.check = map.quit ? NEVER : now;
+	for (c = map.contact; c < map.contact + CONTACTS; c++)
 		if (c->role == HOLDS && (!c->http || !c->s))
 			c->due = now;
 }
 
 /* Our address or interface is another: all flows are dead. */
 static NOINLINE void
-restart(struct map *m, int64_t now)
+restart(int64_t now)
 {
 	char host[ADDR_TEXT];
 	struct contact *c;
 	int i;
 
 	warn("the network changed, mapping again from %s",
-	    addr_host(&m->route.source, host));
-	for (c = m->contact; c < m->contact + CONTACTS; c++) {
+	    addr_host(&map.route.source, host));
+	for (c = map.contact; c < map.contact + CONTACTS; c++) {
 		if (is_open(c))
 			flow_stop(&c->f, 1);
-		contact_stop(m, c);
+		contact_stop(c);
 		c->role = FREE;
 	}
-	for (i = 0; i < m->stun.n; i++)
-		memset(m->stun.s[i].fresh_at, 0, sizeof m->stun.s->fresh_at);
-	m->held = m->first_at = 0;
-	m->known = m->depends = m->differ = 0;
-	memset(&m->doubt, 0, sizeof m->doubt);
-	m->doubt.began = now;
-	m->judge_at = NEVER;
-	if (m->relay && local_rebind(&m->local, relay_fd(m->relay)) < 0)
-		warn("interface \"%s\":", m->cfg->interface);
-	recheck(m, now);
-	m->check = NEVER;
+	for (i = 0; i < map.stun.n; i++)
+		memset(map.stun.s[i].fresh_at, 0, sizeof map.stun.s->fresh_at);
+	map.held = map.first_at = 0;
+	map.known = map.depends = map.differ = 0;
+	memset(&map.doubt, 0, sizeof map.doubt);
+	map.doubt.began = now;
+	map.judge_at = NEVER;
+	if (map.relay && local_rebind(&map.local, relay_fd(map.relay)) < 0)
+		warn("interface \"%s\":", map.cfg->interface);
+	recheck(now);
+	map.check = NEVER;
 }
 
 static void
-news_settled(struct map *m, int64_t now)
+news_settled(int64_t now)
 {
-	struct route r, old = m->route;
+	struct route r, old = map.route;
 
-	m->settle = NEVER;
-	m->settled = now;
-	find_route(m, &r);
+	map.settle = NEVER;
+	map.settled = now;
+	find_route(&r);
 	if (!r.source.sa.sa_family) {
-		m->moved = 1;	/* act when there is a way out again */
+		map.moved = 1;	/* act when there is a way out again */
 		return;
 	}
-	m->route = r;
+	map.route = r;
 	if (!route_same(&old, &r))
-		restart(m, now);
-	else if (m->moved || old.flags != r.flags || !holds(m, now))
-		recheck(m, now);
-	m->moved = 0;
+		restart(now);
+	else if (map.moved || old.flags != r.flags || !holds(now))
+		recheck(now);
+	map.moved = 0;
 }
 
 static void
-news_want(struct map *m)
+news_want(void)
 {
-	m->news_slot = wake_on(m->w, m->news, POLLIN);
-	wake_at(m->w, m->settle);
+	map.news_slot = wake_on(map.w, map.news, POLLIN);
+	wake_at(map.w, map.settle);
 }
 
 static void
-news_step(struct map *m, int64_t now)
+news_step(int64_t now)
 {
 	struct route r;
 
-	if (woke(m->w, m->news_slot)) {
-		route_read(m->news);
-		if (m->settle == NEVER) {
-			find_route(m, &r);
-			m->moved |= !route_same(&r, &m->route) ||
-			    r.flags != m->route.flags;
-			m->settle = now + SETTLE > m->settled + NEWS_GAP ?
-			    now + SETTLE : m->settled + NEWS_GAP;
+	if (woke(map.w, map.news_slot)) {
+		route_read(map.news);
+		if (map.settle == NEVER) {
+			find_route(&r);
+			map.moved |= !route_same(&r, &map.route) ||
+			    r.flags != map.route.flags;
+			map.settle = now + SETTLE > map.settled + NEWS_GAP ?
+			    now + SETTLE : map.settled + NEWS_GAP;
 		}
 	}
-	if (now >= m->settle)
-		news_settled(m, now);
+	if (now >= map.settle)
+		news_settled(now);
 }
 
 /* the mapping as a whole */
@@ -2740,124 +2740,124 @@ servers_init(struct servers *list, const struct host *host, int n,
 }
 
 static NOINLINE void
-map_init(struct map *m, const struct config *c, struct wake *w, int64_t now)
+map_init(const struct config *c, struct wake *w, int64_t now)
 {
 
-	m->cfg = m->hook.cfg = m->local.cfg = c;
-	m->w = w;
-	m->k = c->keepalive * (int64_t)1000;
-	servers_init(&m->stun, c->stun, c->nstun, c->type == SOCK_DGRAM ?
+	map.cfg = map.hook.cfg = map.local.cfg = c;
+	map.w = w;
+	map.k = c->keepalive * (int64_t)1000;
+	servers_init(&map.stun, c->stun, c->nstun, c->type == SOCK_DGRAM ?
 	    FLOW_UDP : FLOW_TCP);
-	servers_init(&m->http, c->http, c->nhttp, FLOW_HTTP);
-	m->target_host.name = c->target;
-	server_init(&m->target, &m->target_host, FLOW_TCP);
-	m->spare = -1;
-	m->check = m->judge_at = m->settle = m->listen_check = NEVER;
-	m->doubt.began = m->started = now;
-	m->news = route_open();
-	port_next(m);
+	servers_init(&map.http, c->http, c->nhttp, FLOW_HTTP);
+	map.target_host.name = c->target;
+	server_init(&map.target, &map.target_host, FLOW_TCP);
+	map.spare = -1;
+	map.check = map.judge_at = map.settle = map.listen_check = NEVER;
+	map.doubt.began = map.started = now;
+	map.news = route_open();
+	port_next();
 	if (!c->port_lo)
-		m->local.port = 0;
-	find_route(m, &m->route);
+		map.local.port = 0;
+	find_route(&map.route);
 	if (c->check)
 		return;
-	balance(m, 0, now);
-	balance(m, 1, now);
+	balance(0, now);
+	balance(1, now);
 }
 
 /* 1 in bind mode, where nobody but us listens on the port */
 static NOINLINE int
-is_unserved(const struct map *m)
+is_unserved(void)
 {
 	struct owner o;
 
-	return !m->cfg->target && local_owner(&m->local, &o) >= 0 &&
+	return !map.cfg->target && local_owner(&map.local, &o) >= 0 &&
 	    !(o.listening && o.pid != getpid());
 }
 
 static void
-check_listener(struct map *m)
+check_listener(void)
 {
-	m->listen_check = NEVER;
-	if (!is_unserved(m))
+	map.listen_check = NEVER;
+	if (!is_unserved())
 		return;
 	warn("%s port %d: nobody listens on it, unless a firewall rule passes "
-	    "it on", proto(m), m->local.port);
+	    "it on", proto(), map.local.port);
 }
 
 static NOINLINE void
-map_want(struct map *m)
+map_want(void)
 {
-	lookups_want(m);
-	contacts_want(m);
-	news_want(m);
-	hook_want(&m->hook, m->w);
-	wake_at(m->w, m->listen_check);
-	wake_at(m->w, silence_at(m));
-	if (m->relay)
-		relay_want(m->relay, m->w);
-	else if (m->cfg->target)
-		wake_at(m->w, m->serve_at);
+	lookups_want();
+	contacts_want();
+	news_want();
+	hook_want(&map.hook, map.w);
+	wake_at(map.w, map.listen_check);
+	wake_at(map.w, silence_at());
+	if (map.relay)
+		relay_want(map.relay, map.w);
+	else if (map.cfg->target)
+		wake_at(map.w, map.serve_at);
 }
 
 static void
-map_step(struct map *m, int64_t now)
+map_step(int64_t now)
 {
-	news_step(m, now);
-	serve(m, now);
-	lookups_step(m, now);
-	contacts_step(m, now);
-	if (now >= m->listen_check)
-		check_listener(m);
-	if (now >= silence_at(m))
-		say_silence(m);
-	if (m->relay)
-		relay_step(m->relay, m->w, now);
-	hook_step(&m->hook, m->w, now);
+	news_step(now);
+	serve(now);
+	lookups_step(now);
+	contacts_step(now);
+	if (now >= map.listen_check)
+		check_listener();
+	if (now >= silence_at())
+		say_silence();
+	if (map.relay)
+		relay_step(map.relay, map.w, now);
+	hook_step(&map.hook, map.w, now);
 }
 
 /* Ends the flows so that a restart finds their 4-tuples free and the NAT
  * still knows the port: the server is asked to close first. */
 static void
-map_end(struct map *m, int sig, int64_t now)
+map_end(int sig, int64_t now)
 {
 	struct contact *c;
-	int held = open_flows(m) > 1;
+	int held = open_flows() > 1;
 
-	if (m->quit)
+	if (map.quit)
 		return;
-	m->quit = sig;
-	m->end = now + END_LIMIT;
-	m->check = m->judge_at = m->serve_at = NEVER;
-	for (c = m->contact; c < m->contact + CONTACTS; c++) {
+	map.quit = sig;
+	map.end = now + END_LIMIT;
+	map.check = map.judge_at = map.serve_at = NEVER;
+	for (c = map.contact; c < map.contact + CONTACTS; c++) {
 		c->role = c->http ? LEAVING : FREE;
 		if (c->http && c->f.state == FLOW_OPEN &&
-		    flow_ask(&c->f, 1, now, m->end) == 0)
+		    flow_ask(&c->f, 1, now, map.end) == 0)
 			continue;
 		if (c->http && is_open(c))
 			flow_stop(&c->f, !held);
-		contact_stop(m, c);
+		contact_stop(c);
 	}
 }
 
 static void
-map_stop(struct map *m)
+map_stop(void)
 {
 	struct contact *c;
 	int i;
 
-	relay_stop(m->relay);
-	for (c = m->contact; c < m->contact + CONTACTS; c++)
+	relay_stop(map.relay);
+	for (c = map.contact; c < map.contact + CONTACTS; c++)
 		if (is_open(c))
 			flow_stop(&c->f, 0);
-	for (i = 0; i < m->stun.n; i++)
-		lookup_stop(&m->stun.s[i].lookup);
-	for (i = 0; i < m->http.n; i++)
-		lookup_stop(&m->http.s[i].lookup);
-	lookup_stop(&m->target.lookup);
-	local_release(&m->local);
-	if (m->news >= 0)
-		close(m->news);
+	for (i = 0; i < map.stun.n; i++)
+		lookup_stop(&map.stun.s[i].lookup);
+	for (i = 0; i < map.http.n; i++)
+		lookup_stop(&map.http.s[i].lookup);
+	lookup_stop(&map.target.lookup);
+	local_release(&map.local);
+	if (map.news >= 0)
+		close(map.news);
 }
 
 /* check */
@@ -2925,7 +2925,7 @@ filter_start(struct reach *r, struct server *s, int64_t now)
 		return;
 	for (f = &r->f[2]; f >= r->f; f--) {	/* the one that asks last */
 		flow_stop(f, 0);
-		if (flow_start(f, FLOW_UDP, port_socket(r->m, LOCAL_FLOW,
+		if (flow_start(f, FLOW_UDP, port_socket(LOCAL_FLOW,
 		    now), 0, &to, "", now, NEVER) < 0)
 			return;
 		to = s->by;
@@ -2966,7 +2966,7 @@ reach_ask(struct reach *r, int64_t now)
 	struct map *m = r->m;
 	const struct contact *c;
 	struct server *s;
-	int answers = 0, waiting = 0, seek = is_udp(m) && r->tests < 2 &&
+	int answers = 0, waiting = 0, seek = is_udp() && r->tests < 2 &&
 	    r->filtering != F_NONE && now < r->end - REACH_LAST;
 
 	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++) {
@@ -2983,7 +2983,7 @@ reach_ask(struct reach *r, int64_t now)
 	for (c = m->contact; c < m->contact + CONTACTS; c++)
 		waiting += c->s && !c->seen && !c->late;
 	while ((seek ? !waiting : answers + waiting < REACH_SERVERS) &&
-	    check_start(m, 0, now))
+	    check_start(0, now))
 		waiting++;
 	return (waiting && (seek || answers < REACH_SERVERS)) ||
 	    (m->http.n && m->http.s->lookup.busy);
@@ -3093,9 +3093,9 @@ reach_start(struct reach *r, struct map *m, int64_t now)
 	m->k = REACH_LIMIT;	/* no flow asks again */
 	m->held = now;
 	if (m->http.n)
-		resolve(m, m->http.s, m->cfg->family, 0, now);
+		resolve(m->http.s, m->cfg->family, 0, now);
 	log_level(m->cfg->level > 0);   /* -q does not hide what is fatal */
-	fd = port_socket(m, LOCAL_FLOW, now);
+	fd = port_socket(LOCAL_FLOW, now);
 	addr_set_port(&m->route.source, m->local.port);
 	if (fd < 0) {
 		r->end = now;
@@ -3111,8 +3111,8 @@ reach_want(struct reach *r)
 {
 	int i;
 
-	lookups_want(r->m);
-	contacts_want(r->m);
+	lookups_want();
+	contacts_want();
 	for (i = 0; i < 4; i++)
 		flow_want(&r->f[i], r->m->w);
 	r->slot = wake_on(r->m->w, r->listener, POLLIN);
@@ -3122,8 +3122,8 @@ reach_want(struct reach *r)
 static NOINLINE void
 reach_step(struct reach *r, int64_t now)
 {
-	lookups_step(r->m, now);
-	contacts_step(r->m, now);
+	lookups_step(now);
+	contacts_step(now);
 	filter_step(r, now);
 	if (r->heard)
 		probe_step(r, now);
@@ -3176,9 +3176,9 @@ reach_advise(struct map *m, enum mapping_kind mapping, int several,
 	else if (answer == NO)
 		advise("open the port in this host's firewall; else see the "
 		    "router, and the provider's NAT");
-	if (is_unserved(m))
+	if (is_unserved())
 		advise("nobody listens on the port: start the service");
-	if (!is_udp(m) && !m->http.n)
+	if (!is_udp() && !m->http.n)
 		advise("STUN cannot test TCP: let a service connect back "
 		    "(--probe)");
 	if (answer != NO && mapping != M_NONE)
@@ -3199,7 +3199,7 @@ reach_mapping(const struct reach *r, int *several)
 	for (s = r->m->stun.s; s < r->m->stun.s + r->m->stun.n; s++) {
 		if (!s->said_at)
 			continue;
-		check_fake(r->m, &s->said, "");
+		check_fake(&s->said, "");
 		if (n++ < REACH_SERVERS)
 			tell_line("public:    %s %s\n", addr_text(&s->said,
 			    text), server_name(s, name));
@@ -3226,13 +3226,13 @@ reach_report(struct reach *r)
 	char text[ADDR_TEXT];
 	int several = 0;
 
-	check_fake(m, local, "");
+	check_fake(local, "");
 	tell_line(local->sa.sa_family ? "local:     %s %s\n" :
 	    "local:     none\n", addr_text(local, text),
 	    nth("public\0private\0shared\0link-local\0private",
 	    addr_kind(local)));
 	mapping = reach_mapping(r, &several);
-	if (is_udp(m) && r->filtering)
+	if (is_udp() && r->filtering)
 		answer = r->filtering == F_NONE ? YES : NO;
 	if (several && r->answer == NO)
 		answer = UNKNOWN;
@@ -3267,10 +3267,10 @@ signals(struct map *m, int64_t now)
 		switch (sig) {
 		case SIGTERM:
 		case SIGINT:
-			map_end(m, sig, now);
+			map_end(sig, now);
 			break;
 		case SIGHUP:
-			recheck(m, now);
+			recheck(now);
 			m->settle = now;	/* and whether we moved */
 			m->hook.retry = 0;
 			break;
@@ -3308,7 +3308,7 @@ run(struct map *m, int sigfd)
 	while (!finished(m, now)) {
 		wake_clear(m->w);
 		slot = wake_on(m->w, sigfd, POLLIN);
-		map_want(m);
+		map_want();
 		if (m->quit)
 			wake_at(m->w, m->end);
 		if (m->cfg->once && !m->announced.public.sa.sa_family)
@@ -3316,7 +3316,7 @@ run(struct map *m, int sigfd)
 		now = wake_wait(m->w, now);
 		if (woke(m->w, slot))
 			signals(m, now);
-		map_step(m, now);
+		map_step(now);
 		if (m->cfg->once && !m->announced.public.sa.sa_family &&
 		    now >= limit_at) {
 			log_level(0);   /* -q does not hide what is fatal */
@@ -3370,7 +3370,7 @@ startable(struct map *m)
 		return;
 	if (c->level < 0)	/* -q does not hide what is fatal */
 		log_level(0);
-	fd = port_socket(m, c->target ? LOCAL_SERVER : LOCAL_FLOW, 0);
+	fd = port_socket(c->target ? LOCAL_SERVER : LOCAL_FLOW, 0);
 	if (fd < 0 && m->port_error != ENODEV &&
 	    m->port_error != EADDRNOTAVAIL)
 		exit(1);
@@ -3433,7 +3433,6 @@ int
 main(int argc, char **argv)
 {
 	struct config c;
-	static struct map m;    /* zeros, and what stays unused costs no page */
 	struct wake w = { NULL, 0, 0, NEVER };
 	int sigfd, status;
 
@@ -3447,18 +3446,18 @@ main(int argc, char **argv)
 	sigfd = signals_open();
 	if (sigfd < 0)
 		die("cannot catch signals:");
-	map_init(&m, &c, &w, now_ms());
-	startable(&m);
+	map_init(&c, &w, now_ms());
+	startable(&map);
 	settle_down(&c);
-	status = c.check ? run_check(&m, sigfd) : run(&m, sigfd);
-	map_stop(&m);
+	status = c.check ? run_check(&map, sigfd) : run(&map, sigfd);
+	map_stop();
 	wake_free(&w);
 	if (c.pid_file)
 		unlink(c.pid_file);
 	signals_close();
-	if (m.quit) {
-		raise(m.quit);
-		status = 128 + m.quit;	/* no signal kills process 1 */
+	if (map.quit) {
+		raise(map.quit);
+		status = 128 + map.quit;	/* no signal kills process 1 */
 	}
 	exit(status);
 }

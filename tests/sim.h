@@ -148,7 +148,6 @@ struct event {
 
 static struct {
 	struct config c;
-	struct map m;
 	struct wake w;
 	int64_t now;
 	struct peer peer[20];
@@ -586,7 +585,7 @@ flow_result(struct flow *f, int r)
 		if (sim.body)
 			strcpy((char *)f->buf, sim.body);
 		f->local = sim.source;
-		addr_set_port(&f->local, sim.m.local.port);
+		addr_set_port(&f->local, map.local.port);
 		f->http.timeout = p->p->keep_timeout;
 		f->http.max = p->p->keep_max;
 		f->http.close = f->last || p->p->says_close ? 2 : 0;
@@ -717,7 +716,7 @@ sim_lookup_start(struct lookup *l, const char *host, int port, int family,
 {
 	const char *p;
 
-	sim.lookups += l == &sim.m.target.lookup;
+	sim.lookups += l == &map.target.lookup;
 	if (sim.no_fds) {
 		errno = EMFILE;
 		return -1;
@@ -927,6 +926,7 @@ static void
 world(void)
 {
 	memset(&sim, 0, sizeof sim);
+	memset(&map, 0, sizeof map);
 	sim.now = START;
 	sim.random = 1;
 	sim.busy_lo = 1;	/* to 0: none */
@@ -945,7 +945,7 @@ start(const char *args)
 	options(&sim.c, args);
 	log_level(sim.c.level);
 	wake_clear(&sim.w);
-	map_init(&sim.m, &sim.c, &sim.w, sim.now);
+	map_init(&sim.c, &sim.w, sim.now);
 }
 
 static void
@@ -960,9 +960,9 @@ end(void)
 {
 	struct path *f;
 
-	map_end(&sim.m, SIGTERM, sim.now);
-	sim.m.news = -1;
-	map_stop(&sim.m);
+	map_end(SIGTERM, sim.now);
+	map.news = -1;
+	map_stop();
 	wake_free(&sim.w);
 	options_free(&sim.c);
 	CHECK(!sim.spun);
@@ -979,7 +979,7 @@ end(void)
 static void
 take_call(void)
 {
-	struct hook *h = &sim.m.hook;
+	struct hook *h = &map.hook;
 
 	if (!h->pending)
 		return;
@@ -1003,7 +1003,7 @@ sound(void)
 	const struct contact *c;
 	int busy = 0;
 
-	for (c = sim.m.contact; c < sim.m.contact + CONTACTS; c++) {
+	for (c = map.contact; c < map.contact + CONTACTS; c++) {
 		busy += !c->http && (c->role == HOLDS || c->role == CHECKS);
 		if (c->event)
 			continue;
@@ -1013,7 +1013,7 @@ sound(void)
 		    c->role != HOLDS && !c->s)
 			return 0;
 	}
-	return busy || sim.now < sim.m.serve_at;
+	return busy || sim.now < map.serve_at;
 }
 
 /* One turn of the loop; 0 when nothing is to be done until then.  A turn that
@@ -1026,14 +1026,14 @@ turn(int64_t until)
 
 	take_call();
 	wake_clear(&sim.w);
-	map_want(&sim.m);
+	map_want();
 	if (!sim.news && sim.w.deadline > until)
 		return 0;
 	overdue = !sim.news && sim.w.deadline <= sim.now;
-	memcpy(&before, &sim.m, overdue ? sizeof before : 0);
+	memcpy(&before, &map, overdue ? sizeof before : 0);
 	sim_wake_wait(&sim.w, sim.now);
-	map_step(&sim.m, sim.now);
-	if (overdue && memcmp(&before, &sim.m, sizeof before) == 0)
+	map_step(sim.now);
+	if (overdue && memcmp(&before, &map, sizeof before) == 0)
 		sim.spun = 1;
 	sim.unsound += !sound();
 	return !sim.spun;
