@@ -935,9 +935,10 @@ struct doubt {
 	struct server *resting; /* to be asked when its answer is fresh */
 };
 
-static struct map {                    /* what is used most comes first: see size */
+static struct map {               /* what is unused costs no page */
 	const struct config *cfg;
 	struct wake *w;
+	int64_t now;		/* ms: of this step */
 	int64_t k;		/* ms between keep-alives */
 	int64_t serve_at;	/* ms: when the port may be tried again */
 	int64_t check;		/* ms: the next check; NEVER */
@@ -997,19 +998,19 @@ proto(void)
 
 /* 1 while the last answer is young enough to hold the mapping */
 static int
-holds(int64_t now)
+holds(void)
 {
 	int64_t age = is_udp() ? map.k * map.cfg->cycle : map.k;
 
-	return map.held && now < map.held + age + HOLD_GRACE;
+	return map.held && map.now < map.held + age + HOLD_GRACE;
 }
 
 /* when it is to be said that nothing has held the mapping for long */
 static int64_t
 silence_at(void)
 {
-	return map.silent ? NEVER : SILENCE + (map.held ? map.held + HOLD_GRACE +
-	    (is_udp() ? map.k * map.cfg->cycle : map.k) : map.started);
+	return map.silent ? NEVER : SILENCE + (map.held ? map.held +
+	    HOLD_GRACE + (is_udp() ? map.k * map.cfg->cycle : map.k) : map.started);
 }
 
 static int
@@ -1065,13 +1066,13 @@ find_uses(struct use *use)
 
 /* the server that is asked next; *soonest as of server_choose() */
 static struct server *
-choose(int http, int how, int64_t now, int64_t *soonest)
+choose(int http, int how, int64_t *soonest)
 {
 	struct use use;
 
 	find_uses(&use);
 	return server_choose(http ? &map.http : &map.stun, &use, how,
-	    &map.announced.public, now, soonest);
+	    &map.announced.public, map.now, soonest);
 }
 
 /* 1 when another STUN server failed as s did */
@@ -1114,54 +1115,52 @@ static void port_in_use(const struct owner *, const char *);
 /* Logs a new kind of failure, and what is tried next.  peer, when not NULL, is
  * the address that failed. */
 static void
-failed(struct server *s, const union addr *peer, int error,
-    int detail, int64_t now)
+failed(struct server *s, const union addr *peer, int error, int detail)
 {
 	char name[SERVER_TEXT], other[SERVER_TEXT], why[80], in[24] = "";
 	char host[ADDR_TEXT] = "";
 	const struct server *next;
 	struct owner o;
 
-	if (!server_failed(s, peer, error, detail, holds(now) ? BACKOFF_MAX :
+	if (!server_failed(s, peer, error, detail, holds() ? BACKOFF_MAX :
 	    BACKOFF_HARD))
 		return;
-	if ((error == EADDRNOTAVAIL || !holds(now)) && is_shared(s))
+	if ((error == EADDRNOTAVAIL || !holds()) && is_shared(s))
 		return;
 	if (error == EADDRNOTAVAIL && local_owner(&map.local, &o) == 1 &&
 	    o.twin) {
 		port_in_use(&o, NULL);
 		return;
 	}
-	next = choose(s->kind == FLOW_HTTP, 0, now, NULL);
+	next = choose(s->kind == FLOW_HTTP, 0, NULL);
 	if (next == s)
 		next = NULL;
-	if (!next && s->retry > now)
+	if (!next && s->retry > map.now)
 		fmt(in, sizeof in, " in %d s",
-		    (int)((s->retry - now + 999) / 1000));
+		    (int)((s->retry - map.now + 999) / 1000));
 	if (peer)
 		addr_host(peer, host);
 	if (!strcmp(host, s->host->name))
 		host[0] = '\0';
-	warn("%s%s%s%s: %s%s%s, trying %s%s", server_name(s, name),
-	    host[0] ? " (" : "", host, host[0] ? ")" : "",
-	    server_error(s, error, detail, why), error ? " over " : "",
-	    error ? proto() : "", next ? server_name(next, other) : "again",
-	    in);
+	warn("%s%s%s%s: %s%s%s, trying %s%s", server_name(s, name), host[0] ?
+	    " (" : "", host, host[0] ? ")" : "", server_error(s, error, detail,
+	    why), error ? " over " : "", error ? proto() : "", next ?
+	    server_name(next, other) : "again", in);
 }
 
 /* A server answered, and a flow holds the mapping.  When none did before, the
  * network is back, and the other servers may be asked at once. */
 static void
-note_answer(struct server *s, int64_t now)
+note_answer(struct server *s)
 {
 	char name[SERVER_TEXT];
 	int failures;
 
-	if (!holds(now)) {
+	if (!holds()) {
 		servers_forgive(&map.stun);
 		servers_forgive(&map.http);
 	}
-	map.held = now;
+	map.held = map.now;
 	map.silent = 0;
 	failures = server_answered(s);
 	if (failures)
@@ -1205,13 +1204,13 @@ port_in_use(const struct owner *o, const char *why)
 
 /* Logs once what is in the way of using the port. */
 static void
-port_trouble(const char *why, int64_t now)
+port_trouble(const char *why)
 {
 	const struct config *c = map.cfg;
 	struct owner o;
 	int error = errno;
 
-	map.serve_at = now + PORT_RETRY;
+	map.serve_at = map.now + PORT_RETRY;
 	if (map.port_error == error)
 		return;
 	map.port_error = error;
@@ -1251,7 +1250,7 @@ port_next(void)
 /* A socket on the mapped port.  Moves on in the range, or to any port, only
  * when the port cannot be used.  -1: said what is in the way. */
 static int
-port_socket(enum local_role role, int64_t now)
+port_socket(enum local_role role)
 {
 	const char *why;
 	int fd, tries = map.cfg->port_hi - map.cfg->port_lo;
@@ -1268,10 +1267,9 @@ port_socket(enum local_role role, int64_t now)
 	    tries-- > 0 && (errno == EADDRINUSE || errno == EACCES))
 		port_next();
 	if (fd < 0)
-		port_trouble(why, now);
+		port_trouble(why);
 	else if (map.port_error)
-		warn("%s port %d: can be used now", proto(),
-		    map.local.port);
+		warn("%s port %d: can be used now", proto(), map.local.port);
 	if (fd >= 0)
 		map.port_error = 0;
 	return fd;
@@ -1310,10 +1308,10 @@ contact_stop(struct contact *c)
 }
 
 static void
-contact_leave(struct contact *c, int64_t now)
+contact_leave(struct contact *c)
 {
 	c->role = LEAVING;
-	c->due = now;
+	c->due = map.now;
 	if (!is_asking(c) && !(c->http && is_open(c)))
 		contact_stop(c);
 }
@@ -1340,44 +1338,44 @@ contact_new(void)
 /* when a flow that was born then is followed by another: at once where it
  * lived long, or a server that closes early would be asked all the time */
 static NOINLINE int64_t
-next_flow(int64_t born, int64_t now)
+next_flow(int64_t born)
 {
-	return now - born < map.k / 2 ? born + map.k : now;
+	return map.now - born < map.k / 2 ? born + map.k : map.now;
 }
 
 /* when a request that is sent now has failed */
 static NOINLINE int64_t
-limit(int64_t now)
+limit(void)
 {
-	return now + (holds(now) ? ANSWER_LIMIT : HARD_LIMIT);
+	return map.now + (holds() ? ANSWER_LIMIT : HARD_LIMIT);
 }
 
 /* Opens a flow to the server's next address, which is known. */
 static void
-contact_open(struct contact *c, int64_t now)
+contact_open(struct contact *c)
 {
 	struct server *s = c->s;
 	int i, fd, shared = is_udp() && map.relay;
 	struct use use;
 
 	find_uses(&use);
-	i = server_addr(s, &use, 1, now);
+	i = server_addr(s, &use, 1, map.now);
 	if (i < 0)
-		i = server_addr(s, &use, 0, now);
+		i = server_addr(s, &use, 0, map.now);
 	if (i < 0) {		/* another name has that address too */
 		contact_stop(c);
-		c->due = now + BACKOFF_MIN;
+		c->due = map.now + BACKOFF_MIN;
 		return;
 	}
-	fd = shared ? relay_fd(map.relay) : port_socket(LOCAL_FLOW, now);
+	fd = shared ? relay_fd(map.relay) : port_socket(LOCAL_FLOW);
 	if (fd < 0) {
 		contact_stop(c);
 		c->due = map.serve_at;
 		return;
 	}
-	c->fresh = server_asked(c->http ? &map.http : &map.stun, s, i, now);
+	c->fresh = server_asked(c->http ? &map.http : &map.stun, s, i, map.now);
 	if (flow_start(&c->f, s->kind, fd, shared, &s->addrs.a[i],
-	    s->host->name, now, limit(now)) < 0) {
+	    s->host->name, map.now, limit()) < 0) {
 		c->event = -1;
 		c->error = errno;
 	}
@@ -1385,37 +1383,37 @@ contact_open(struct contact *c, int64_t now)
 
 /* Starts the look-up of a name whose addresses are missing or old. */
 static void
-resolve(struct server *s, int family, int64_t age, int64_t now)
+resolve(struct server *s, int family, int64_t age)
 {
-	if (server_resolve(s, family, age, now + (holds(now) &&
-	    !map.cfg->check ? LOOKUP_LIMIT : HARD_LIMIT), now) == 0)
+	if (server_resolve(s, family, age, map.now + (holds() &&
+	    !map.cfg->check ? LOOKUP_LIMIT : HARD_LIMIT), map.now) == 0)
 		return;
 	if (!s->repeats++)
 		warn("%s: cannot look it up:", s->host->name);
-	s->retry = now + BACKOFF_HARD;
+	s->retry = map.now + BACKOFF_HARD;
 }
 
 static void
-contact_resolved(struct contact *c, int64_t now)
+contact_resolved(struct contact *c)
 {
 	if (c->s->addrs.n) {
-		contact_open(c, now);
+		contact_open(c);
 	} else if (!c->s->lookup.busy) {	/* not found, which was said */
 		if (c->role == CHECKS && !c->late)
-			map.check = now;
+			map.check = map.now;
 		contact_stop(c);
-		c->due = now;
+		c->due = map.now;
 	}
 }
 
 /* Opens a flow to s as soon as its address is known. */
 static void
-contact_start(struct contact *c, struct server *s, int64_t now)
+contact_start(struct contact *c, struct server *s)
 {
 	c->s = s;
-	c->due = now + map.k;
-	resolve(s, map.cfg->family, LOOKUP_AGE, now);
-	contact_resolved(c, now);
+	c->due = map.now + map.k;
+	resolve(s, map.cfg->family, LOOKUP_AGE);
+	contact_resolved(c);
 }
 
 /* how many flows are to hold the mapping; TCP: two, one of them to an HTTP
@@ -1447,8 +1445,8 @@ worst(int http, int answered)
 		if (c->role != HOLDS || c->http != http ||
 		    (answered && !(c->seen && is_open(c))))
 			continue;
-		rank = !c->s ? 3 : c->late ? 2 : c->seen && !http &&
-		    map.known && !addr_same(&c->f.mapped, &map.announced.public);
+		rank = !c->s ? 3 : c->late ? 2 : c->seen && !http && map.known
+		    && !addr_same(&c->f.mapped, &map.announced.public);
 		if (rank > most || (rank == most && c->f.born < bad->f.born)) {
 			most = rank;
 			bad = c;
@@ -1460,10 +1458,10 @@ worst(int http, int answered)
 /* As many holders as are wanted.  A flow to an HTTP server that is about to
  * close gets its successor before that. */
 static void
-balance(int http, int64_t now)
+balance(int http)
 {
 	struct contact *c;
-	int64_t due = now, next;
+	int64_t due = map.now, next;
 	int n = -wanted(http);
 
 	for (c = map.contact; c < map.contact + CONTACTS; c++) {
@@ -1471,12 +1469,12 @@ balance(int http, int64_t now)
 			continue;
 		n += c->role == HOLDS;
 		next = http && c->role == LEAVING ?
-		    next_flow(c->f.born, now) : now;
+		    next_flow(c->f.born) : map.now;
 		if (next > due)
 			due = next;
 	}
 	for (; n > 0 && (c = worst(http, 0)); n--)
-		contact_leave(c, now);
+		contact_leave(c);
 	for (; n < 0 && (c = contact_new()); n++) {
 		c->role = HOLDS;
 		c->http = http;
@@ -1487,7 +1485,7 @@ balance(int http, int64_t now)
 /* A server's reset makes the NAT forget us within seconds: when nothing else
  * is open, another server is asked soon. */
 static void
-replace_reset(int64_t now)
+replace_reset(void)
 {
 	struct contact *c;
 
@@ -1496,8 +1494,8 @@ replace_reset(int64_t now)
 		return;
 	for (c = map.contact; c < map.contact + CONTACTS; c++)
 		if (c->role == HOLDS && !c->http && !c->s &&
-		    c->due > now + BACKOFF_MIN)
-			c->due = now + BACKOFF_MIN;
+		    c->due > map.now + BACKOFF_MIN)
+			c->due = map.now + BACKOFF_MIN;
 }
 
 /* checks */
@@ -1519,8 +1517,7 @@ make_room(void)
 	}
 	if (c == map.contact + CONTACTS) {
 		c = worst(0, 1);
-		if (!c || open_flows() - !c->late +
-		    (c->late && alone) < 1)
+		if (!c || open_flows() - !c->late + (c->late && alone) < 1)
 			return 0;
 	}
 	contact_stop(c);
@@ -1530,48 +1527,49 @@ make_room(void)
 
 /* Asks a server by a new flow; 0 when none can be asked. */
 static int
-check_start(int how, int64_t now)
+check_start(int how)
 {
-	struct server *s = choose(0, how, now, NULL);
+	struct server *s = choose(0, how, NULL);
 	struct contact *c;
 
 	if (!s && !is_udp() && (how & FRESH) && make_room())
-		s = choose(0, how, now, NULL);
+		s = choose(0, how, NULL);
 	c = s ? contact_new() : NULL;
 	if (!c || (map.cfg->check && (s->said_at || s->fails)))
 		return 0;	/* once is enough */
 	if (!s->live && s->repeats && !map.late)
 		map.dead = 1;
 	c->role = CHECKS;
-	contact_start(c, s, now);
+	contact_start(c, s);
 	return 1;
 }
 
 /* TCP: when a new flow is to check next; in UDP every request is a new one */
 static NOINLINE int64_t
-next_check(int64_t now)
+next_check(void)
 {
-	return is_udp() || map.cfg->once ? NEVER : now + map.k * map.cfg->cycle;
+	return is_udp() || map.cfg->once ? NEVER :
+	    map.now + map.k * map.cfg->cycle;
 }
 
 static void
-checks_step(int64_t now)
+checks_step(void)
 {
 	int started;
 
-	if (now >= map.check) {
-		map.check = next_check(now);
-		started = map.cfg->once || check_start(FRESH, now);
+	if (map.now >= map.check) {
+		map.check = next_check();
+		started = map.cfg->once || check_start(FRESH);
 		if (started || ++map.again > 3)
 			map.again = 0;
-		else if (map.check != NEVER)	/* soon it may be possible */
-			map.check = now + BACKOFF_MIN;
+		else if (map.check != NEVER)	/* soon it may */
+			map.check = map.now + BACKOFF_MIN;
 	}
 	for (; map.dead || map.late > 0; map.late--) {
-		if (choose(0, LIVE | FRESH, now, NULL))
-			check_start(LIVE | FRESH, now);
-		else if (map.late && !check_start(FRESH, now) && is_udp())
-			check_start(0, now);
+		if (choose(0, LIVE | FRESH, NULL))
+			check_start(LIVE | FRESH);
+		else if (map.late && !check_start(FRESH) && is_udp())
+			check_start(0);
 		map.dead = 0;
 	}
 	map.late = 0;
@@ -1623,7 +1621,7 @@ struct tally {
 	int tied;		/* another address has as many */
 	int heard, awaited;	/* names */
 	int addrs;              /* different ones that fresh flows told, and the
-				   announced one where nobody says it now */
+				   announced one where nobody says it map.now */
 };
 
 /* Others that the NAT may remember do not count against what was announced. */
@@ -1733,7 +1731,7 @@ verdict(const struct voice *v, int n, const union addr *announced, int64_t age)
 
 /* Collects what counts: answers to requests sent since the doubt began. */
 static NOINLINE void
-voices(struct voice v[MAX_SERVERS], int64_t now)
+voices(struct voice v[MAX_SERVERS])
 {
 	const struct server *s, *list = map.stun.s;
 	const struct contact *c;
@@ -1749,7 +1747,7 @@ voices(struct voice v[MAX_SERVERS], int64_t now)
 			v[i].fresh = 0;
 		}
 		v[i].awaited = !v[i].said && ((c && !c->late && !c->seen) ||
-		    (map.known && s->live && now >= s->rest));
+		    (map.known && s->live && map.now >= s->rest));
 		for (k = 0; k < i && v[i].said; k++)
 			if (v[k].said && addr_same(&list[k].by, &s->by))
 				v[i].said = NULL; /* two names, one server */
@@ -1772,14 +1770,14 @@ teller(const union addr *a)
 
 /* Flows with an old mapping are replaced: they do not hold the new one. */
 static void
-renew(int64_t now)
+renew(void)
 {
 	struct contact *c;
 
 	for (c = map.contact; c < map.contact + CONTACTS; c++)
 		if (c->role == HOLDS && c->seen && is_open(c) && (c->http ||
 		    !addr_same(&c->f.mapped, &map.announced.public)))
-			contact_leave(c, now);
+			contact_leave(c);
 }
 
 /* how many servers said what was announced */
@@ -1835,7 +1833,7 @@ target_set(void)
 }
 
 static void
-announce(const struct server *s, int64_t now)
+announce(const struct server *s)
 {
 	int first = !map.announced.public.sa.sa_family;
 	int moved = !addr_same(&map.announced.public, &s->said);
@@ -1852,18 +1850,18 @@ announce(const struct server *s, int64_t now)
 	map.announced.public = s->said;
 	map.announced.local = s->local;
 	map.announced.by = s;
-	map.announced_at = now;
+	map.announced_at = map.now;
 	if (!map.known)
-		map.check = next_check(now);
+		map.check = next_check();
 	map.known = 1;
-	hook_news(&map.hook, &map.announced, now);
+	hook_news(&map.hook, &map.announced, map.now);
 	if (map.relay)
 		target_set();
 	if (first) {
 		route_find(&map.local, &s->by, &map.route);
-		map.listen_check = now + LISTEN_CHECK;
+		map.listen_check = map.now + LISTEN_CHECK;
 	} else if (moved && !map.depends)
-		renew(now);
+		renew();
 }
 
 static NOINLINE void
@@ -1877,20 +1875,20 @@ doubt_end(void)
 
 /* All are asked: because of s, whose answer since began counts. */
 static NOINLINE void
-doubt(const struct server *s, int64_t began, int64_t now)
+doubt(const struct server *s, int64_t began)
 {
 	if (!map.doubt.began)
 		map.doubt.first = began;
 	map.doubt.began = began;
-	map.doubt.round = now;
-	map.doubt.again = now + DOUBT_AGAIN;
+	map.doubt.round = map.now;
+	map.doubt.again = map.now + DOUBT_AGAIN;
 	map.doubt.by = s;
 }
 
 /* Asks the names that were not asked since the doubt began, at once.  A TCP
  * server that holds a flow is asked by a new flow while another one holds. */
 static NOINLINE void
-ask_all(int64_t now)
+ask_all(void)
 {
 	struct server *s;
 	struct contact *c;
@@ -1899,7 +1897,7 @@ ask_all(int64_t now)
 	for (s = map.stun.s; s < map.stun.s + map.stun.n; s++) {
 		c = contact_with(s);
 		if (s == map.doubt.by || s->asked >= map.doubt.began ||
-		    s->retry > now || now < s->rest ||
+		    s->retry > map.now || map.now < s->rest ||
 		    (c && (!c->seen || open_flows() - !c->late < 1)))
 			continue;
 		role = c && c->role == HOLDS ? HOLDS : CHECKS;
@@ -1910,20 +1908,20 @@ ask_all(int64_t now)
 		if (!c)
 			return;
 		c->role = role;
-		contact_start(c, s, now);
+		contact_start(c, s);
 	}
 }
 
 /* when an answer of s can be fresh; a TCP flow that is open is reset for it,
  * where another one holds the mapping */
 static int64_t
-fresh_from(struct server *s, int64_t now)
+fresh_from(struct server *s)
 {
 	struct contact *c = contact_with(s);
 
 	if (!is_udp() && c && c->seen) {
 		if (open_flows() < 2)
-			return now + RESET_MEMORY;
+			return map.now + RESET_MEMORY;
 		contact_stop(c);
 	}
 	return server_fresh_at(&map.stun, &s->by);
@@ -1932,7 +1930,7 @@ fresh_from(struct server *s, int64_t now)
 /* Lets the server rest that can be the first to forget our flow, of those that
  * say what was announced by the NAT's memory; then it is asked again. */
 static void
-rest_one(int64_t now)
+rest_one(void)
 {
 	struct server *s, *best = map.doubt.resting;
 	int64_t at, least = NEVER;
@@ -1941,39 +1939,39 @@ rest_one(int64_t now)
 		if (s->said_at < map.doubt.began ||
 		    !addr_same(&s->said, &map.announced.public))
 			continue;
-		at = fresh_from(s, now);
+		at = fresh_from(s);
 		if (at < least) {
 			least = at;
 			map.doubt.resting = s;
 		}
 	}
 	if (least != NEVER)
-		map.doubt.resting->rest = least > now ? least : now;
+		map.doubt.resting->rest = least > map.now ? least : map.now;
 	map.judge_at = map.doubt.resting->rest;
 }
 
 static void
-ask_rested(int64_t now)
+ask_rested(void)
 {
 	struct server *s = map.doubt.resting;
 	struct contact *c;
 
-	if (!s || now < s->rest)
+	if (!s || map.now < s->rest)
 		return;
 	map.doubt.resting = NULL;
-	map.doubt.round = now;
+	map.doubt.round = map.now;
 	s->said_at = 0;
 	c = contact_with(s) ? NULL : contact_new();
 	if (c) {
 		c->role = CHECKS;
-		contact_start(c, s, now);
+		contact_start(c, s);
 	}
 }
 
 /* Before the first announcement: two more names are asked where answers
  * differ. */
 static int
-ask_more(const struct voice *v, int64_t now)
+ask_more(const struct voice *v)
 {
 	const struct server *s;
 	int i, heard = 0;
@@ -1982,10 +1980,10 @@ ask_more(const struct voice *v, int64_t now)
 		heard += v[i].said != NULL;
 	if (map.known || map.doubt.again || heard < 2)
 		return 0;
-	map.doubt.again = now;
+	map.doubt.again = map.now;
 	for (i = 0; i < 2; i++) {
-		s = choose(0, 0, now, NULL);
-		if (!s || s->asked >= map.doubt.began || !check_start(0, now))
+		s = choose(0, 0, NULL);
+		if (!s || s->asked >= map.doubt.began || !check_start(0))
 			break;
 	}
 	return i > 0;
@@ -1994,7 +1992,7 @@ ask_more(const struct voice *v, int64_t now)
 /* Logs once of each server that it says something else than the others.
  * outvoted: it is left alone for a while. */
 static void
-say_differ(int outvoted, int64_t now)
+say_differ(int outvoted)
 {
 	char name[SERVER_TEXT], other[SERVER_TEXT], a[ADDR_TEXT], b[ADDR_TEXT];
 	const union addr *old = &map.announced.public;
@@ -2005,30 +2003,29 @@ say_differ(int outvoted, int64_t now)
 		if (s->said_at < map.doubt.began || addr_same(&s->said, old))
 			continue;
 		if (!s->warned++)
-			warn("%s says %s, but %s says %s: %s",
-			    server_name(s, name), addr_text(&s->said, a),
-			    server_name(teller(old), other),
-			    addr_text(old, b), outvoted ?
-			    "outvoted, not asked for 10 minutes" :
+			warn("%s says %s, but %s says %s: %s", server_name(s,
+			    name), addr_text(&s->said, a),
+			    server_name(teller(old), other), addr_text(old, b),
+			    outvoted ? "outvoted, not asked for 10 minutes" :
 			    "one is wrong, or this NAT is not a cone; the "
 			    "second stays announced");
 		c = outvoted ? contact_with(s) : NULL;
 		if (outvoted)
-			s->rest = now + OUTVOTED_REST;
+			s->rest = map.now + OUTVOTED_REST;
 		else if (is_udp())	/* until all can be fresh */
-			s->rest = now + UDP_TWICE;
+			s->rest = map.now + UDP_TWICE;
 		if (c && c->role != LEAVING)
-			contact_leave(c, now);
+			contact_leave(c);
 	}
 }
 
 /* No two servers agree: once may be a move, twice in a row is the NAT. */
 static void
-differ(int first, int64_t now)
+differ(int first)
 {
 	if (!first && ++map.differ < 2) {
-		doubt(NULL, now, now);
-		map.judge_at = now;
+		doubt(NULL, map.now);
+		map.judge_at = map.now;
 		return;
 	}
 	doubt_end();
@@ -2040,16 +2037,16 @@ differ(int first, int64_t now)
 /* Before one of many is believed, those that failed in the doubt are asked
  * again for a while: the network may have been away for a moment. */
 static int
-ask_failed(int64_t now)
+ask_failed(void)
 {
 	struct server *s;
 	struct contact *c;
 	int n = 0;
 
-	if (map.stun.n < 3 || now >= map.doubt.first + DOUBT_LIMIT)
+	if (map.stun.n < 3 || map.now >= map.doubt.first + DOUBT_LIMIT)
 		return 0;
 	for (s = map.stun.s; s < map.stun.s + map.stun.n; s++) {
-		if (s->live || s->fails > 3 || now < s->rest ||
+		if (s->live || s->fails > 3 || map.now < s->rest ||
 		    s->said_at >= map.doubt.began)
 			continue;
 		c = contact_with(s);
@@ -2058,71 +2055,70 @@ ask_failed(int64_t now)
 		s->asked = 0;
 		n++;
 	}
-	map.judge_at = now + BACKOFF_MIN;
+	map.judge_at = map.now + BACKOFF_MIN;
 	return n > 0;
 }
 
 /* Does what the verdict says. */
 static void
-rule(const struct verdict *r, int64_t now)
+rule(const struct verdict *r)
 {
 	int first = !map.known;
 
 	if (first && r->ruling == NOTHING)
 		return;
 	if (r->ruling == ANNOUNCE)
-		announce(teller(r->addr), now);
+		announce(teller(r->addr));
 	else if (first)
-		announce(map.doubt.by, now);
+		announce(map.doubt.by);
 	if (r->ruling == DIFFER) {
-		differ(first, now);
+		differ(first);
 		return;
 	}
 	if (r->ruling == RESTING) {
-		rest_one(now);
+		rest_one();
 		return;
 	}
 	if (r->ruling != NOTHING && (r->ruling != ANNOUNCE || map.cfg->once))
-		say_differ(r->ruling == OUTVOTED, now);
+		say_differ(r->ruling == OUTVOTED);
 	map.differ = 0;
 	doubt_end();
 }
 
 static void
-judge(int64_t now)
+judge(void)
 {
 	struct voice v[MAX_SERVERS];
 	struct verdict r;
 
 	map.judge_at = NEVER;
 	if (map.follow)
-		announce(map.follow, now);
+		announce(map.follow);
 	map.follow = NULL;
 	if (map.known && !map.doubt.began)
 		return;
 	if (map.known) {
-		ask_rested(now);
-		ask_all(now);
+		ask_rested();
+		ask_all();
 	}
-	voices(v, now);
+	voices(v);
 	r = map.known ? verdict(v, map.stun.n, &map.announced.public,
-	    now - map.doubt.round) :
-	    verdict_first(v, map.stun.n, now - map.first_at);
+	    map.now - map.doubt.round) :
+	    verdict_first(v, map.stun.n, map.now - map.first_at);
 	if (r.ruling == ONE_OTHER) {
-		if (ask_failed(now))
+		if (ask_failed())
 			return;
 		r.ruling = ANNOUNCE;
 	}
-	if (r.ruling != NOTHING && r.ruling != ANNOUNCE &&
-	    ask_more(v, now))
+	if (r.ruling != NOTHING && r.ruling != ANNOUNCE && ask_more(v))
 		map.judge_at = map.first_at + FIRST_LIMIT;
 	else if (r.ruling == WAIT)
-		map.judge_at = now + r.ms;
+		map.judge_at = map.now + r.ms;
 	else if (r.ruling == ANNOUNCE && map.known &&
-	    now < map.announced_at + FLAP_GAP)
+	    map.now < map.announced_at + FLAP_GAP)
 		map.judge_at = map.announced_at + FLAP_GAP;
 	else
-		rule(&r, now);
+		rule(&r);
 }
 
 /* 1 when a server said that address since the doubt began */
@@ -2140,14 +2136,14 @@ is_told(const union addr *a)
 /* What an answer means, when s has said the address of a just now.  news: its
  * flow is new to the NAT, or it said something else before. */
 static void
-weigh(struct server *s, int told, int news, int64_t now)
+weigh(struct server *s, int told, int news)
 {
 	struct doubt *d = &map.doubt;
 	int other = !addr_same(&s->said, &map.announced.public);
 
 	if (!map.known) {
 		if (!map.first_at) {
-			map.first_at = now;
+			map.first_at = map.now;
 			d->by = s;
 		}
 	} else if (map.depends) {
@@ -2161,29 +2157,27 @@ weigh(struct server *s, int told, int news, int64_t now)
 			map.follow = s;
 		else if (map.relay && map.waits)
 			target_set();
-	} else if (!d->began ? news : !told && now >= d->again) {
-		doubt(s, s->said_at, now);
+	} else if (!d->began ? news : !told && map.now >= d->again) {
+		doubt(s, s->said_at);
 	}
 }
 
 /* Notes what a server said, and since when the NAT may know that flow. */
 static void
-heard(struct contact *c, int64_t now)
+heard(struct contact *c)
 {
 	struct server *s = c->s;
 	int64_t at = is_udp() ? c->f.asked : c->f.born;
 	int same = addr_same(&s->said, &c->f.mapped);
 	/* who says another address each time tells no more by that */
-	int told = is_told(&c->f.mapped) || (!same &&
-	    s->said_at >= map.doubt.began &&
-	    !addr_same(&s->said, &map.announced.public));
+	int told = is_told(&c->f.mapped) || (!same && s->said_at >=
+	    map.doubt.began && !addr_same(&s->said, &map.announced.public));
 	struct route r;
 
 	if (at < s->said_at)	/* a newer flow was answered before */
 		return;
-	s->fresh = c->fresh || (!same && addr_same(&s->by, &c->f.peer)) ||
-	    (same && s->fresh && map.doubt.began &&
-	    s->said_at >= map.doubt.first);
+	s->fresh = c->fresh || (!same && addr_same(&s->by, &c->f.peer)) || (same
+	    && s->fresh && map.doubt.began && s->said_at >= map.doubt.first);
 	s->said = c->f.mapped;
 	s->other = c->f.other;
 	s->said_at = at;
@@ -2194,7 +2188,7 @@ heard(struct contact *c, int64_t now)
 		s->local = r.source;
 		addr_set_port(&s->local, map.local.port);
 	}
-	weigh(s, told, !same || (c->fresh && !c->seen), now);
+	weigh(s, told, !same || (c->fresh && !c->seen));
 }
 
 /* RFC 6890: can a NAT in front of us have that address?  We ask peer. */
@@ -2229,7 +2223,7 @@ http_answered(struct contact *c)
 
 /* A flow ended, or a request failed. */
 static void
-contact_failed(struct contact *c, int error, int64_t now)
+contact_failed(struct contact *c, int error)
 {
 	struct server *s = c->s;
 	char why[80];
@@ -2238,34 +2232,34 @@ contact_failed(struct contact *c, int error, int64_t now)
 	if (lived || (c->http && c->role == LEAVING))
 		note("%s: %s", s->host->name, server_error(s, error, 0, why));
 	else if (c->seen || !c->late || c->http)	/* else it was said */
-		failed(s, &c->f.peer, error, c->f.code, now);
+		failed(s, &c->f.peer, error, c->f.code);
 	if (c->seen && error == ECONNRESET) {
 		map.was_reset = 1;
 		if (!c->http)
 			server_remembered(&map.stun, &c->f.peer,
-			    now + RESET_MEMORY);
+			    map.now + RESET_MEMORY);
 	}
 	if (c->role == CHECKS && !c->late && !map.doubt.began)
-		map.check = now;
-	c->due = lived ? next_flow(c->f.born, now) : now;
+		map.check = map.now;
+	c->due = lived ? next_flow(c->f.born) : map.now;
 	contact_stop(c);
 }
 
 static void
-contact_answered(struct contact *c, int64_t now)
+contact_answered(struct contact *c)
 {
 	if (!c->http && !is_plausible(&c->f.mapped, &c->f.peer)) {
-		contact_failed(c, EFALSE, now);
+		contact_failed(c, EFALSE);
 		return;
 	}
-	note_answer(c->s, now);
+	note_answer(c->s);
 	c->late = c->event = 0;
 	c->due = c->f.asked + map.k;
 	if (c->http)
 		http_answered(c);
 	else
-		heard(c, now);
-	c->seen = now;
+		heard(c);
+	c->seen = map.now;
 	if (c->role == CHECKS)
 		c->role = HOLDS;
 	if (!c->http && (is_udp() || c->role == LEAVING))
@@ -2275,13 +2269,13 @@ contact_answered(struct contact *c, int64_t now)
 /* A request waits long: others are asked, but a late answer still counts.  An
  * HTTP server that never answered tells nothing of the mapping. */
 static void
-overtake(struct contact *c, int64_t now)
+overtake(struct contact *c)
 {
 	c->late = 1;
 	if (map.known)
-		map.judge_at = now;	/* not awaited any longer */
+		map.judge_at = map.now;
 	if (!c->seen && !c->http)
-		failed(c->s, &c->f.peer, ETIMEDOUT, 0, now);
+		failed(c->s, &c->f.peer, ETIMEDOUT, 0);
 	if (c->role == LEAVING || (c->http && !c->seen))
 		return;
 	if (is_udp() && map.known && map.held >= c->f.asked)
@@ -2298,16 +2292,15 @@ late_at(const struct contact *c)
 
 /* UDP between two requests: a packet that wants no answer. */
 static NOINLINE void
-indicate(struct contact *c, int64_t now)
+indicate(struct contact *c)
 {
-	int fd = map.relay ? relay_fd(map.relay) :
-	    port_socket(LOCAL_FLOW, now);
+	int fd = map.relay ? relay_fd(map.relay) : port_socket(LOCAL_FLOW);
 
-	c->due = now + map.k;
+	c->due = map.now + map.k;
 	if (fd < 0)
 		return;
 	stun_indicate(fd, &c->f.peer);
-	server_remembered(&map.stun, &c->f.peer, now + UDP_TWICE);
+	server_remembered(&map.stun, &c->f.peer, map.now + UDP_TWICE);
 	if (!map.relay)
 		close(fd);
 }
@@ -2315,56 +2308,56 @@ indicate(struct contact *c, int64_t now)
 /* UDP: with few live names one of them is asked every k, so that the others
  * rest long enough for a fresh answer; with many all take turns. */
 static int
-is_held_by_one(int64_t now)
+is_held_by_one(void)
 {
 	const struct server *s;
 	int live = 0;
 
 	for (s = map.stun.s; s < map.stun.s + map.stun.n; s++)
-		live += (s->live || !s->asked) && now >= s->rest;
+		live += (s->live || !s->asked) && map.now >= s->rest;
 	return map.stun.n > 1 &&
 	    (live - 1) * map.k * map.cfg->cycle <= UDP_ONCE;
 }
 
 /* Asks the next server, for a holder without a flow. */
 static void
-hold(struct contact *c, int64_t now)
+hold(struct contact *c)
 {
 	struct server *s = NULL;
 	int how = c->http ? RECENT : 0;	/* the one that serves goes on */
 
-	if (is_udp() && holds(now) && ++map.cycle < map.cfg->cycle) {
-		indicate(c, now);
+	if (is_udp() && holds() && ++map.cycle < map.cfg->cycle) {
+		indicate(c);
 		return;
 	}
 	map.cycle = 0;
 	if (!is_udp()) {
-		if (!c->http && map.check - KEPT <= now)
+		if (!c->http && map.check - KEPT <= map.now)
 			how = SPARE;
 	} else if (map.known) {
-		if (is_held_by_one(now))
-			map.check = now;
+		if (is_held_by_one())
+			map.check = map.now;
 		else
-			s = choose(0, FRESH, now, NULL);
+			s = choose(0, FRESH, NULL);
 		how = RECENT;
 	}
-	c->due = c->http ? NEVER : now + map.k;
+	c->due = c->http ? NEVER : map.now + map.k;
 	if (!s)
-		s = choose(c->http, how, now, &c->due);
+		s = choose(c->http, how, &c->due);
 	if (!s) {
 		if (c->due == NEVER)    /* the old connection is still open */
-			c->due = now + BACKOFF_MIN;
+			c->due = map.now + BACKOFF_MIN;
 		return;
 	}
 	if (is_udp() && !s->live && s->repeats && !map.late)
 		map.dead = 1;
-	contact_start(c, s, now);
+	contact_start(c, s);
 }
 
 /* What a holder does when its time has come, and an HTTP connection that
  * leaves. */
 static void
-contact_due(struct contact *c, int64_t now)
+contact_due(struct contact *c)
 {
 	if (c->role != HOLDS && !(c->role == LEAVING && c->http))
 		return;
@@ -2373,66 +2366,66 @@ contact_due(struct contact *c, int64_t now)
 			contact_stop(c);
 			return;
 		}
-		c->due = now + map.k;
+		c->due = map.now + map.k;
 		c->late = 0;
-		if (flow_ask(&c->f, c->role == LEAVING, now,
-		    now + ANSWER_LIMIT) < 0) {
+		if (flow_ask(&c->f, c->role == LEAVING, map.now,
+		    map.now + ANSWER_LIMIT) < 0) {
 			c->event = -1;
 			c->error = errno;
 		}
-	} else if (!c->s && now >= map.serve_at)
-		hold(c, now);
+	} else if (!c->s && map.now >= map.serve_at)
+		hold(c);
 }
 
 static void
-contact_step(struct contact *c, int64_t now)
+contact_step(struct contact *c)
 {
 	if (c->event)
 		return;
-	c->event = flow_step(&c->f, map.w, now);
+	c->event = flow_step(&c->f, map.w, map.now);
 	c->error = errno;
 	if (c->event)
 		return;
 	if (c->s && !is_open(c))
-		contact_resolved(c, now);
-	else if (is_asking(c) && !c->late && now >= late_at(c))
-		overtake(c, now);
+		contact_resolved(c);
+	else if (is_asking(c) && !c->late && map.now >= late_at(c))
+		overtake(c);
 }
 
 /* What came is recorded first, then handled, answers before failures, then
  * judged: no step changes what another one walks through. */
 static void
-contacts_step(int64_t now)
+contacts_step(void)
 {
 	struct contact *c, *end = map.contact + CONTACTS;
 	int events = 0;
 
 	for (c = map.contact; c < end; c++)
-		contact_step(c, now);
+		contact_step(c);
 	for (c = map.contact; c < end; c++) {
 		events += c->event != 0;
 		if (c->event > 0)
-			contact_answered(c, now);
+			contact_answered(c);
 	}
 	for (c = map.contact; c < end; c++)
 		if (c->event < 0)
-			contact_failed(c, c->error, now);
+			contact_failed(c, c->error);
 	if (map.cfg->check) {
 		map.check = NEVER;
 		return;
 	}
-	if (events || now >= map.judge_at)
-		judge(now);
+	if (events || map.now >= map.judge_at)
+		judge();
 	if (map.was_reset)
-		replace_reset(now);
+		replace_reset();
 	for (c = map.contact; c < end; c++)
-		if (now >= c->due)
-			contact_due(c, now);
-	if (now < map.serve_at)
+		if (map.now >= c->due)
+			contact_due(c);
+	if (map.now < map.serve_at)
 		return;
-	checks_step(now);
-	balance(0, now);
-	balance(1, now);
+	checks_step();
+	balance(0);
+	balance(1);
 }
 
 static void
@@ -2446,9 +2439,8 @@ contacts_want(void)
 		waits = !c->s && c->role == HOLDS;
 		if (c->event)
 			wake_at(map.w, 0);
-		else if (waits || (c->f.state == FLOW_OPEN && (c->http ?
-		    c->role == HOLDS || c->role == LEAVING :
-		    c->role == HOLDS)))
+		else if (waits || (c->f.state == FLOW_OPEN && (c->http ? c->role
+		    == HOLDS || c->role == LEAVING : c->role == HOLDS)))
 			wake_at(map.w, waits && c->due < map.serve_at ?
 			    map.serve_at : c->due);
 		else if (is_asking(c) && !c->late)
@@ -2462,16 +2454,16 @@ contacts_want(void)
 
 /* A server's look-up has ended; who waits for it sees that at its step. */
 static void
-server_looked(struct server *s, int found, int64_t now)
+server_looked(struct server *s, int found)
 {
 	if (found)
 		check_fake(&s->addrs.a[0], s->host->name);
 	else if (!s->addrs.n)
-		failed(s, NULL, 0, s->lookup.gai, now);
+		failed(s, NULL, 0, s->lookup.gai);
 }
 
 static void
-target_looked(int found, int64_t now)
+target_looked(int found)
 {
 	struct server *s = &map.target;
 	char why[80];
@@ -2483,7 +2475,7 @@ target_looked(int found, int64_t now)
 		target_set();
 		return;
 	}
-	server_failed(s, NULL, 0, s->lookup.gai, holds(now) ? BACKOFF_MAX :
+	server_failed(s, NULL, 0, s->lookup.gai, holds() ? BACKOFF_MAX :
 	    BACKOFF_HARD);
 	if (s->fails == 1)
 		warn("target %s: %s, %s", s->host->name,
@@ -2506,22 +2498,23 @@ lookups_want(void)
 }
 
 static void
-lookups_step(int64_t now)
+lookups_step(void)
 {
 	struct servers *list[] = { &map.stun, &map.http }, none = { 0 };
 	int i, k, r;
 
 	for (k = 0; k < 2; k++)
 		for (i = 0; i < list[k]->n; i++) {
-			r = server_step(list[k], &list[k]->s[i], map.w, now);
+			r = server_step(list[k], &list[k]->s[i], map.w,
+			    map.now);
 			if (r)
-				server_looked(&list[k]->s[i], r > 0, now);
+				server_looked(&list[k]->s[i], r > 0);
 		}
-	r = server_step(&none, &map.target, map.w, now);
+	r = server_step(&none, &map.target, map.w, map.now);
 	if (r)
-		target_looked(r > 0, now);
-	if (map.relay && !map.target.addrs.n && now >= map.target.retry)
-		resolve(&map.target, AF_UNSPEC, TARGET_AGE, now);
+		target_looked(r > 0);
+	if (map.relay && !map.target.addrs.n && map.now >= map.target.retry)
+		resolve(&map.target, AF_UNSPEC, TARGET_AGE);
 }
 
 /* the relay */
@@ -2568,9 +2561,8 @@ is_outside(const union addr *a)
 	union addr own = *a;
 	int fd, bound;
 
-	if (addr_kind(a) != A_PUBLIC ||
-	    addr_same_host(a, &map.announced.public) ||
-	    (a->sa.sa_family == AF_INET6 && memcmp(&a->in6.sin6_addr,
+	if (addr_kind(a) != A_PUBLIC || addr_same_host(a, &map.announced.public)
+	    || (a->sa.sa_family == AF_INET6 && memcmp(&a->in6.sin6_addr,
 	    &map.route.source.in6.sin6_addr, 8) == 0))
 		return 0;
 	fd = socket(a->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -2589,36 +2581,37 @@ used(void *arg, const union addr *client, int64_t now)
 	char host[ADDR_TEXT];
 
 	(void)arg;
+	(void)now;
 	if (!map.reached && is_outside(client)) {
 		map.reached = 1;
 		warn("%s came in from outside: the port is reachable",
 		    addr_host(client, host));
 	}
-	if (now >= map.target.retry)
-		resolve(&map.target, AF_UNSPEC, TARGET_AGE, now);
+	if (map.now >= map.target.retry)
+		resolve(&map.target, AF_UNSPEC, TARGET_AGE);
 }
 
 /* Opens the relay's port as soon as it can be had. */
 static void
-serve(int64_t now)
+serve(void)
 {
 	struct relay_calls calls = { NULL, claim, used };
 	int fd = map.spare;
 
-	if (!map.cfg->target || map.relay || now < map.serve_at)
+	if (!map.cfg->target || map.relay || map.now < map.serve_at)
 		return;
 	map.spare = -1;
 	if (fd < 0)
-		fd = port_socket(LOCAL_SERVER, now);
+		fd = port_socket(LOCAL_SERVER);
 	if (fd < 0)
 		return;
-	map.relay = relay_start(map.cfg, &calls, fd, now);
+	map.relay = relay_start(map.cfg, &calls, fd, map.now);
 	if (!map.relay) {
 		map.local.listener = 0;
-		port_trouble("the relay does not start", now);
+		port_trouble("the relay does not start");
 		return;
 	}
-	resolve(&map.target, AF_UNSPEC, TARGET_AGE, now);
+	resolve(&map.target, AF_UNSPEC, TARGET_AGE);
 }
 
 /* the network's news */
@@ -2632,7 +2625,8 @@ find_route(struct route *r)
 	addr_parse(&to, map.cfg->family == AF_INET ? "192.0.2.1" :
 	    "2001:db8::1", map.cfg->family);
 	addr_set_port(&to, STUN_PORT);
-	route_find(&map.local, map.announced.by ? &map.announced.by->by : &to, r);
+	route_find(&map.local, map.announced.by ? &map.announced.by->by :
+	    &to, r);
 	if (!r->index) {	/* cannot be told now */
 		r->index = map.route.index;
 		r->flags = map.route.flags;
@@ -2642,21 +2636,21 @@ find_route(struct route *r)
 /* Asks at once whether the mapping is still what it was; nothing that failed
  * before counts any longer. */
 static NOINLINE void
-recheck(int64_t now)
+recheck(void)
 {
 	struct contact *c;
 
 	servers_forgive(&map.stun);
 	servers_forgive(&map.http);
-	map.serve_at = map.check = map.quit ? NEVER : now;
+	map.serve_at = map.check = map.quit ? NEVER : map.now;
 	for (c = map.contact; c < map.contact + CONTACTS; c++)
 		if (c->role == HOLDS && (!c->http || !c->s))
-			c->due = now;
+			c->due = map.now;
 }
 
 /* Our address or interface is another: all flows are dead. */
 static NOINLINE void
-restart(int64_t now)
+restart(void)
 {
 	char host[ADDR_TEXT];
 	struct contact *c;
@@ -2675,21 +2669,21 @@ restart(int64_t now)
 	map.held = map.first_at = 0;
 	map.known = map.depends = map.differ = 0;
 	memset(&map.doubt, 0, sizeof map.doubt);
-	map.doubt.began = now;
+	map.doubt.began = map.now;
 	map.judge_at = NEVER;
 	if (map.relay && local_rebind(&map.local, relay_fd(map.relay)) < 0)
 		warn("interface \"%s\":", map.cfg->interface);
-	recheck(now);
+	recheck();
 	map.check = NEVER;
 }
 
 static void
-news_settled(int64_t now)
+news_settled(void)
 {
 	struct route r, old = map.route;
 
 	map.settle = NEVER;
-	map.settled = now;
+	map.settled = map.now;
 	find_route(&r);
 	if (!r.source.sa.sa_family) {
 		map.moved = 1;	/* act when there is a way out again */
@@ -2697,9 +2691,9 @@ news_settled(int64_t now)
 	}
 	map.route = r;
 	if (!route_same(&old, &r))
-		restart(now);
-	else if (map.moved || old.flags != r.flags || !holds(now))
-		recheck(now);
+		restart();
+	else if (map.moved || old.flags != r.flags || !holds())
+		recheck();
 	map.moved = 0;
 }
 
@@ -2711,7 +2705,7 @@ news_want(void)
 }
 
 static void
-news_step(int64_t now)
+news_step(void)
 {
 	struct route r;
 
@@ -2721,12 +2715,12 @@ news_step(int64_t now)
 			find_route(&r);
 			map.moved |= !route_same(&r, &map.route) ||
 			    r.flags != map.route.flags;
-			map.settle = now + SETTLE > map.settled + NEWS_GAP ?
-			    now + SETTLE : map.settled + NEWS_GAP;
+			map.settle = map.now + SETTLE > map.settled + NEWS_GAP ?
+			    map.now + SETTLE : map.settled + NEWS_GAP;
 		}
 	}
-	if (now >= map.settle)
-		news_settled(now);
+	if (map.now >= map.settle)
+		news_settled();
 }
 
 /* the mapping as a whole */
@@ -2740,9 +2734,9 @@ servers_init(struct servers *list, const struct host *host, int n,
 }
 
 static NOINLINE void
-map_init(const struct config *c, struct wake *w, int64_t now)
+map_init(const struct config *c, struct wake *w)
 {
-
+	map.now = now_ms();
 	map.cfg = map.hook.cfg = map.local.cfg = c;
 	map.w = w;
 	map.k = c->keepalive * (int64_t)1000;
@@ -2753,7 +2747,7 @@ map_init(const struct config *c, struct wake *w, int64_t now)
 	server_init(&map.target, &map.target_host, FLOW_TCP);
 	map.spare = -1;
 	map.check = map.judge_at = map.settle = map.listen_check = NEVER;
-	map.doubt.began = map.started = now;
+	map.doubt.began = map.started = map.now;
 	map.news = route_open();
 	port_next();
 	if (!c->port_lo)
@@ -2761,8 +2755,8 @@ map_init(const struct config *c, struct wake *w, int64_t now)
 	find_route(&map.route);
 	if (c->check)
 		return;
-	balance(0, now);
-	balance(1, now);
+	balance(0);
+	balance(1);
 }
 
 /* 1 in bind mode, where nobody but us listens on the port */
@@ -2801,25 +2795,25 @@ map_want(void)
 }
 
 static void
-map_step(int64_t now)
+map_step(void)
 {
-	news_step(now);
-	serve(now);
-	lookups_step(now);
-	contacts_step(now);
-	if (now >= map.listen_check)
+	news_step();
+	serve();
+	lookups_step();
+	contacts_step();
+	if (map.now >= map.listen_check)
 		check_listener();
-	if (now >= silence_at())
+	if (map.now >= silence_at())
 		say_silence();
 	if (map.relay)
-		relay_step(map.relay, map.w, now);
-	hook_step(&map.hook, map.w, now);
+		relay_step(map.relay, map.w, map.now);
+	hook_step(&map.hook, map.w, map.now);
 }
 
 /* Ends the flows so that a restart finds their 4-tuples free and the NAT
  * still knows the port: the server is asked to close first. */
 static void
-map_end(int sig, int64_t now)
+map_end(int sig)
 {
 	struct contact *c;
 	int held = open_flows() > 1;
@@ -2827,12 +2821,12 @@ map_end(int sig, int64_t now)
 	if (map.quit)
 		return;
 	map.quit = sig;
-	map.end = now + END_LIMIT;
+	map.end = map.now + END_LIMIT;
 	map.check = map.judge_at = map.serve_at = NEVER;
 	for (c = map.contact; c < map.contact + CONTACTS; c++) {
 		c->role = c->http ? LEAVING : FREE;
 		if (c->http && c->f.state == FLOW_OPEN &&
-		    flow_ask(&c->f, 1, now, map.end) == 0)
+		    flow_ask(&c->f, 1, map.now, map.end) == 0)
 			continue;
 		if (c->http && is_open(c))
 			flow_stop(&c->f, !held);
@@ -2925,8 +2919,8 @@ filter_start(struct reach *r, struct server *s, int64_t now)
 		return;
 	for (f = &r->f[2]; f >= r->f; f--) {	/* the one that asks last */
 		flow_stop(f, 0);
-		if (flow_start(f, FLOW_UDP, port_socket(LOCAL_FLOW,
-		    now), 0, &to, "", now, NEVER) < 0)
+		if (flow_start(f, FLOW_UDP, port_socket(LOCAL_FLOW), 0, &to,
+		    "", now, NEVER) < 0)
 			return;
 		to = s->by;
 		if (f == &r->f[2])
@@ -2983,7 +2977,7 @@ reach_ask(struct reach *r, int64_t now)
 	for (c = m->contact; c < m->contact + CONTACTS; c++)
 		waiting += c->s && !c->seen && !c->late;
 	while ((seek ? !waiting : answers + waiting < REACH_SERVERS) &&
-	    check_start(0, now))
+	    check_start(0))
 		waiting++;
 	return (waiting && (seek || answers < REACH_SERVERS)) ||
 	    (m->http.n && m->http.s->lookup.busy);
@@ -3093,9 +3087,9 @@ reach_start(struct reach *r, struct map *m, int64_t now)
 	m->k = REACH_LIMIT;	/* no flow asks again */
 	m->held = now;
 	if (m->http.n)
-		resolve(m->http.s, m->cfg->family, 0, now);
+		resolve(m->http.s, m->cfg->family, 0);
 	log_level(m->cfg->level > 0);   /* -q does not hide what is fatal */
-	fd = port_socket(LOCAL_FLOW, now);
+	fd = port_socket(LOCAL_FLOW);
 	addr_set_port(&m->route.source, m->local.port);
 	if (fd < 0) {
 		r->end = now;
@@ -3122,8 +3116,8 @@ reach_want(struct reach *r)
 static NOINLINE void
 reach_step(struct reach *r, int64_t now)
 {
-	lookups_step(now);
-	contacts_step(now);
+	lookups_step();
+	contacts_step();
 	filter_step(r, now);
 	if (r->heard)
 		probe_step(r, now);
@@ -3267,10 +3261,10 @@ signals(struct map *m, int64_t now)
 		switch (sig) {
 		case SIGTERM:
 		case SIGINT:
-			map_end(sig, now);
+			map_end(sig);
 			break;
 		case SIGHUP:
-			recheck(now);
+			recheck();
 			m->settle = now;	/* and whether we moved */
 			m->hook.retry = 0;
 			break;
@@ -3313,10 +3307,10 @@ run(struct map *m, int sigfd)
 			wake_at(m->w, m->end);
 		if (m->cfg->once && !m->announced.public.sa.sa_family)
 			wake_at(m->w, limit_at);
-		now = wake_wait(m->w, now);
+		map.now = now = wake_wait(m->w, now);
 		if (woke(m->w, slot))
 			signals(m, now);
-		map_step(now);
+		map_step();
 		if (m->cfg->once && !m->announced.public.sa.sa_family &&
 		    now >= limit_at) {
 			log_level(0);   /* -q does not hide what is fatal */
@@ -3341,7 +3335,7 @@ run_check(struct map *m, int sigfd)
 		wake_clear(m->w);
 		slot = wake_on(m->w, sigfd, POLLIN);
 		reach_want(&r);
-		now = wake_wait(m->w, now);
+		map.now = now = wake_wait(m->w, now);
 		if (woke(m->w, slot))
 			signals(m, now);
 		reach_step(&r, now);
@@ -3370,7 +3364,7 @@ startable(struct map *m)
 		return;
 	if (c->level < 0)	/* -q does not hide what is fatal */
 		log_level(0);
-	fd = port_socket(c->target ? LOCAL_SERVER : LOCAL_FLOW, 0);
+	fd = port_socket(c->target ? LOCAL_SERVER : LOCAL_FLOW);
 	if (fd < 0 && m->port_error != ENODEV &&
 	    m->port_error != EADDRNOTAVAIL)
 		exit(1);
@@ -3446,7 +3440,7 @@ main(int argc, char **argv)
 	sigfd = signals_open();
 	if (sigfd < 0)
 		die("cannot catch signals:");
-	map_init(&c, &w, now_ms());
+	map_init(&c, &w);
 	startable(&map);
 	settle_down(&c);
 	status = c.check ? run_check(&map, sigfd) : run(&map, sigfd);

@@ -800,7 +800,7 @@ sim_wake_wait(struct wake *w, int64_t now)
 		sim.spun = 1;
 		at = now + 1;
 	}
-	return sim.now = at;
+	return map.now = sim.now = at;
 }
 
 /*
@@ -945,7 +945,7 @@ start(const char *args)
 	options(&sim.c, args);
 	log_level(sim.c.level);
 	wake_clear(&sim.w);
-	map_init(&sim.c, &sim.w, sim.now);
+	map_init(&sim.c, &sim.w);
 }
 
 static void
@@ -960,7 +960,7 @@ end(void)
 {
 	struct path *f;
 
-	map_end(SIGTERM, sim.now);
+	map_end(SIGTERM);
 	map.news = -1;
 	map_stop();
 	wake_free(&sim.w);
@@ -1032,7 +1032,7 @@ turn(int64_t until)
 	overdue = !sim.news && sim.w.deadline <= sim.now;
 	memcpy(&before, &map, overdue ? sizeof before : 0);
 	sim_wake_wait(&sim.w, sim.now);
-	map_step(sim.now);
+	map_step();
 	if (overdue && memcmp(&before, &map, sizeof before) == 0)
 		sim.spun = 1;
 	sim.unsound += !sound();
@@ -1046,7 +1046,7 @@ go_on(int64_t ms)
 
 	while (turn(until))
 		;
-	sim.now = until;
+	map.now = sim.now = until;
 }
 
 /* how many such events there were after from, until to; who 0: of all */

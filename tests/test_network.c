@@ -356,9 +356,9 @@ term(void)
 			peer('w')->delay = delay;
 			at = since_start();
 			turns = sim.turns;
-			map_end(SIGTERM, sim.now);
+			map_end(SIGTERM);
 			if (delay == 900)
-				recheck(sim.now);	/* HUP */
+				recheck();	/* HUP */
 			CHECK(run(&map, -1) == 0);
 			CHECK(sim.turns - turns <= 5);
 			CHECK(since_start() <= at + END_LIMIT);
@@ -429,7 +429,7 @@ chaos(void)
 			if (x >> 25 == 7)
 				cut("abcw"[x >> 9 & 3]);
 			if (x >> 26 == 7)
-				recheck(sim.now);
+				recheck();
 			sim.dns_dead = (x >> 24 & 15) == 3;
 			from = sim.nev;
 			go_on((x >> 12 & 15) SECONDS + 1 SECONDS);
@@ -471,7 +471,7 @@ gust(void)
 		cut_by(p->who, ECONNRESET);
 		break;
 	case 1:
-		recheck(sim.now);
+		recheck();
 		break;
 	case 2:
 		addr_parse(&sim.source, home[sim_random_below(2)], AF_INET);
