@@ -939,13 +939,15 @@ static struct map {               /* what is unused costs no page */
 	const struct config *cfg;
 	struct wake *w;
 	int64_t now;		/* ms: of this step */
+	int udp;		/* else TCP */
 	int64_t k;		/* ms between keep-alives */
+	int64_t period;		/* ms between checks, UDP: requests */
+	int64_t age;		/* ms: an answer holds the mapping so long */
 	int64_t serve_at;	/* ms: when the port may be tried again */
 	int64_t check;		/* ms: the next check; NEVER */
 	int64_t judge_at;	/* ms: the verdict may change then; NEVER */
 	int64_t settle;         /* ms: act on the news; NEVER: none came */
-	int64_t held;           /* ms: when a flow last answered; 0: none */
-	int64_t started;	/* ms */
+	int64_t lost;		/* ms: the mapping is held until then */
 	int silent;		/* that nothing holds was logged */
 	int known;              /* the mapping of this network was announced */
 	int depends;		/* the mapping depends on the destination */
@@ -978,39 +980,31 @@ static struct map {               /* what is unused costs no page */
 	int64_t listen_check;	/* ms: NEVER when done */
 	int64_t end;		/* ms: limit for ending the flows */
 	struct host target_host;
-	struct server target;	/* only its look-up is used */
 	/* last: unused entries stay untouched, so their pages are never
-	 * allocated */
-	struct servers stun, http;
+	 * allocated; of the target only the look-up is used */
+	struct servers stun, http, target;
 } map;
 
-static int
-is_udp(void)
-{
-	return map.cfg->type == SOCK_DGRAM;
-}
+static struct servers *const lists[] = { &map.stun, &map.http, &map.target };
 
 static NOINLINE const char *
 proto(void)
 {
-	return is_udp() ? "UDP" : "TCP";
+	return map.udp ? "UDP" : "TCP";
 }
 
 /* 1 while the last answer is young enough to hold the mapping */
 static int
 holds(void)
 {
-	int64_t age = is_udp() ? map.k * map.cfg->cycle : map.k;
-
-	return map.held && map.now < map.held + age + HOLD_GRACE;
+	return map.now < map.lost;
 }
 
 /* when it is to be said that nothing has held the mapping for long */
 static int64_t
 silence_at(void)
 {
-	return map.silent ? NEVER : SILENCE + (map.held ? map.held +
-	    HOLD_GRACE + (is_udp() ? map.k * map.cfg->cycle : map.k) : map.started);
+	return map.silent ? NEVER : map.lost + SILENCE;
 }
 
 static int
@@ -1104,7 +1098,8 @@ say_silence(void)
 			bad = s;
 		}
 	if (bad && !map.port_error)	/* which was said */
-		warn("%s: %d server%s tried: %s", map.held ?
+		warn("%s: %d server%s tried: %s",
+		    map.announced.public.sa.sa_family ?
 		    "the mapping was lost" : "no mapping yet", n,
 		    n > 1 ? "s" : "", server_error(bad, bad->logged[0].error,
 		    bad->logged[0].detail, why));
@@ -1160,7 +1155,7 @@ note_answer(struct server *s)
 		servers_forgive(&map.stun);
 		servers_forgive(&map.http);
 	}
-	map.held = map.now;
+	map.lost = map.now + map.age;
 	map.silent = 0;
 	failures = server_answered(s);
 	if (failures)
@@ -1355,7 +1350,7 @@ static void
 contact_open(struct contact *c)
 {
 	struct server *s = c->s;
-	int i, fd, shared = is_udp() && map.relay;
+	int i, fd, shared = map.udp && map.relay;
 	struct use use;
 
 	find_uses(&use);
@@ -1430,7 +1425,7 @@ wanted(int http)
 		return map.stun.n < FIRST_ASKED ? map.stun.n : FIRST_ASKED;
 	for (s = map.http.s; s < map.http.s + map.http.n; s++)
 		live |= s->live;
-	return is_udp() || live ? 1 : 2;
+	return map.udp || live ? 1 : 2;
 }
 
 /* the worst holder: one without a flow, one that is late, one with an old
@@ -1532,7 +1527,7 @@ check_start(int how)
 	struct server *s = choose(0, how, NULL);
 	struct contact *c;
 
-	if (!s && !is_udp() && (how & FRESH) && make_room())
+	if (!s && !map.udp && (how & FRESH) && make_room())
 		s = choose(0, how, NULL);
 	c = s ? contact_new() : NULL;
 	if (!c || (map.cfg->check && (s->said_at || s->fails)))
@@ -1548,8 +1543,7 @@ check_start(int how)
 static NOINLINE int64_t
 next_check(void)
 {
-	return is_udp() || map.cfg->once ? NEVER :
-	    map.now + map.k * map.cfg->cycle;
+	return map.udp || map.cfg->once ? NEVER : map.now + map.period;
 }
 
 static void
@@ -1568,7 +1562,7 @@ checks_step(void)
 	for (; map.dead || map.late > 0; map.late--) {
 		if (choose(0, LIVE | FRESH, NULL))
 			check_start(LIVE | FRESH);
-		else if (map.late && !check_start(FRESH) && is_udp())
+		else if (map.late && !check_start(FRESH) && map.udp)
 			check_start(0);
 		map.dead = 0;
 	}
@@ -1822,7 +1816,7 @@ target_port(void)
 static void
 target_set(void)
 {
-	struct addrs to = map.target.addrs;
+	struct addrs to = map.target.s->addrs;
 	int i, port = target_port();
 
 	if (!port)
@@ -1919,7 +1913,7 @@ fresh_from(struct server *s)
 {
 	struct contact *c = contact_with(s);
 
-	if (!is_udp() && c && c->seen) {
+	if (!map.udp && c && c->seen) {
 		if (open_flows() < 2)
 			return map.now + RESET_MEMORY;
 		contact_stop(c);
@@ -2012,7 +2006,7 @@ say_differ(int outvoted)
 		c = outvoted ? contact_with(s) : NULL;
 		if (outvoted)
 			s->rest = map.now + OUTVOTED_REST;
-		else if (is_udp())	/* until all can be fresh */
+		else if (map.udp)	/* until all can be fresh */
 			s->rest = map.now + UDP_TWICE;
 		if (c && c->role != LEAVING)
 			contact_leave(c);
@@ -2167,7 +2161,7 @@ static void
 heard(struct contact *c)
 {
 	struct server *s = c->s;
-	int64_t at = is_udp() ? c->f.asked : c->f.born;
+	int64_t at = map.udp ? c->f.asked : c->f.born;
 	int same = addr_same(&s->said, &c->f.mapped);
 	/* who says another address each time tells no more by that */
 	int told = is_told(&c->f.mapped) || (!same && s->said_at >=
@@ -2262,7 +2256,7 @@ contact_answered(struct contact *c)
 	c->seen = map.now;
 	if (c->role == CHECKS)
 		c->role = HOLDS;
-	if (!c->http && (is_udp() || c->role == LEAVING))
+	if (!c->http && (map.udp || c->role == LEAVING))
 		contact_stop(c);     /* in UDP each request has its socket */
 }
 
@@ -2278,7 +2272,7 @@ overtake(struct contact *c)
 		failed(c->s, &c->f.peer, ETIMEDOUT, 0);
 	if (c->role == LEAVING || (c->http && !c->seen))
 		return;
-	if (is_udp() && map.known && map.held >= c->f.asked)
+	if (map.udp && map.known && map.lost >= c->f.asked + map.age)
 		map.dead = 1;            /* somebody else holds the mapping */
 	else if (!map.late || !map.known)
 		map.late++;
@@ -2287,7 +2281,7 @@ overtake(struct contact *c)
 static int64_t
 late_at(const struct contact *c)
 {
-	return c->f.asked + (is_udp() ? LATE_UDP : LATE_TCP);
+	return c->f.asked + (map.udp ? LATE_UDP : LATE_TCP);
 }
 
 /* UDP between two requests: a packet that wants no answer. */
@@ -2316,7 +2310,7 @@ is_held_by_one(void)
 	for (s = map.stun.s; s < map.stun.s + map.stun.n; s++)
 		live += (s->live || !s->asked) && map.now >= s->rest;
 	return map.stun.n > 1 &&
-	    (live - 1) * map.k * map.cfg->cycle <= UDP_ONCE;
+	    (live - 1) * map.period <= UDP_ONCE;
 }
 
 /* Asks the next server, for a holder without a flow. */
@@ -2326,12 +2320,12 @@ hold(struct contact *c)
 	struct server *s = NULL;
 	int how = c->http ? RECENT : 0;	/* the one that serves goes on */
 
-	if (is_udp() && holds() && ++map.cycle < map.cfg->cycle) {
+	if (map.udp && holds() && ++map.cycle < map.cfg->cycle) {
 		indicate(c);
 		return;
 	}
 	map.cycle = 0;
-	if (!is_udp()) {
+	if (!map.udp) {
 		if (!c->http && map.check - KEPT <= map.now)
 			how = SPARE;
 	} else if (map.known) {
@@ -2349,7 +2343,7 @@ hold(struct contact *c)
 			c->due = map.now + BACKOFF_MIN;
 		return;
 	}
-	if (is_udp() && !s->live && s->repeats && !map.late)
+	if (map.udp && !s->live && s->repeats && !map.late)
 		map.dead = 1;
 	contact_start(c, s);
 }
@@ -2452,20 +2446,10 @@ contacts_want(void)
 
 /* look-ups */
 
-/* A server's look-up has ended; who waits for it sees that at its step. */
-static void
-server_looked(struct server *s, int found)
-{
-	if (found)
-		check_fake(&s->addrs.a[0], s->host->name);
-	else if (!s->addrs.n)
-		failed(s, NULL, 0, s->lookup.gai);
-}
-
 static void
 target_looked(int found)
 {
-	struct server *s = &map.target;
+	struct server *s = map.target.s;
 	char why[80];
 
 	if (found) {
@@ -2486,35 +2470,35 @@ target_looked(int found)
 static void
 lookups_want(void)
 {
-	struct servers *list[] = { &map.stun, &map.http };
-	int i, k;
+	struct server *s, *t = map.target.s;
+	int i;
 
-	for (k = 0; k < 2; k++)
-		for (i = 0; i < list[k]->n; i++)
-			lookup_want(&list[k]->s[i].lookup, map.w);
-	lookup_want(&map.target.lookup, map.w);
-	if (map.relay && !map.target.addrs.n && !map.target.lookup.busy)
-		wake_at(map.w, map.target.retry);
+	for (i = 0; i < 3; i++)
+		for (s = lists[i]->s; s < lists[i]->s + lists[i]->n; s++)
+			lookup_want(&s->lookup, map.w);
+	if (map.relay && !t->addrs.n && !t->lookup.busy)
+		wake_at(map.w, t->retry);
 }
 
+/* Who waits for a look-up sees its end at the next step. */
 static void
 lookups_step(void)
 {
-	struct servers *list[] = { &map.stun, &map.http }, none = { 0 };
-	int i, k, r;
+	struct server *s, *t = map.target.s;
+	int i, r;
 
-	for (k = 0; k < 2; k++)
-		for (i = 0; i < list[k]->n; i++) {
-			r = server_step(list[k], &list[k]->s[i], map.w,
-			    map.now);
-			if (r)
-				server_looked(&list[k]->s[i], r > 0);
+	for (i = 0; i < 3; i++)
+		for (s = lists[i]->s; s < lists[i]->s + lists[i]->n; s++) {
+			r = server_step(lists[i], s, map.w, map.now);
+			if (r && s == t)
+				target_looked(r > 0);
+			else if (r > 0)
+				check_fake(&s->addrs.a[0], s->host->name);
+			else if (r && !s->addrs.n)
+				failed(s, NULL, 0, s->lookup.gai);
 		}
-	r = server_step(&none, &map.target, map.w, map.now);
-	if (r)
-		target_looked(r > 0);
-	if (map.relay && !map.target.addrs.n && map.now >= map.target.retry)
-		resolve(&map.target, AF_UNSPEC, TARGET_AGE);
+	if (map.relay && !t->addrs.n && map.now >= t->retry)
+		resolve(t, AF_UNSPEC, TARGET_AGE);
 }
 
 /* the relay */
@@ -2587,8 +2571,8 @@ used(void *arg, const union addr *client, int64_t now)
 		warn("%s came in from outside: the port is reachable",
 		    addr_host(client, host));
 	}
-	if (map.now >= map.target.retry)
-		resolve(&map.target, AF_UNSPEC, TARGET_AGE);
+	if (map.now >= map.target.s->retry)
+		resolve(map.target.s, AF_UNSPEC, TARGET_AGE);
 }
 
 /* Opens the relay's port as soon as it can be had. */
@@ -2609,9 +2593,7 @@ serve(void)
 	if (!map.relay) {
 		map.local.listener = 0;
 		port_trouble("the relay does not start");
-		return;
 	}
-	resolve(&map.target, AF_UNSPEC, TARGET_AGE);
 }
 
 /* the network's news */
@@ -2666,7 +2648,8 @@ restart(void)
 	}
 	for (i = 0; i < map.stun.n; i++)
 		memset(map.stun.s[i].fresh_at, 0, sizeof map.stun.s->fresh_at);
-	map.held = map.first_at = 0;
+	map.lost = map.now;
+	map.first_at = 0;
 	map.known = map.depends = map.differ = 0;
 	memset(&map.doubt, 0, sizeof map.doubt);
 	map.doubt.began = map.now;
@@ -2739,15 +2722,19 @@ map_init(const struct config *c, struct wake *w)
 	map.now = now_ms();
 	map.cfg = map.hook.cfg = map.local.cfg = c;
 	map.w = w;
+	map.udp = c->type == SOCK_DGRAM;
 	map.k = c->keepalive * (int64_t)1000;
-	servers_init(&map.stun, c->stun, c->nstun, c->type == SOCK_DGRAM ?
-	    FLOW_UDP : FLOW_TCP);
+	map.period = map.k * c->cycle;
+	map.age = HOLD_GRACE + (map.udp ? map.period : map.k);
+	servers_init(&map.stun, c->stun, c->nstun, map.udp ? FLOW_UDP :
+	    FLOW_TCP);
 	servers_init(&map.http, c->http, c->nhttp, FLOW_HTTP);
 	map.target_host.name = c->target;
-	server_init(&map.target, &map.target_host, FLOW_TCP);
+	servers_init(&map.target, &map.target_host, c->target != NULL,
+	    FLOW_TCP);
 	map.spare = -1;
 	map.check = map.judge_at = map.settle = map.listen_check = NEVER;
-	map.doubt.began = map.started = map.now;
+	map.doubt.began = map.lost = map.now;
 	map.news = route_open();
 	port_next();
 	if (!c->port_lo)
@@ -2838,17 +2825,16 @@ static void
 map_stop(void)
 {
 	struct contact *c;
+	struct server *s;
 	int i;
 
 	relay_stop(map.relay);
 	for (c = map.contact; c < map.contact + CONTACTS; c++)
 		if (is_open(c))
 			flow_stop(&c->f, 0);
-	for (i = 0; i < map.stun.n; i++)
-		lookup_stop(&map.stun.s[i].lookup);
-	for (i = 0; i < map.http.n; i++)
-		lookup_stop(&map.http.s[i].lookup);
-	lookup_stop(&map.target.lookup);
+	for (i = 0; i < 3; i++)
+		for (s = lists[i]->s; s < lists[i]->s + lists[i]->n; s++)
+			lookup_stop(&s->lookup);
 	local_release(&map.local);
 	if (map.news >= 0)
 		close(map.news);
@@ -2960,7 +2946,7 @@ reach_ask(struct reach *r, int64_t now)
 	struct map *m = r->m;
 	const struct contact *c;
 	struct server *s;
-	int answers = 0, waiting = 0, seek = is_udp() && r->tests < 2 &&
+	int answers = 0, waiting = 0, seek = map.udp && r->tests < 2 &&
 	    r->filtering != F_NONE && now < r->end - REACH_LAST;
 
 	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++) {
@@ -3084,8 +3070,8 @@ reach_start(struct reach *r, struct map *m, int64_t now)
 	r->listener = -1;
 	for (i = 0; i < 4; i++)
 		flow_init(&r->f[i]);
-	m->k = REACH_LIMIT;	/* no flow asks again */
-	m->held = now;
+	m->k = m->age = REACH_LIMIT;	/* no flow asks again */
+	m->lost = r->end;
 	if (m->http.n)
 		resolve(m->http.s, m->cfg->family, 0);
 	log_level(m->cfg->level > 0);   /* -q does not hide what is fatal */
@@ -3172,7 +3158,7 @@ reach_advise(struct map *m, enum mapping_kind mapping, int several,
 		    "router, and the provider's NAT");
 	if (is_unserved())
 		advise("nobody listens on the port: start the service");
-	if (!is_udp() && !m->http.n)
+	if (!map.udp && !m->http.n)
 		advise("STUN cannot test TCP: let a service connect back "
 		    "(--probe)");
 	if (answer != NO && mapping != M_NONE)
@@ -3226,7 +3212,7 @@ reach_report(struct reach *r)
 	    nth("public\0private\0shared\0link-local\0private",
 	    addr_kind(local)));
 	mapping = reach_mapping(r, &several);
-	if (is_udp() && r->filtering)
+	if (map.udp && r->filtering)
 		answer = r->filtering == F_NONE ? YES : NO;
 	if (several && r->answer == NO)
 		answer = UNKNOWN;

@@ -716,7 +716,7 @@ sim_lookup_start(struct lookup *l, const char *host, int port, int family,
 {
 	const char *p;
 
-	sim.lookups += l == &map.target.lookup;
+	sim.lookups += l == &map.target.s->lookup;
 	if (sim.no_fds) {
 		errno = EMFILE;
 		return -1;
