@@ -906,6 +906,7 @@ enum role {
 
 /* A flow with a role, or the wish for one. */
 struct contact {
+	struct contact *next;
 	enum role role;
 	int http;		/* else STUN */
 	struct server *s;	/* NULL: no flow; its flow is closed while its
@@ -963,7 +964,7 @@ static struct map {               /* what is unused costs no page */
 	struct mapping announced;	/* family 0: nothing yet */
 	struct server *follow;	/* its word is to be announced */
 	struct doubt doubt;
-	struct contact contact[CONTACTS];
+	struct contact *contacts, contact[CONTACTS];
 	struct local local;
 	struct relay *relay;	/* NULL: not started */
 	int reached;		/* a client came in from outside: said */
@@ -1026,7 +1027,7 @@ contact_with(const struct server *s)
 {
 	struct contact *c;
 
-	for (c = map.contact; c < map.contact + CONTACTS; c++)
+	for (c = map.contacts; c; c = c->next)
 		if (c->s == s)
 			return c;
 	return NULL;
@@ -1039,7 +1040,7 @@ open_flows(void)
 	const struct contact *c;
 	int n = 0;
 
-	for (c = map.contact; c < map.contact + CONTACTS; c++)
+	for (c = map.contacts; c; c = c->next)
 		n += is_open(c) && c->seen && !c->late;
 	return n;
 }
@@ -1050,7 +1051,7 @@ find_uses(struct use *use)
 	const struct contact *c;
 
 	use->n = 0;
-	for (c = map.contact; c < map.contact + CONTACTS; c++)
+	for (c = map.contacts; c; c = c->next)
 		if (c->s) {
 			use->flow[use->n].s = c->s;
 			use->flow[use->n++].a = is_open(c) || c->event ?
@@ -1075,7 +1076,7 @@ is_shared(const struct server *s)
 {
 	const struct server *o;
 
-	for (o = map.stun.s; o < map.stun.s + map.stun.n; o++)
+	for (o = map.stun.first; o; o = o->next)
 		if (o != s && o->repeats &&
 		    o->logged[0].error == s->logged[0].error &&
 		    o->logged[0].detail == s->logged[0].detail)
@@ -1092,7 +1093,7 @@ say_silence(void)
 	int n = 0;
 
 	map.silent = 1;
-	for (s = map.stun.s; s < map.stun.s + map.stun.n; s++)
+	for (s = map.stun.first; s; s = s->next)
 		if (s->repeats) {
 			n++;
 			bad = s;
@@ -1317,7 +1318,7 @@ contact_new(void)
 {
 	struct contact *c, *best = NULL;
 
-	for (c = map.contact; c < map.contact + CONTACTS; c++)
+	for (c = map.contacts; c; c = c->next)
 		if (c->role == FREE) {
 			c->http = 0;
 			flow_init(&c->f);
@@ -1423,7 +1424,7 @@ wanted(int http)
 		return map.http.n > 0;
 	if (!map.known)
 		return map.stun.n < FIRST_ASKED ? map.stun.n : FIRST_ASKED;
-	for (s = map.http.s; s < map.http.s + map.http.n; s++)
+	for (s = map.http.first; s; s = s->next)
 		live |= s->live;
 	return map.udp || live ? 1 : 2;
 }
@@ -1436,7 +1437,7 @@ worst(int http, int answered)
 	struct contact *c, *bad = NULL;
 	int rank, most = -1;
 
-	for (c = map.contact; c < map.contact + CONTACTS; c++) {
+	for (c = map.contacts; c; c = c->next) {
 		if (c->role != HOLDS || c->http != http ||
 		    (answered && !(c->seen && is_open(c))))
 			continue;
@@ -1459,7 +1460,7 @@ balance(int http)
 	int64_t due = map.now, next;
 	int n = -wanted(http);
 
-	for (c = map.contact; c < map.contact + CONTACTS; c++) {
+	for (c = map.contacts; c; c = c->next) {
 		if (c->http != http || c->role == FREE)
 			continue;
 		n += c->role == HOLDS;
@@ -1487,7 +1488,7 @@ replace_reset(void)
 	map.was_reset = 0;
 	if (open_flows() || map.stun.n + map.http.n < 2)
 		return;
-	for (c = map.contact; c < map.contact + CONTACTS; c++)
+	for (c = map.contacts; c; c = c->next)
 		if (c->role == HOLDS && !c->http && !c->s &&
 		    c->due > map.now + BACKOFF_MIN)
 			c->due = map.now + BACKOFF_MIN;
@@ -1504,13 +1505,13 @@ make_room(void)
 	struct contact *c;
 	int alone = 1;
 
-	for (c = map.contact; c < map.contact + CONTACTS; c++) {
+	for (c = map.contacts; c; c = c->next) {
 		if (c->role == LEAVING && !c->http)
 			break;
 		if (c->s && !c->http && !c->late && !c->seen)
 			alone = 0;
 	}
-	if (c == map.contact + CONTACTS) {
+	if (!c) {
 		c = worst(0, 1);
 		if (!c || open_flows() - !c->late + (c->late && alone) < 1)
 			return 0;
@@ -1756,7 +1757,7 @@ teller(const union addr *a)
 
 	if (by && addr_same(&by->said, a))
 		return by;
-	for (s = map.stun.s; s < map.stun.s + map.stun.n; s++)
+	for (s = map.stun.first; s; s = s->next)
 		if (s->said_at >= map.doubt.began && addr_same(&s->said, a))
 			return s;
 	return map.stun.s;
@@ -1768,7 +1769,7 @@ renew(void)
 {
 	struct contact *c;
 
-	for (c = map.contact; c < map.contact + CONTACTS; c++)
+	for (c = map.contacts; c; c = c->next)
 		if (c->role == HOLDS && c->seen && is_open(c) && (c->http ||
 		    !addr_same(&c->f.mapped, &map.announced.public)))
 			contact_leave(c);
@@ -1781,7 +1782,7 @@ agreeing(void)
 	const struct server *s, *o;
 	int n = 0;
 
-	for (s = map.stun.s; s < map.stun.s + map.stun.n; s++) {
+	for (s = map.stun.first; s; s = s->next) {
 		for (o = map.stun.s; o < s && !addr_same(&o->by, &s->by); o++)
 			;
 		n += o == s && addr_same(&s->said, &map.announced.public);
@@ -1888,7 +1889,7 @@ ask_all(void)
 	struct contact *c;
 	enum role role;
 
-	for (s = map.stun.s; s < map.stun.s + map.stun.n; s++) {
+	for (s = map.stun.first; s; s = s->next) {
 		c = contact_with(s);
 		if (s == map.doubt.by || s->asked >= map.doubt.began ||
 		    s->retry > map.now || map.now < s->rest ||
@@ -1929,7 +1930,7 @@ rest_one(void)
 	struct server *s, *best = map.doubt.resting;
 	int64_t at, least = NEVER;
 
-	for (s = map.stun.s; !best && s < map.stun.s + map.stun.n; s++) {
+	for (s = map.stun.first; s && !best; s = s->next) {
 		if (s->said_at < map.doubt.began ||
 		    !addr_same(&s->said, &map.announced.public))
 			continue;
@@ -1993,7 +1994,7 @@ say_differ(int outvoted)
 	struct server *s;
 	struct contact *c;
 
-	for (s = map.stun.s; s < map.stun.s + map.stun.n; s++) {
+	for (s = map.stun.first; s; s = s->next) {
 		if (s->said_at < map.doubt.began || addr_same(&s->said, old))
 			continue;
 		if (!s->warned++)
@@ -2039,7 +2040,7 @@ ask_failed(void)
 
 	if (map.stun.n < 3 || map.now >= map.doubt.first + DOUBT_LIMIT)
 		return 0;
-	for (s = map.stun.s; s < map.stun.s + map.stun.n; s++) {
+	for (s = map.stun.first; s; s = s->next) {
 		if (s->live || s->fails > 3 || map.now < s->rest ||
 		    s->said_at >= map.doubt.began)
 			continue;
@@ -2121,7 +2122,7 @@ is_told(const union addr *a)
 {
 	const struct server *s;
 
-	for (s = map.stun.s; s < map.stun.s + map.stun.n; s++)
+	for (s = map.stun.first; s; s = s->next)
 		if (s->said_at >= map.doubt.began && addr_same(&s->said, a))
 			return 1;
 	return 0;
@@ -2307,7 +2308,7 @@ is_held_by_one(void)
 	const struct server *s;
 	int live = 0;
 
-	for (s = map.stun.s; s < map.stun.s + map.stun.n; s++)
+	for (s = map.stun.first; s; s = s->next)
 		live += (s->live || !s->asked) && map.now >= s->rest;
 	return map.stun.n > 1 &&
 	    (live - 1) * map.period <= UDP_ONCE;
@@ -2391,17 +2392,17 @@ contact_step(struct contact *c)
 static void
 contacts_step(void)
 {
-	struct contact *c, *end = map.contact + CONTACTS;
+	struct contact *c;
 	int events = 0;
 
-	for (c = map.contact; c < end; c++)
+	for (c = map.contacts; c; c = c->next)
 		contact_step(c);
-	for (c = map.contact; c < end; c++) {
+	for (c = map.contacts; c; c = c->next) {
 		events += c->event != 0;
 		if (c->event > 0)
 			contact_answered(c);
 	}
-	for (c = map.contact; c < end; c++)
+	for (c = map.contacts; c; c = c->next)
 		if (c->event < 0)
 			contact_failed(c, c->error);
 	if (map.cfg->check) {
@@ -2412,7 +2413,7 @@ contacts_step(void)
 		judge();
 	if (map.was_reset)
 		replace_reset();
-	for (c = map.contact; c < end; c++)
+	for (c = map.contacts; c; c = c->next)
 		if (map.now >= c->due)
 			contact_due(c);
 	if (map.now < map.serve_at)
@@ -2428,7 +2429,7 @@ contacts_want(void)
 	struct contact *c;
 	int waits;
 
-	for (c = map.contact; c < map.contact + CONTACTS; c++) {
+	for (c = map.contacts; c; c = c->next) {
 		flow_want(&c->f, map.w);
 		waits = !c->s && c->role == HOLDS;
 		if (c->event)
@@ -2474,7 +2475,7 @@ lookups_want(void)
 	int i;
 
 	for (i = 0; i < 3; i++)
-		for (s = lists[i]->s; s < lists[i]->s + lists[i]->n; s++)
+		for (s = lists[i]->first; s; s = s->next)
 			lookup_want(&s->lookup, map.w);
 	if (map.relay && !t->addrs.n && !t->lookup.busy)
 		wake_at(map.w, t->retry);
@@ -2488,7 +2489,7 @@ lookups_step(void)
 	int i, r;
 
 	for (i = 0; i < 3; i++)
-		for (s = lists[i]->s; s < lists[i]->s + lists[i]->n; s++) {
+		for (s = lists[i]->first; s; s = s->next) {
 			r = server_step(lists[i], s, map.w, map.now);
 			if (r && s == t)
 				target_looked(r > 0);
@@ -2510,7 +2511,7 @@ is_server(const union addr *a)
 	const struct server *s;
 	int i;
 
-	for (s = map.stun.s; s < map.stun.s + map.stun.n; s++)
+	for (s = map.stun.first; s; s = s->next)
 		for (i = 0; i < s->addrs.n; i++)
 			if (addr_same(&s->addrs.a[i], a))
 				return 1;
@@ -2528,7 +2529,7 @@ claim(void *arg, const union addr *from, const union addr *to,
 
 	(void)arg;
 	(void)now;
-	for (c = map.contact; c < map.contact + CONTACTS && r == 0; c++) {
+	for (c = map.contacts; c && r == 0; c = c->next) {
 		if (c->event)
 			continue;
 		r = c->event = flow_claim(&c->f, from, to, p, n);
@@ -2625,7 +2626,7 @@ recheck(void)
 	servers_forgive(&map.stun);
 	servers_forgive(&map.http);
 	map.serve_at = map.check = map.quit ? NEVER : map.now;
-	for (c = map.contact; c < map.contact + CONTACTS; c++)
+	for (c = map.contacts; c; c = c->next)
 		if (c->role == HOLDS && (!c->http || !c->s))
 			c->due = map.now;
 }
@@ -2636,18 +2637,18 @@ restart(void)
 {
 	char host[ADDR_TEXT];
 	struct contact *c;
-	int i;
+	struct server *s;
 
 	warn("the network changed, mapping again from %s",
 	    addr_host(&map.route.source, host));
-	for (c = map.contact; c < map.contact + CONTACTS; c++) {
+	for (c = map.contacts; c; c = c->next) {
 		if (is_open(c))
 			flow_stop(&c->f, 1);
 		contact_stop(c);
 		c->role = FREE;
 	}
-	for (i = 0; i < map.stun.n; i++)
-		memset(map.stun.s[i].fresh_at, 0, sizeof map.stun.s->fresh_at);
+	for (s = map.stun.first; s; s = s->next)
+		memset(s->fresh_at, 0, sizeof s->fresh_at);
 	map.lost = map.now;
 	map.first_at = 0;
 	map.known = map.depends = map.differ = 0;
@@ -2712,35 +2713,49 @@ static void
 servers_init(struct servers *list, const struct host *host, int n,
     enum flow_kind kind)
 {
-	for (list->n = 0; list->n < n; list->n++)
-		server_init(&list->s[list->n], &host[list->n], kind);
+	struct server *s;
+
+	list->n = n;
+	while (--n >= 0) {
+		s = &list->s[n];
+		server_init(s, &host[n], kind);
+		s->next = list->first;
+		list->first = s;
+	}
 }
 
 static NOINLINE void
-map_init(const struct config *c, struct wake *w)
+map_init(const struct config *cfg, struct wake *w)
 {
+	struct contact *c;
+
 	map.now = now_ms();
-	map.cfg = map.hook.cfg = map.local.cfg = c;
+	map.cfg = map.hook.cfg = map.local.cfg = cfg;
 	map.w = w;
-	map.udp = c->type == SOCK_DGRAM;
-	map.k = c->keepalive * (int64_t)1000;
-	map.period = map.k * c->cycle;
+	map.udp = cfg->type == SOCK_DGRAM;
+	map.k = cfg->keepalive * (int64_t)1000;
+	map.period = map.k * cfg->cycle;
 	map.age = HOLD_GRACE + (map.udp ? map.period : map.k);
-	servers_init(&map.stun, c->stun, c->nstun, map.udp ? FLOW_UDP :
+	servers_init(&map.stun, cfg->stun, cfg->nstun, map.udp ? FLOW_UDP :
 	    FLOW_TCP);
-	servers_init(&map.http, c->http, c->nhttp, FLOW_HTTP);
-	map.target_host.name = c->target;
-	servers_init(&map.target, &map.target_host, c->target != NULL,
+	servers_init(&map.http, cfg->http, cfg->nhttp, FLOW_HTTP);
+	map.target_host.name = cfg->target;
+	servers_init(&map.target, &map.target_host, cfg->target != NULL,
 	    FLOW_TCP);
 	map.spare = -1;
 	map.check = map.judge_at = map.settle = map.listen_check = NEVER;
 	map.doubt.began = map.lost = map.now;
+	for (c = map.contact + CONTACTS; c-- > map.contact; ) {
+		flow_init(&c->f);
+		c->next = map.contacts;
+		map.contacts = c;
+	}
 	map.news = route_open();
 	port_next();
-	if (!c->port_lo)
+	if (!cfg->port_lo)
 		map.local.port = 0;
 	find_route(&map.route);
-	if (c->check)
+	if (cfg->check)
 		return;
 	balance(0);
 	balance(1);
@@ -2810,7 +2825,7 @@ map_end(int sig)
 	map.quit = sig;
 	map.end = map.now + END_LIMIT;
 	map.check = map.judge_at = map.serve_at = NEVER;
-	for (c = map.contact; c < map.contact + CONTACTS; c++) {
+	for (c = map.contacts; c; c = c->next) {
 		c->role = c->http ? LEAVING : FREE;
 		if (c->http && c->f.state == FLOW_OPEN &&
 		    flow_ask(&c->f, 1, map.now, map.end) == 0)
@@ -2829,11 +2844,11 @@ map_stop(void)
 	int i;
 
 	relay_stop(map.relay);
-	for (c = map.contact; c < map.contact + CONTACTS; c++)
+	for (c = map.contacts; c; c = c->next)
 		if (is_open(c))
 			flow_stop(&c->f, 0);
 	for (i = 0; i < 3; i++)
-		for (s = lists[i]->s; s < lists[i]->s + lists[i]->n; s++)
+		for (s = lists[i]->first; s; s = s->next)
 			lookup_stop(&s->lookup);
 	local_release(&map.local);
 	if (map.news >= 0)

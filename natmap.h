@@ -381,6 +381,7 @@ void flow_stop(struct flow *f, int abort);
 
 /* stun.c: servers */
 struct server {			/* a name, and what is known of it */
+	struct server *next;
 	const struct host *host;
 	enum flow_kind kind;	/* of the flows to it */
 	struct lookup lookup;
@@ -414,6 +415,7 @@ struct server {			/* a name, and what is known of it */
 
 struct servers {
 	int n;
+	struct server *first;	/* NULL: there is none */
 	struct server s[MAX_SERVERS];
 };
 
