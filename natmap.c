@@ -1294,8 +1294,7 @@ contact_stop(struct contact *c)
 	/* our reset makes the NAT forget the flow */
 	if (is_open(c) && c->f.kind == FLOW_TCP)
 		server_remembered(&map.stun, &c->f.peer, 0);
-	if (is_open(c))
-		flow_stop(&c->f, 0);
+	flow_stop(&c->f, 0);
 	c->s = NULL;
 	c->seen = 0;
 	c->late = c->event = 0;
@@ -1321,7 +1320,6 @@ contact_new(void)
 	for (c = map.contacts; c; c = c->next)
 		if (c->role == FREE) {
 			c->http = 0;
-			flow_init(&c->f);
 			return c;
 		} else if (!c->http && (c->role == LEAVING ||
 		    (c->role == CHECKS && c->late)))
@@ -1516,8 +1514,8 @@ make_room(void)
 		if (!c || open_flows() - !c->late + (c->late && alone) < 1)
 			return 0;
 	}
-	contact_stop(c);
 	c->role = FREE;
+	contact_stop(c);
 	return 1;
 }
 
@@ -2642,10 +2640,9 @@ restart(void)
 	warn("the network changed, mapping again from %s",
 	    addr_host(&map.route.source, host));
 	for (c = map.contacts; c; c = c->next) {
-		if (is_open(c))
-			flow_stop(&c->f, 1);
-		contact_stop(c);
+		flow_stop(&c->f, 1);
 		c->role = FREE;
+		contact_stop(c);
 	}
 	for (s = map.stun.first; s; s = s->next)
 		memset(s->fresh_at, 0, sizeof s->fresh_at);
@@ -2830,8 +2827,7 @@ map_end(int sig)
 		if (c->http && c->f.state == FLOW_OPEN &&
 		    flow_ask(&c->f, 1, map.now, map.end) == 0)
 			continue;
-		if (c->http && is_open(c))
-			flow_stop(&c->f, !held);
+		flow_stop(&c->f, c->http && !held);
 		contact_stop(c);
 	}
 }
@@ -2845,8 +2841,7 @@ map_stop(void)
 
 	relay_stop(map.relay);
 	for (c = map.contacts; c; c = c->next)
-		if (is_open(c))
-			flow_stop(&c->f, 0);
+		flow_stop(&c->f, 0);
 	for (i = 0; i < 3; i++)
 		for (s = lists[i]->first; s; s = s->next)
 			lookup_stop(&s->lookup);
