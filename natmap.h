@@ -380,32 +380,34 @@ int flow_claim(struct flow *f, const union addr *from, const union addr *to,
 void flow_stop(struct flow *f, int abort);
 
 /* stun.c: servers */
-struct server {			/* a name, and what is known of it */
+
+struct server {			/* a name, and what is known of it; what is
+				   used most comes first: see size */
 	struct server *next;
-	const struct host *host;
 	enum flow_kind kind;	/* of the flows to it */
-	struct lookup lookup;
-	struct addrs addrs;	/* the last good ones */
-	int64_t fresh_at[MAX_ADDRS];    /* ms: the NAT has forgotten our flows
-					   to that address */
-	int64_t looked;         /* ms: when addrs were found; 0: too old */
+	int live;		/* its last request was answered */
+	const struct host *host;
 	int64_t asked;		/* ms: the last attempt; 0: never */
 	int64_t retry;		/* ms: not before this, after a failure */
 	int64_t rest;           /* ms: not before this, unless it is alone */
+	int64_t said_at;	/* ms: since when the NAT may know the flow */
+	int fresh;		/* the NAT could not know it before */
+	int fails;		/* rounds through all addrs that failed */
+	int repeats;		/* failures since it answered */
+	int warned;		/* that it says something else was logged */
+	union addr said;	/* its last answer; family 0: none */
+	union addr by;		/* from this address of its own */
 	int turn;		/* which of addrs comes next */
 	unsigned tried;         /* a bit for each address that failed since
 				   the server answered */
-	int fails;		/* rounds through all of them that failed */
-	int repeats;		/* failures since it answered */
 	struct { int error, detail; } logged[2];	/* the last failures */
-	int live;		/* its last request was answered */
-	union addr said;	/* its last answer; family 0: none */
+	int64_t looked;         /* ms: when addrs were found; 0: too old */
+	struct addrs addrs;	/* the last good ones */
+	int64_t fresh_at[MAX_ADDRS];    /* ms: the NAT has forgotten our flows
+					   to that address */
 	union addr local;	/* from that address of ours */
-	union addr by;		/* from this address of its own */
 	union addr other;	/* where else it can answer from; family 0 */
-	int64_t said_at;	/* ms: since when the NAT may know the flow */
-	int fresh;		/* the NAT could not know it before */
-	int warned;		/* that it says something else was logged */
+	struct lookup lookup;
 };
 
 #define BACKOFF_MIN     1000    /* ms: after a failure, doubled each time */
