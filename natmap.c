@@ -1144,6 +1144,14 @@ failed(struct server *s, const union addr *peer, int error, int detail)
 	    server_name(next, other) : "again", in);
 }
 
+/* What failed before says nothing of how the servers are now. */
+static NOINLINE void
+forgive(void)
+{
+	servers_forgive(&map.stun);
+	servers_forgive(&map.http);
+}
+
 /* A server answered, and a flow holds the mapping.  When none did before, the
  * network is back, and the other servers may be asked at once. */
 static void
@@ -1152,10 +1160,8 @@ note_answer(struct server *s)
 	char name[SERVER_TEXT];
 	int failures;
 
-	if (!holds()) {
-		servers_forgive(&map.stun);
-		servers_forgive(&map.http);
-	}
+	if (!holds())
+		forgive();
 	map.lost = map.now + map.age;
 	map.silent = 0;
 	failures = server_answered(s);
@@ -1592,6 +1598,7 @@ enum ruling {
 struct verdict {
 	enum ruling ruling;
 	const union addr *addr;
+	int heard;		/* names */
 	int64_t ms;
 };
 
@@ -1658,7 +1665,7 @@ static struct verdict
 verdict_first(const struct voice *v, int n, int64_t age)
 {
 	struct tally t = count_voices(v, n, NULL);
-	struct verdict r = { ANNOUNCE, t.best, 0 };
+	struct verdict r = { ANNOUNCE, t.best, t.heard, 0 };
 
 	if (!t.heard) {
 		r.ruling = NOTHING;
@@ -1698,7 +1705,7 @@ static struct verdict
 verdict(const struct voice *v, int n, const union addr *announced, int64_t age)
 {
 	struct tally t = count_voices(v, n, announced);
-	struct verdict r = { ONE_OTHER, t.best, DOUBT_LIMIT - age };
+	struct verdict r = { ONE_OTHER, t.best, t.heard, DOUBT_LIMIT - age };
 	int all = votes(v, n, announced, 0), old = votes(v, n, announced, 1);
 
 	if (!t.best)		/* the one that began it says so no more */
@@ -1722,32 +1729,42 @@ verdict(const struct voice *v, int n, const union addr *announced, int64_t age)
 
 /* judging what servers said */
 
+/* 1 when an earlier name that was heard is at the same address */
+static NOINLINE int
+is_twin(const struct server *s)
+{
+	const struct server *o;
+
+	for (o = map.stun.first; o != s; o = o->next)
+		if (o->said_at >= map.doubt.began && addr_same(&o->by, &s->by))
+			return 1;
+	return 0;
+}
+
 /* Collects what counts: answers to requests sent since the doubt began. */
 static NOINLINE void
 voices(struct voice v[MAX_SERVERS])
 {
-	const struct server *s, *list = map.stun.s;
+	const struct server *s;
 	const struct contact *c;
-	int i, k;
 
-	for (i = 0; i < map.stun.n; i++) {
-		s = &list[i];
+	for (s = map.stun.first; s; s = s->next, v++) {
 		c = contact_with(s);
-		v[i].said = s->said_at >= map.doubt.began ? &s->said : NULL;
-		v[i].fresh = s->fresh;
+		v->said = s->said_at >= map.doubt.began ? &s->said : NULL;
+		v->fresh = s->fresh;
 		if (s == map.doubt.resting) {	/* that is why it rests */
-			v[i].said = &map.announced.public;
-			v[i].fresh = 0;
+			v->said = &map.announced.public;
+			v->fresh = 0;
 		}
-		v[i].awaited = !v[i].said && ((c && !c->late && !c->seen) ||
+		v->awaited = !v->said && ((c && !c->late && !c->seen) ||
 		    (map.known && s->live && map.now >= s->rest));
-		for (k = 0; k < i && v[i].said; k++)
-			if (v[k].said && addr_same(&list[k].by, &s->by))
-				v[i].said = NULL; /* two names, one server */
+		if (is_twin(s))
+			v->said = NULL;
 	}
 }
 
-/* the server that said a, rather the one that began the doubt */
+/* the server that said a since the doubt began, rather the one that began it;
+ * NULL: nobody did */
 static const struct server *
 teller(const union addr *a)
 {
@@ -1758,7 +1775,7 @@ teller(const union addr *a)
 	for (s = map.stun.first; s; s = s->next)
 		if (s->said_at >= map.doubt.began && addr_same(&s->said, a))
 			return s;
-	return map.stun.s;
+	return NULL;
 }
 
 /* Flows with an old mapping are replaced: they do not hold the new one. */
@@ -1777,14 +1794,11 @@ renew(void)
 static int
 agreeing(void)
 {
-	const struct server *s, *o;
+	const struct server *s;
 	int n = 0;
 
-	for (s = map.stun.first; s; s = s->next) {
-		for (o = map.stun.s; o < s && !addr_same(&o->by, &s->by); o++)
-			;
-		n += o == s && addr_same(&s->said, &map.announced.public);
-	}
+	for (s = map.stun.first; s; s = s->next)
+		n += addr_same(&s->said, &map.announced.public) && !is_twin(s);
 	return n;
 }
 
@@ -1835,10 +1849,8 @@ announce(const struct server *s)
 	addr_text(&s->said, pub);
 	addr_text(&s->local, loc);
 	server_name(s, name);
-	if (map.cfg->script && (first || moved))
-		warn("%s is %s from outside (%s)", loc, pub, name);
-	else
-		note("%s is %s from outside (%s)", loc, pub, name);
+	log_line(map.cfg->script && (first || moved) ? SAY_WARN : SAY_NOTE,
+	    "%s is %s from outside (%s)", loc, pub, name);
 	check_fake(&s->local, "this machine");
 	map.announced.public = s->said;
 	map.announced.local = s->local;
@@ -1943,34 +1955,14 @@ rest_one(void)
 	map.judge_at = map.doubt.resting->rest;
 }
 
-static void
-ask_rested(void)
-{
-	struct server *s = map.doubt.resting;
-	struct contact *c;
-
-	if (!s || map.now < s->rest)
-		return;
-	map.doubt.resting = NULL;
-	map.doubt.round = map.now;
-	s->said_at = 0;
-	c = contact_with(s) ? NULL : contact_new();
-	if (c) {
-		c->role = CHECKS;
-		contact_start(c, s);
-	}
-}
-
 /* Before the first announcement: two more names are asked where answers
  * differ. */
 static int
-ask_more(const struct voice *v)
+ask_more(int heard)
 {
 	const struct server *s;
-	int i, heard = 0;
+	int i;
 
-	for (i = 0; i < map.stun.n; i++)
-		heard += v[i].said != NULL;
 	if (map.known || map.doubt.again || heard < 2)
 		return 0;
 	map.doubt.again = map.now;
@@ -1989,25 +1981,26 @@ say_differ(int outvoted)
 {
 	char name[SERVER_TEXT], other[SERVER_TEXT], a[ADDR_TEXT], b[ADDR_TEXT];
 	const union addr *old = &map.announced.public;
+	const struct server *by = teller(old);
 	struct server *s;
 	struct contact *c;
 
+	if (!by)
+		by = map.announced.by;
 	for (s = map.stun.first; s; s = s->next) {
 		if (s->said_at < map.doubt.began || addr_same(&s->said, old))
 			continue;
 		if (!s->warned++)
 			warn("%s says %s, but %s says %s: %s", server_name(s,
 			    name), addr_text(&s->said, a),
-			    server_name(teller(old), other), addr_text(old, b),
+			    server_name(by, other), addr_text(old, b),
 			    outvoted ? "outvoted, not asked for 10 minutes" :
 			    "one is wrong, or this NAT is not a cone; the "
 			    "second stays announced");
-		c = outvoted ? contact_with(s) : NULL;
-		if (outvoted)
-			s->rest = map.now + OUTVOTED_REST;
-		else if (map.udp)	/* until all can be fresh */
-			s->rest = map.now + UDP_TWICE;
-		if (c && c->role != LEAVING)
+		if (outvoted || map.udp)        /* UDP: until all are fresh */
+			s->rest = map.now + (outvoted ? OUTVOTED_REST :
+			    UDP_TWICE);
+		if (outvoted && (c = contact_with(s)))
 			contact_leave(c);
 	}
 }
@@ -2081,6 +2074,7 @@ rule(const struct verdict *r)
 static void
 judge(void)
 {
+	struct server *resting = map.doubt.resting;
 	struct voice v[MAX_SERVERS];
 	struct verdict r;
 
@@ -2090,10 +2084,13 @@ judge(void)
 	map.follow = NULL;
 	if (map.known && !map.doubt.began)
 		return;
-	if (map.known) {
-		ask_rested();
-		ask_all();
+	if (resting && map.now >= resting->rest) {
+		resting->asked = resting->said_at = 0;
+		map.doubt.resting = NULL;
+		map.doubt.round = map.now;
 	}
+	if (map.known)
+		ask_all();
 	voices(v);
 	r = map.known ? verdict(v, map.stun.n, &map.announced.public,
 	    map.now - map.doubt.round) :
@@ -2103,7 +2100,7 @@ judge(void)
 			return;
 		r.ruling = ANNOUNCE;
 	}
-	if (r.ruling != NOTHING && r.ruling != ANNOUNCE && ask_more(v))
+	if (r.ruling != NOTHING && r.ruling != ANNOUNCE && ask_more(r.heard))
 		map.judge_at = map.first_at + FIRST_LIMIT;
 	else if (r.ruling == WAIT)
 		map.judge_at = map.now + r.ms;
@@ -2112,18 +2109,6 @@ judge(void)
 		map.judge_at = map.announced_at + FLAP_GAP;
 	else
 		rule(&r);
-}
-
-/* 1 when a server said that address since the doubt began */
-static int
-is_told(const union addr *a)
-{
-	const struct server *s;
-
-	for (s = map.stun.first; s; s = s->next)
-		if (s->said_at >= map.doubt.began && addr_same(&s->said, a))
-			return 1;
-	return 0;
 }
 
 /* What an answer means, when s has said the address of a just now.  news: its
@@ -2163,7 +2148,7 @@ heard(struct contact *c)
 	int64_t at = map.udp ? c->f.asked : c->f.born;
 	int same = addr_same(&s->said, &c->f.mapped);
 	/* who says another address each time tells no more by that */
-	int told = is_told(&c->f.mapped) || (!same && s->said_at >=
+	int told = teller(&c->f.mapped) || (!same && s->said_at >=
 	    map.doubt.began && !addr_same(&s->said, &map.announced.public));
 	struct route r;
 
@@ -2277,10 +2262,20 @@ overtake(struct contact *c)
 		map.late++;
 }
 
-static int64_t
-late_at(const struct contact *c)
+/* ms: when there is something to do for a contact, if nothing comes */
+static NOINLINE int64_t
+contact_next(const struct contact *c)
 {
-	return c->f.asked + (map.udp ? LATE_UDP : LATE_TCP);
+	if (c->event)
+		return 0;
+	if (is_asking(c))
+		return c->late ? NEVER :
+		    c->f.asked + (map.udp ? LATE_UDP : LATE_TCP);
+	if (c->role != HOLDS && !(c->role == LEAVING && c->http))
+		return NEVER;
+	if (is_open(c))
+		return c->due;
+	return c->s ? NEVER : c->due < map.serve_at ? map.serve_at : c->due;
 }
 
 /* UDP between two requests: a packet that wants no answer. */
@@ -2352,9 +2347,7 @@ hold(struct contact *c)
 static void
 contact_due(struct contact *c)
 {
-	if (c->role != HOLDS && !(c->role == LEAVING && c->http))
-		return;
-	if (c->f.state == FLOW_OPEN) {
+	if (is_open(c)) {
 		if (c->f.last) {	/* asked to close, it did not */
 			contact_stop(c);
 			return;
@@ -2366,7 +2359,7 @@ contact_due(struct contact *c)
 			c->event = -1;
 			c->error = errno;
 		}
-	} else if (!c->s && map.now >= map.serve_at)
+	} else
 		hold(c);
 }
 
@@ -2381,7 +2374,7 @@ contact_step(struct contact *c)
 		return;
 	if (c->s && !is_open(c))
 		contact_resolved(c);
-	else if (is_asking(c) && !c->late && map.now >= late_at(c))
+	else if (is_asking(c) && map.now >= contact_next(c))
 		overtake(c);
 }
 
@@ -2412,7 +2405,7 @@ contacts_step(void)
 	if (map.was_reset)
 		replace_reset();
 	for (c = map.contacts; c; c = c->next)
-		if (map.now >= c->due)
+		if (!c->event && map.now >= contact_next(c))
 			contact_due(c);
 	if (map.now < map.serve_at)
 		return;
@@ -2425,19 +2418,10 @@ static void
 contacts_want(void)
 {
 	struct contact *c;
-	int waits;
 
 	for (c = map.contacts; c; c = c->next) {
 		flow_want(&c->f, map.w);
-		waits = !c->s && c->role == HOLDS;
-		if (c->event)
-			wake_at(map.w, 0);
-		else if (waits || (c->f.state == FLOW_OPEN && (c->http ? c->role
-		    == HOLDS || c->role == LEAVING : c->role == HOLDS)))
-			wake_at(map.w, waits && c->due < map.serve_at ?
-			    map.serve_at : c->due);
-		else if (is_asking(c) && !c->late)
-			wake_at(map.w, late_at(c));
+		wake_at(map.w, contact_next(c));
 	}
 	wake_at(map.w, map.judge_at);
 	wake_at(map.w, map.check < map.serve_at ? map.serve_at : map.check);
@@ -2621,8 +2605,7 @@ recheck(void)
 {
 	struct contact *c;
 
-	servers_forgive(&map.stun);
-	servers_forgive(&map.http);
+	forgive();
 	map.serve_at = map.check = map.quit ? NEVER : map.now;
 	for (c = map.contacts; c; c = c->next)
 		if (c->role == HOLDS && (!c->http || !c->s))
