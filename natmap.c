@@ -941,6 +941,7 @@ static struct map {               /* what is unused costs no page */
 	struct wake *w;
 	int64_t now;		/* ms: of this step */
 	int udp;		/* else TCP */
+	const char *proto;	/* the same as text */
 	int64_t k;		/* ms between keep-alives */
 	int64_t period;		/* ms between checks, UDP: requests */
 	int64_t age;		/* ms: an answer holds the mapping so long */
@@ -949,7 +950,7 @@ static struct map {               /* what is unused costs no page */
 	int64_t judge_at;	/* ms: the verdict may change then; NEVER */
 	int64_t settle;         /* ms: act on the news; NEVER: none came */
 	int64_t lost;		/* ms: the mapping is held until then */
-	int silent;		/* that nothing holds was logged */
+	int64_t silence_at;	/* ms: that nothing holds is to be logged */
 	int known;              /* the mapping of this network was announced */
 	int depends;		/* the mapping depends on the destination */
 	int differ;		/* doubts in a row that ended without a
@@ -988,11 +989,6 @@ static struct map {               /* what is unused costs no page */
 
 static struct servers *const lists[] = { &map.stun, &map.http, &map.target };
 
-static NOINLINE const char *
-proto(void)
-{
-	return map.udp ? "UDP" : "TCP";
-}
 
 /* 1 while the last answer is young enough to hold the mapping */
 static int
@@ -1001,12 +997,6 @@ holds(void)
 	return map.now < map.lost;
 }
 
-/* when it is to be said that nothing has held the mapping for long */
-static int64_t
-silence_at(void)
-{
-	return map.silent ? NEVER : map.lost + SILENCE;
-}
 
 static int
 is_open(const struct contact *c)
@@ -1092,7 +1082,7 @@ say_silence(void)
 	char why[80];
 	int n = 0;
 
-	map.silent = 1;
+	map.silence_at = NEVER;
 	for (s = map.stun.first; s; s = s->next)
 		if (s->repeats) {
 			n++;
@@ -1140,7 +1130,7 @@ failed(struct server *s, const union addr *peer, int error, int detail)
 		host[0] = '\0';
 	warn("%s%s%s%s: %s%s%s, trying %s%s", server_name(s, name), host[0] ?
 	    " (" : "", host, host[0] ? ")" : "", server_error(s, error, detail,
-	    why), error ? " over " : "", error ? proto() : "", next ?
+	    why), error ? " over " : "", error ? map.proto : "", next ?
 	    server_name(next, other) : "again", in);
 }
 
@@ -1152,23 +1142,6 @@ forgive(void)
 	servers_forgive(&map.http);
 }
 
-/* A server answered, and a flow holds the mapping.  When none did before, the
- * network is back, and the other servers may be asked at once. */
-static void
-note_answer(struct server *s)
-{
-	char name[SERVER_TEXT];
-	int failures;
-
-	if (!holds())
-		forgive();
-	map.lost = map.now + map.age;
-	map.silent = 0;
-	failures = server_answered(s);
-	if (failures)
-		warn("%s: answers again (failures: %d)", server_name(s, name),
-		    failures);
-}
 
 /* the mapped port */
 
@@ -1197,7 +1170,7 @@ port_in_use(const struct owner *o, const char *why)
 		    o->name : "a program", (long)o->pid, (long)o->uid);
 	else
 		fmt(who, sizeof who, "a program of uid %ld", (long)o->uid);
-	warn("%s port %d: in use by %s%s%s%s", proto(), map.local.port, who,
+	warn("%s port %d: in use by %s%s%s%s", map.proto, map.local.port, who,
 	    why ? ": " : "", why ? why : "", is_own_target() ?
 	    ", the target: without -t natmap shares its port" :
 	    why ? "; map another port, and forward it with -t or a firewall "
@@ -1226,13 +1199,13 @@ port_trouble(const char *why)
 		warn("-f needs root or CAP_NET_ADMIN");
 	else if (error == EACCES && map.local.port < 1024)
 		warn("%s port %d: ports below 1024 need root or "
-		    "CAP_NET_BIND_SERVICE", proto(), map.local.port);
+		    "CAP_NET_BIND_SERVICE", map.proto, map.local.port);
 	else if (error == EADDRINUSE && local_owner(&map.local, &o) == 1)
 		port_in_use(&o, why);
 	else {
 		errno = error;
 		warn("%s port %d: cannot be used, trying again%s%s:",
-		    proto(), map.local.port, why ? ": " : "", why ? why : "");
+		    map.proto, map.local.port, why ? ": " : "", why ? why : "");
 	}
 }
 
@@ -1271,7 +1244,7 @@ port_socket(enum local_role role)
 	if (fd < 0)
 		port_trouble(why);
 	else if (map.port_error)
-		warn("%s port %d: can be used now", proto(), map.local.port);
+		warn("%s port %d: can be used now", map.proto, map.local.port);
 	if (fd >= 0)
 		map.port_error = 0;
 	return fd;
@@ -1790,17 +1763,6 @@ renew(void)
 			contact_leave(c);
 }
 
-/* how many servers said what was announced */
-static int
-agreeing(void)
-{
-	const struct server *s;
-	int n = 0;
-
-	for (s = map.stun.first; s; s = s->next)
-		n += addr_same(&s->said, &map.announced.public) && !is_twin(s);
-	return n;
-}
 
 /* The target's port; with -p 0 the public one, where two servers told it, or
  * the only one there is.  Below 1024 it must be that of -b: nobody outside
@@ -1809,10 +1771,14 @@ static int
 target_port(void)
 {
 	const struct config *c = map.cfg;
-	int n = agreeing(), port = addr_port(&map.announced.public);
+	const union addr *a = &map.announced.public;
+	const struct server *s;
+	int n = 0, port = addr_port(a);
 
-	if (c->target_port || !map.announced.public.sa.sa_family)
+	if (c->target_port || !a->sa.sa_family)
 		return c->target_port;
+	for (s = map.stun.first; s; s = s->next)
+		n += addr_same(&s->said, a) && !is_twin(s);
 	if (port < 1024 ? n > 1 && port == c->port_lo && port == c->port_hi :
 	    n > 1 || map.stun.n == 1) {
 		map.waits = 0;
@@ -2187,17 +2153,6 @@ is_plausible(const union addr *a, const union addr *peer)
 
 /* stepping contacts */
 
-/* The connection will be closed by the server: another one may be up before
- * that. */
-static void
-http_answered(struct contact *c)
-{
-	const struct http_reader *h = &c->f.http;
-
-	if (h->close || !h->max ||
-	    (h->timeout >= 0 && h->timeout * (int64_t)1000 <= map.k))
-		c->role = LEAVING;
-}
 
 /* A flow ended, or a request failed. */
 static void
@@ -2226,17 +2181,29 @@ contact_failed(struct contact *c, int error)
 static void
 contact_answered(struct contact *c)
 {
+	const struct http_reader *h = &c->f.http;
+	char name[SERVER_TEXT];
+	int failures;
+
 	if (!c->http && !is_plausible(&c->f.mapped, &c->f.peer)) {
 		contact_failed(c, EFALSE);
 		return;
 	}
-	note_answer(c->s);
+	if (!holds())		/* the network is back: all may be asked */
+		forgive();
+	map.lost = map.now + map.age;
+	map.silence_at = map.lost + SILENCE;
+	failures = server_answered(c->s);
+	if (failures)
+		warn("%s: answers again (failures: %d)",
+		    server_name(c->s, name), failures);
 	c->late = c->event = 0;
 	c->due = c->f.asked + map.k;
-	if (c->http)
-		http_answered(c);
-	else
+	if (!c->http)
 		heard(c);
+	else if (h->close || !h->max ||
+	    (h->timeout >= 0 && h->timeout * (int64_t)1000 <= map.k))
+		c->role = LEAVING;      /* another may be up before it closes */
 	c->seen = map.now;
 	if (c->role == CHECKS)
 		c->role = HOLDS;
@@ -2641,50 +2608,36 @@ restart(void)
 	map.check = NEVER;
 }
 
-static void
-news_settled(void)
-{
-	struct route r, old = map.route;
-
-	map.settle = NEVER;
-	map.settled = map.now;
-	find_route(&r);
-	if (!r.source.sa.sa_family) {
-		map.moved = 1;	/* act when there is a way out again */
-		return;
-	}
-	map.route = r;
-	if (!route_same(&old, &r))
-		restart();
-	else if (map.moved || old.flags != r.flags || !holds())
-		recheck();
-	map.moved = 0;
-}
-
-static void
-news_want(void)
-{
-	map.news_slot = wake_on(map.w, map.news, POLLIN);
-	wake_at(map.w, map.settle);
-}
-
+/* News settle for a moment: whether the route was another one meanwhile, or
+ * is now. */
 static void
 news_step(void)
 {
 	struct route r;
+	int other, came = woke(map.w, map.news_slot);
 
-	if (woke(map.w, map.news_slot)) {
+	if (came)
 		route_read(map.news);
-		if (map.settle == NEVER) {
-			find_route(&r);
-			map.moved |= !route_same(&r, &map.route) ||
-			    r.flags != map.route.flags;
-			map.settle = map.now + SETTLE > map.settled + NEWS_GAP ?
-			    map.now + SETTLE : map.settled + NEWS_GAP;
-		}
+	if (map.now < map.settle && (!came || map.settle != NEVER))
+		return;
+	find_route(&r);
+	other = !route_same(&r, &map.route);
+	map.moved |= other || r.flags != map.route.flags;
+	if (map.now < map.settle) {
+		map.settle = map.now + SETTLE > map.settled + NEWS_GAP ?
+		    map.now + SETTLE : map.settled + NEWS_GAP;
+		return;
 	}
-	if (map.now >= map.settle)
-		news_settled();
+	map.settle = NEVER;
+	map.settled = map.now;
+	if (!r.source.sa.sa_family)
+		return;		/* act when there is a way out again */
+	map.route = r;
+	if (other)
+		restart();
+	else if (map.moved || !holds())
+		recheck();
+	map.moved = 0;
 }
 
 /* the mapping as a whole */
@@ -2713,6 +2666,7 @@ map_init(const struct config *cfg, struct wake *w)
 	map.cfg = map.hook.cfg = map.local.cfg = cfg;
 	map.w = w;
 	map.udp = cfg->type == SOCK_DGRAM;
+	map.proto = map.udp ? "UDP" : "TCP";
 	map.k = cfg->keepalive * (int64_t)1000;
 	map.period = map.k * cfg->cycle;
 	map.age = HOLD_GRACE + (map.udp ? map.period : map.k);
@@ -2725,6 +2679,7 @@ map_init(const struct config *cfg, struct wake *w)
 	map.spare = -1;
 	map.check = map.judge_at = map.settle = map.listen_check = NEVER;
 	map.doubt.began = map.lost = map.now;
+	map.silence_at = map.now + SILENCE;
 	for (c = map.contact + CONTACTS; c-- > map.contact; ) {
 		flow_init(&c->f);
 		c->next = map.contacts;
@@ -2751,25 +2706,17 @@ is_unserved(void)
 	    !(o.listening && o.pid != getpid());
 }
 
-static void
-check_listener(void)
-{
-	map.listen_check = NEVER;
-	if (!is_unserved())
-		return;
-	warn("%s port %d: nobody listens on it, unless a firewall rule passes "
-	    "it on", proto(), map.local.port);
-}
 
 static NOINLINE void
 map_want(void)
 {
 	lookups_want();
 	contacts_want();
-	news_want();
+	map.news_slot = wake_on(map.w, map.news, POLLIN);
+	wake_at(map.w, map.settle);
 	hook_want(&map.hook, map.w);
 	wake_at(map.w, map.listen_check);
-	wake_at(map.w, silence_at());
+	wake_at(map.w, map.silence_at);
 	if (map.relay)
 		relay_want(map.relay, map.w);
 	else if (map.cfg->target)
@@ -2783,9 +2730,14 @@ map_step(void)
 	serve();
 	lookups_step();
 	contacts_step();
-	if (map.now >= map.listen_check)
-		check_listener();
-	if (map.now >= silence_at())
+	if (map.now >= map.listen_check) {
+		map.listen_check = NEVER;
+		if (is_unserved())
+			warn("%s port %d: nobody listens on it, unless a "
+			    "firewall rule passes it on", map.proto,
+			    map.local.port);
+	}
+	if (map.now >= map.silence_at)
 		say_silence();
 	if (map.relay)
 		relay_step(map.relay, map.w, map.now);
