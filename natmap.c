@@ -957,7 +957,6 @@ static struct map {               /* what is unused costs no page */
 				   majority */
 	int dead, late;         /* a server that failed was asked, so many are
 				   late: others are to be asked as well */
-	int was_reset;		/* a server reset a flow in this turn */
 	int again;		/* checks in a row that could not be */
 	int quit;		/* the signal that ends us, 0: run on */
 	int64_t first_at;	/* ms: the first answer of this network; 0 */
@@ -1060,20 +1059,6 @@ choose(int http, int how, int64_t *soonest)
 	    &map.announced.public, map.now, soonest);
 }
 
-/* 1 when another STUN server failed as s did */
-static int
-is_shared(const struct server *s)
-{
-	const struct server *o;
-
-	for (o = map.stun.first; o; o = o->next)
-		if (o != s && o->repeats &&
-		    o->logged[0].error == s->logged[0].error &&
-		    o->logged[0].detail == s->logged[0].detail)
-			return 1;
-	return 0;
-}
-
 /* Says that there has been no mapping for long, and why. */
 static void
 say_silence(void)
@@ -1103,35 +1088,37 @@ static void port_in_use(const struct owner *, const char *);
 static void
 failed(struct server *s, const union addr *peer, int error, int detail)
 {
-	char name[SERVER_TEXT], other[SERVER_TEXT], why[80], in[24] = "";
-	char host[ADDR_TEXT] = "";
-	const struct server *next;
-	struct owner o;
+	char name[SERVER_TEXT], next[SERVER_TEXT], why[80];
+	char host[ADDR_TEXT], at[ADDR_TEXT + 3];
+	const struct server *o;
+	struct owner owner;
 
+	at[0] = '\0';
 	if (!server_failed(s, peer, error, detail, holds() ? BACKOFF_MAX :
 	    BACKOFF_HARD))
 		return;
-	if ((error == EADDRNOTAVAIL || !holds()) && is_shared(s))
-		return;
-	if (error == EADDRNOTAVAIL && local_owner(&map.local, &o) == 1 &&
-	    o.twin) {
-		port_in_use(&o, NULL);
+	if (error == EADDRNOTAVAIL || !holds())
+		for (o = map.stun.first; o; o = o->next)
+			if (o != s && o->repeats &&
+			    o->logged[0].error == error &&
+			    o->logged[0].detail == detail)
+				return;		/* another one failed so */
+	if (error == EADDRNOTAVAIL && local_owner(&map.local, &owner) == 1 &&
+	    owner.twin) {
+		port_in_use(&owner, NULL);
 		return;
 	}
-	next = choose(s->kind == FLOW_HTTP, 0, NULL);
-	if (next == s)
-		next = NULL;
-	if (!next && s->retry > map.now)
-		fmt(in, sizeof in, " in %d s",
-		    (int)((s->retry - map.now + 999) / 1000));
-	if (peer)
-		addr_host(peer, host);
-	if (!strcmp(host, s->host->name))
-		host[0] = '\0';
-	warn("%s%s%s%s: %s%s%s, trying %s%s", server_name(s, name), host[0] ?
-	    " (" : "", host, host[0] ? ")" : "", server_error(s, error, detail,
-	    why), error ? " over " : "", error ? map.proto : "", next ?
-	    server_name(next, other) : "again", in);
+	o = choose(s->kind == FLOW_HTTP, 0, NULL);
+	if (o && o != s)
+		server_name(o, next);
+	else
+		fmt(next, sizeof next, s->retry > map.now ? "again in %d s" :
+		    "again", (int)((s->retry - map.now + 999) / 1000));
+	if (peer && strcmp(addr_host(peer, host), s->host->name))
+		fmt(at, sizeof at, " (%s)", host);
+	warn("%s%s: %s%s%s, trying %s", server_name(s, name), at,
+	    server_error(s, error, detail, why), error ? " over " : "",
+	    error ? map.proto : "", next);
 }
 
 /* What failed before says nothing of how the servers are now. */
@@ -1453,22 +1440,6 @@ balance(int http)
 		c->http = http;
 		c->due = due;
 	}
-}
-
-/* A server's reset makes the NAT forget us within seconds: when nothing else
- * is open, another server is asked soon. */
-static void
-replace_reset(void)
-{
-	struct contact *c;
-
-	map.was_reset = 0;
-	if (open_flows() || map.stun.n + map.http.n < 2)
-		return;
-	for (c = map.contacts; c; c = c->next)
-		if (c->role == HOLDS && !c->http && !c->s &&
-		    c->due > map.now + BACKOFF_MIN)
-			c->due = map.now + BACKOFF_MIN;
 }
 
 /* checks */
@@ -2154,28 +2125,33 @@ is_plausible(const union addr *a, const union addr *peer)
 /* stepping contacts */
 
 
-/* A flow ended, or a request failed. */
+/* A flow ended, or a request failed.  A server's reset makes the NAT forget us
+ * within seconds: when nothing else is open, another server is asked soon. */
 static void
 contact_failed(struct contact *c, int error)
 {
-	struct server *s = c->s;
 	char why[80];
 	int lived = c->seen && error != ETIMEDOUT;
+	int reset = c->seen && error == ECONNRESET;
 
 	if (lived || (c->http && c->role == LEAVING))
-		note("%s: %s", s->host->name, server_error(s, error, 0, why));
+		note("%s: %s", c->s->host->name,
+		    server_error(c->s, error, 0, why));
 	else if (c->seen || !c->late || c->http)	/* else it was said */
-		failed(s, &c->f.peer, error, c->f.code);
-	if (c->seen && error == ECONNRESET) {
-		map.was_reset = 1;
-		if (!c->http)
-			server_remembered(&map.stun, &c->f.peer,
-			    map.now + RESET_MEMORY);
-	}
+		failed(c->s, &c->f.peer, error, c->f.code);
+	if (reset && !c->http)
+		server_remembered(&map.stun, &c->f.peer,
+		    map.now + RESET_MEMORY);
 	if (c->role == CHECKS && !c->late && !map.doubt.began)
 		map.check = map.now;
 	c->due = lived ? next_flow(c->f.born) : map.now;
 	contact_stop(c);
+	if (!reset || open_flows() || map.stun.n + map.http.n < 2)
+		return;
+	for (c = map.contacts; c; c = c->next)
+		if (c->role == HOLDS && !c->http && !c->s &&
+		    c->due > map.now + BACKOFF_MIN)
+			c->due = map.now + BACKOFF_MIN;
 }
 
 static void
@@ -2369,8 +2345,6 @@ contacts_step(void)
 	}
 	if (events || map.now >= map.judge_at)
 		judge();
-	if (map.was_reset)
-		replace_reset();
 	for (c = map.contacts; c; c = c->next)
 		if (!c->event && map.now >= contact_next(c))
 			contact_due(c);
