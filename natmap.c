@@ -1564,6 +1564,8 @@ struct tally {
 	int votes;		/* for it */
 	int tied;		/* another address has as many */
 	int heard, awaited;	/* names */
+	int all, old;		/* votes for the one that was announced, and
+				   the fresh ones */
 	int addrs;              /* different ones that fresh flows told, and the
 				   announced one where nobody says it map.now */
 };
@@ -1572,11 +1574,15 @@ struct tally {
 static struct tally
 count_voices(const struct voice *v, int n, const union addr *announced)
 {
-	struct tally t = { NULL, 0, 0, 0, 0, 0 };
-	int i, k, fresh = announced && votes(v, n, announced, 0) > 0;
+	struct tally t = { NULL, 0, 0, 0, 0, 0, 0, 0 };
+	int i, k, fresh;
 
-	if (announced)
-		t.addrs = !fresh || votes(v, n, announced, 1) > 0;
+	if (announced) {
+		t.all = votes(v, n, announced, 0);
+		t.old = votes(v, n, announced, 1);
+		t.addrs = !t.all || t.old;
+	}
+	fresh = t.all > 0;
 	for (i = 0; i < n; i++) {
 		t.awaited += v[i].awaited;
 		t.heard += v[i].said != NULL;
@@ -1586,9 +1592,10 @@ count_voices(const struct voice *v, int n, const union addr *announced)
 			continue;
 		t.addrs++;
 		k = votes(v, n, v[i].said, fresh);
-		t.tied = k == t.votes || (t.tied && k < t.votes);
+		t.tied |= k == t.votes;
 		if (k > t.votes) {
 			t.votes = k;
+			t.tied = 0;
 			t.best = v[i].said;
 		}
 	}
@@ -1650,21 +1657,20 @@ verdict(const struct voice *v, int n, const union addr *announced, int64_t age)
 {
 	struct tally t = count_voices(v, n, announced);
 	struct verdict r = { ONE_OTHER, t.best, t.heard, DOUBT_LIMIT - age };
-	int all = votes(v, n, announced, 0), old = votes(v, n, announced, 1);
 
 	if (!t.best)		/* the one that began it says so no more */
 		r.ruling = t.awaited && r.ms > 0 ? WAIT : NOTHING;
-	else if (t.votes > 1 && !t.tied && t.votes > old)
+	else if (t.votes > 1 && !t.tied && t.votes > t.old)
 		r.ruling = ANNOUNCE;
-	else if (old > 1 && old >= t.votes)
+	else if (t.old > 1 && t.old >= t.votes)
 		r.ruling = OUTVOTED;
 	else if (t.awaited && r.ms > 0)
 		r.ruling = WAIT;
-	else if (t.addrs > 2 && t.votes == 1 && all < 2)
+	else if (t.addrs > 2 && t.votes == 1 && t.all < 2)
 		r.ruling = DIFFER;
-	else if (old)
+	else if (t.old)
 		r.ruling = ONE_EACH;
-	else if (all)
+	else if (t.all)
 		r.ruling = RESTING;
 	else if (t.tied)
 		r.ruling = SEVERAL;
@@ -1722,18 +1728,6 @@ teller(const union addr *a)
 	return NULL;
 }
 
-/* Flows with an old mapping are replaced: they do not hold the new one. */
-static void
-renew(void)
-{
-	struct contact *c;
-
-	for (c = map.contacts; c; c = c->next)
-		if (c->role == HOLDS && c->seen && is_open(c) && (c->http ||
-		    !addr_same(&c->f.mapped, &map.announced.public)))
-			contact_leave(c);
-}
-
 
 /* The target's port; with -p 0 the public one, where two servers told it, or
  * the only one there is.  Below 1024 it must be that of -b: nobody outside
@@ -1782,12 +1776,11 @@ announce(const struct server *s)
 	int first = !map.announced.public.sa.sa_family;
 	int moved = !addr_same(&map.announced.public, &s->said);
 	char pub[ADDR_TEXT], loc[ADDR_TEXT], name[SERVER_TEXT];
+	struct contact *c;
 
-	addr_text(&s->said, pub);
-	addr_text(&s->local, loc);
-	server_name(s, name);
-	log_line(map.cfg->script && (first || moved) ? SAY_WARN : SAY_NOTE,
-	    "%s is %s from outside (%s)", loc, pub, name);
+	log_line(map.cfg->script && moved ? SAY_WARN : SAY_NOTE,
+	    "%s is %s from outside (%s)", addr_text(&s->local, loc),
+	    addr_text(&s->said, pub), server_name(s, name));
 	check_fake(&s->local, "this machine");
 	map.announced.public = s->said;
 	map.announced.local = s->local;
@@ -1802,8 +1795,14 @@ announce(const struct server *s)
 	if (first) {
 		route_find(&map.local, &s->by, &map.route);
 		map.listen_check = map.now + LISTEN_CHECK;
-	} else if (moved && !map.depends)
-		renew();
+		return;
+	}
+	if (!moved || map.depends)
+		return;
+	for (c = map.contacts; c; c = c->next)  /* it does not hold this one */
+		if (c->role == HOLDS && c->seen && is_open(c) &&
+		    (c->http || !addr_same(&c->f.mapped, &s->said)))
+			contact_leave(c);
 }
 
 static NOINLINE void
@@ -1854,42 +1853,37 @@ ask_all(void)
 	}
 }
 
-/* when an answer of s can be fresh; a TCP flow that is open is reset for it,
- * where another one holds the mapping */
-static int64_t
-fresh_from(struct server *s)
-{
-	struct contact *c = contact_with(s);
-
-	if (!map.udp && c && c->seen) {
-		if (open_flows() < 2)
-			return map.now + RESET_MEMORY;
-		contact_stop(c);
-	}
-	return server_fresh_at(&map.stun, &s->by);
-}
-
-/* Lets the server rest that can be the first to forget our flow, of those that
- * say what was announced by the NAT's memory; then it is asked again. */
+/* Lets the server rest whose answer can be fresh first, of those that say what
+ * was announced by the NAT's memory; then it is asked again.  An open TCP flow
+ * is reset for that, where another one holds the mapping. */
 static void
 rest_one(void)
 {
 	struct server *s, *best = map.doubt.resting;
+	struct contact *c;
 	int64_t at, least = NEVER;
 
-	for (s = map.stun.first; s && !best; s = s->next) {
+	for (s = best ? NULL : map.stun.first; s; s = s->next) {
 		if (s->said_at < map.doubt.began ||
 		    !addr_same(&s->said, &map.announced.public))
 			continue;
-		at = fresh_from(s);
+		c = map.udp ? NULL : contact_with(s);
+		if (c && c->seen && open_flows() < 2) {
+			at = map.now + RESET_MEMORY;
+		} else {
+			if (c && c->seen)
+				contact_stop(c);
+			at = server_fresh_at(&map.stun, &s->by);
+		}
 		if (at < least) {
+			best = s;
 			least = at;
-			map.doubt.resting = s;
 		}
 	}
-	if (least != NEVER)
-		map.doubt.resting->rest = least > map.now ? least : map.now;
-	map.judge_at = map.doubt.resting->rest;
+	if (!map.doubt.resting)
+		best->rest = least;
+	map.doubt.resting = best;
+	map.judge_at = best->rest;
 }
 
 /* Before the first announcement: two more names are asked where answers
@@ -1942,20 +1936,6 @@ say_differ(int outvoted)
 	}
 }
 
-/* No two servers agree: once may be a move, twice in a row is the NAT. */
-static void
-differ(int first)
-{
-	if (!first && ++map.differ < 2) {
-		doubt(NULL, map.now);
-		map.judge_at = map.now;
-		return;
-	}
-	doubt_end();
-	map.depends = 1;
-	warn("the mapping depends on the destination: this NAT is not a "
-	    "cone, the port will not be reachable");
-}
 
 /* Before one of many is believed, those that failed in the doubt are asked
  * again for a while: the network may have been away for a moment. */
@@ -1982,7 +1962,8 @@ ask_failed(void)
 	return n > 0;
 }
 
-/* Does what the verdict says. */
+/* Does what the verdict says.  When no two servers agree, once may be a move,
+ * twice in a row is the NAT. */
 static void
 rule(const struct verdict *r)
 {
@@ -1994,17 +1975,24 @@ rule(const struct verdict *r)
 		announce(teller(r->addr));
 	else if (first)
 		announce(map.doubt.by);
-	if (r->ruling == DIFFER) {
-		differ(first);
-		return;
-	}
 	if (r->ruling == RESTING) {
 		rest_one();
 		return;
 	}
-	if (r->ruling != NOTHING && (r->ruling != ANNOUNCE || map.cfg->once))
-		say_differ(r->ruling == OUTVOTED);
-	map.differ = 0;
+	if (r->ruling != DIFFER) {
+		if (r->ruling != NOTHING &&
+		    (r->ruling != ANNOUNCE || map.cfg->once))
+			say_differ(r->ruling == OUTVOTED);
+		map.differ = 0;
+	} else if (!first && ++map.differ < 2) {
+		doubt(NULL, map.now);
+		map.judge_at = map.now;
+		return;
+	} else {
+		map.depends = 1;
+		warn("the mapping depends on the destination: this NAT is not "
+		    "a cone, the port will not be reachable");
+	}
 	doubt_end();
 }
 
