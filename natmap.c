@@ -912,8 +912,8 @@ struct contact {
 	struct server *s;	/* NULL: no flow; its flow is closed while its
 				   name is looked up */
 	int late;		/* no answer yet; others were asked too */
-	int event;		/* what flow_step() returned, until handled */
-	int error;		/* errno of event -1 */
+	int event;		/* 1 the flow answered, below 0 it failed with
+				   -errno; until that is handled */
 	int fresh;		/* the NAT did not know the flow before */
 	int64_t due;		/* ms: when to ask, or to open a flow */
 	int64_t seen;           /* ms: the flow's last answer; 0: none yet */
@@ -1335,10 +1335,8 @@ contact_open(struct contact *c)
 	}
 	c->fresh = server_asked(c->http ? &map.http : &map.stun, s, i, map.now);
 	if (flow_start(&c->f, s->kind, fd, shared, &s->addrs.a[i],
-	    s->host->name, map.now, limit()) < 0) {
-		c->event = -1;
-		c->error = errno;
-	}
+	    s->host->name, map.now, limit()) < 0)
+		c->event = -errno;
 }
 
 /* Starts the look-up of a name whose addresses are missing or old. */
@@ -2132,6 +2130,7 @@ contact_failed(struct contact *c, int error)
 		    map.now + RESET_MEMORY);
 	if (c->role == CHECKS && !c->late && !map.doubt.began)
 		map.check = map.now;
+	map.judge_at = 0;
 	c->due = lived ? next_flow(c->f.born) : map.now;
 	contact_stop(c);
 	if (!reset || open_flows() || map.stun.n + map.http.n < 2)
@@ -2161,7 +2160,7 @@ contact_answered(struct contact *c)
 	if (failures)
 		warn("%s: answers again (failures: %d)",
 		    server_name(c->s, name), failures);
-	c->late = c->event = 0;
+	map.judge_at = c->late = c->event = 0;
 	c->due = c->f.asked + map.k;
 	if (!c->http)
 		heard(c);
@@ -2224,26 +2223,15 @@ indicate(struct contact *c)
 		close(fd);
 }
 
-/* UDP: with few live names one of them is asked every k, so that the others
- * rest long enough for a fresh answer; with many all take turns. */
-static int
-is_held_by_one(void)
-{
-	const struct server *s;
-	int live = 0;
-
-	for (s = map.stun.first; s; s = s->next)
-		live += (s->live || !s->asked) && map.now >= s->rest;
-	return map.stun.n > 1 &&
-	    (live - 1) * map.period <= UDP_ONCE;
-}
-
-/* Asks the next server, for a holder without a flow. */
+/* Asks the next server, for a holder without a flow.  In UDP with few live
+ * names one of them is asked every k, so that the others rest long enough for
+ * a fresh answer; with many all take turns. */
 static void
 hold(struct contact *c)
 {
 	struct server *s = NULL;
 	int how = c->http ? RECENT : 0;	/* the one that serves goes on */
+	int others = -1;
 
 	if (map.udp && holds() && ++map.cycle < map.cfg->cycle) {
 		indicate(c);
@@ -2254,7 +2242,9 @@ hold(struct contact *c)
 		if (!c->http && map.check - KEPT <= map.now)
 			how = SPARE;
 	} else if (map.known) {
-		if (is_held_by_one())
+		for (s = map.stun.first; s; s = s->next)
+			others += (s->live || !s->asked) && map.now >= s->rest;
+		if (map.stun.n > 1 && others * map.period <= UDP_ONCE)
 			map.check = map.now;
 		else
 			s = choose(0, FRESH, NULL);
@@ -2286,52 +2276,40 @@ contact_due(struct contact *c)
 		c->due = map.now + map.k;
 		c->late = 0;
 		if (flow_ask(&c->f, c->role == LEAVING, map.now,
-		    map.now + ANSWER_LIMIT) < 0) {
-			c->event = -1;
-			c->error = errno;
-		}
+		    map.now + ANSWER_LIMIT) < 0)
+			c->event = -errno;
 	} else
 		hold(c);
 }
 
-static void
-contact_step(struct contact *c)
-{
-	if (c->event)
-		return;
-	c->event = flow_step(&c->f, map.w, map.now);
-	c->error = errno;
-	if (c->event)
-		return;
-	if (c->s && !is_open(c))
-		contact_resolved(c);
-	else if (is_asking(c) && map.now >= contact_next(c))
-		overtake(c);
-}
-
-/* What came is recorded first, then handled, answers before failures, then
- * judged: no step changes what another one walks through. */
+/* What came is handled, answers before failures, then judged: no step changes
+ * what another one walks through. */
 static void
 contacts_step(void)
 {
 	struct contact *c;
-	int events = 0;
 
-	for (c = map.contacts; c; c = c->next)
-		contact_step(c);
 	for (c = map.contacts; c; c = c->next) {
-		events += c->event != 0;
+		if (!c->event) {
+			c->event = flow_step(&c->f, map.w, map.now);
+			if (c->event < 0)
+				c->event = -errno;
+		}
 		if (c->event > 0)
 			contact_answered(c);
+		else if (!c->event && c->s && !is_open(c))
+			contact_resolved(c);
+		else if (is_asking(c) && map.now >= contact_next(c))
+			overtake(c);
 	}
 	for (c = map.contacts; c; c = c->next)
 		if (c->event < 0)
-			contact_failed(c, c->error);
+			contact_failed(c, -c->event);
 	if (map.cfg->check) {
-		map.check = NEVER;
+		map.check = map.judge_at = NEVER;
 		return;
 	}
-	if (events || map.now >= map.judge_at)
+	if (map.now >= map.judge_at)
 		judge();
 	for (c = map.contacts; c; c = c->next)
 		if (!c->event && map.now >= contact_next(c))
@@ -2440,12 +2418,11 @@ claim(void *arg, const union addr *from, const union addr *to,
 
 	(void)arg;
 	(void)now;
-	for (c = map.contacts; c && r == 0; c = c->next) {
-		if (c->event)
-			continue;
-		r = c->event = flow_claim(&c->f, from, to, p, n);
-		c->error = errno;
-	}
+	for (c = map.contacts; c && r == 0; c = c->next)
+		if (!c->event) {
+			r = flow_claim(&c->f, from, to, p, n);
+			c->event = r < 0 ? -errno : r;
+		}
 	return r != 0 || (stun_is_message(p, n) && is_server(from));
 }
 
