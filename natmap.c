@@ -936,64 +936,65 @@ struct doubt {
 	struct server *resting; /* to be asked when its answer is fresh */
 };
 
-static struct map {               /* what is unused costs no page */
+struct map {                    /* what is used most comes first: see size */
 	const struct config *cfg;
-	struct wake *w;
 	int64_t now;		/* ms: of this step */
+	struct contact *contacts;	/* all of them */
+	struct wake *w;
 	int udp;		/* else TCP */
-	const char *proto;	/* the same as text */
+	int known;              /* the mapping of this network was announced */
+	struct relay *relay;	/* NULL: not started */
 	int64_t k;		/* ms between keep-alives */
-	int64_t period;		/* ms between checks, UDP: requests */
-	int64_t age;		/* ms: an answer holds the mapping so long */
 	int64_t serve_at;	/* ms: when the port may be tried again */
 	int64_t check;		/* ms: the next check; NEVER */
 	int64_t judge_at;	/* ms: the verdict may change then; NEVER */
-	int64_t settle;         /* ms: act on the news; NEVER: none came */
 	int64_t lost;		/* ms: the mapping is held until then */
-	int64_t silence_at;	/* ms: that nothing holds is to be logged */
-	int known;              /* the mapping of this network was announced */
+	struct doubt doubt;
+	struct mapping announced;	/* family 0: nothing yet */
+	int dead, late;         /* a server that failed was asked, so many are
+				   late: others are to be asked as well */
+	const char *proto;	/* TCP or UDP */
+	int port_error;		/* errno logged of the port; 0: none */
 	int depends;		/* the mapping depends on the destination */
 	int differ;		/* doubts in a row that ended without a
 				   majority */
-	int dead, late;         /* a server that failed was asked, so many are
-				   late: others are to be asked as well */
 	int again;		/* checks in a row that could not be */
 	int quit;		/* the signal that ends us, 0: run on */
-	int64_t first_at;	/* ms: the first answer of this network; 0 */
-	int64_t announced_at;	/* ms */
-	struct mapping announced;	/* family 0: nothing yet */
-	struct server *follow;	/* its word is to be announced */
-	struct doubt doubt;
-	struct contact *contacts, contact[CONTACTS];
-	struct local local;
-	struct relay *relay;	/* NULL: not started */
 	int reached;		/* a client came in from outside: said */
-	struct hook hook;
-	struct route route;
 	int cycle;		/* UDP: packets since the last request */
 	int spare;		/* a server socket not yet used, or -1 */
-	int port_error;		/* errno logged of the port; 0: none */
 	int fake;		/* the warning of 198.18.0.0/15 was logged */
 	int waits;		/* that -p 0 waits was logged */
 	int news, news_slot;	/* the kernel's news; -1: none */
 	int moved;		/* the route was another while it settled */
+	int64_t settle;         /* ms: act on the news; NEVER: none came */
 	int64_t settled;	/* ms: when we last acted on news */
+	int64_t period;		/* ms between checks, UDP: requests */
+	int64_t age;		/* ms: an answer holds the mapping so long */
+	int64_t silence_at;	/* ms: that nothing holds is to be logged */
 	int64_t listen_check;	/* ms: NEVER when done */
+	int64_t first_at;	/* ms: the first answer of this network; 0 */
+	int64_t announced_at;	/* ms */
 	int64_t end;		/* ms: limit for ending the flows */
+	struct server *follow;	/* its word is to be announced */
+	struct local local;
+	struct hook hook;
+	struct route route;
+	struct contact contact[CONTACTS];
 	struct host target_host;
+	struct servers *lists[3];       /* these: */
 	/* last: unused entries stay untouched, so their pages are never
 	 * allocated; of the target only the look-up is used */
 	struct servers stun, http, target;
-} map;
+};
 
-static struct servers *const lists[] = { &map.stun, &map.http, &map.target };
 
 
 /* 1 while the last answer is young enough to hold the mapping */
 static int
-holds(void)
+holds(struct map *m)
 {
-	return map.now < map.lost;
+	return m->now < m->lost;
 }
 
 
@@ -1012,11 +1013,11 @@ is_asking(const struct contact *c)
 
 /* the contact with that server, NULL when there is none */
 static struct contact *
-contact_with(const struct server *s)
+contact_with(struct map *m, const struct server *s)
 {
 	struct contact *c;
 
-	for (c = map.contacts; c; c = c->next)
+	for (c = m->contacts; c; c = c->next)
 		if (c->s == s)
 			return c;
 	return NULL;
@@ -1024,23 +1025,23 @@ contact_with(const struct server *s)
 
 /* how many flows are up and have answered */
 static int
-open_flows(void)
+open_flows(struct map *m)
 {
 	const struct contact *c;
 	int n = 0;
 
-	for (c = map.contacts; c; c = c->next)
+	for (c = m->contacts; c; c = c->next)
 		n += is_open(c) && c->seen && !c->late;
 	return n;
 }
 
 static NOINLINE void
-find_uses(struct use *use)
+find_uses(struct map *m, struct use *use)
 {
 	const struct contact *c;
 
 	use->n = 0;
-	for (c = map.contacts; c; c = c->next)
+	for (c = m->contacts; c; c = c->next)
 		if (c->s) {
 			use->flow[use->n].s = c->s;
 			use->flow[use->n++].a = is_open(c) || c->event ?
@@ -1050,43 +1051,43 @@ find_uses(struct use *use)
 
 /* the server that is asked next; *soonest as of server_choose() */
 static struct server *
-choose(int http, int how, int64_t *soonest)
+choose(struct map *m, int http, int how, int64_t *soonest)
 {
 	struct use use;
 
-	find_uses(&use);
-	return server_choose(http ? &map.http : &map.stun, &use, how,
-	    &map.announced.public, map.now, soonest);
+	find_uses(m, &use);
+	return server_choose(http ? &m->http : &m->stun, &use, how,
+	    &m->announced.public, m->now, soonest);
 }
 
 /* Says that there has been no mapping for long, and why. */
 static void
-say_silence(void)
+say_silence(struct map *m)
 {
 	const struct server *s, *bad = NULL;
 	char why[80];
 	int n = 0;
 
-	map.silence_at = NEVER;
-	for (s = map.stun.first; s; s = s->next)
+	m->silence_at = NEVER;
+	for (s = m->stun.first; s; s = s->next)
 		if (s->repeats) {
 			n++;
 			bad = s;
 		}
-	if (bad && !map.port_error)	/* which was said */
+	if (bad && !m->port_error)	/* which was said */
 		warn("%s: %d server%s tried: %s",
-		    map.announced.public.sa.sa_family ?
-		    "the mapping was lost" : "no mapping yet", n,
-		    n > 1 ? "s" : "", server_error(bad, bad->logged[0].error,
-		    bad->logged[0].detail, why));
+		    m->announced.public.sa.sa_family ? "the mapping was lost" :
+		    "no mapping yet", n, n > 1 ? "s" : "", server_error(bad,
+		    bad->logged[0].error, bad->logged[0].detail, why));
 }
 
-static void port_in_use(const struct owner *, const char *);
+static void port_in_use(struct map *, const struct owner *, const char *);
 
 /* Logs a new kind of failure, and what is tried next.  peer, when not NULL, is
  * the address that failed. */
 static void
-failed(struct server *s, const union addr *peer, int error, int detail)
+failed(struct map *m, struct server *s, const union addr *peer, int error,
+    int detail)
 {
 	char name[SERVER_TEXT], next[SERVER_TEXT], why[80];
 	char host[ADDR_TEXT], at[ADDR_TEXT + 3];
@@ -1094,39 +1095,38 @@ failed(struct server *s, const union addr *peer, int error, int detail)
 	struct owner owner;
 
 	at[0] = '\0';
-	if (!server_failed(s, peer, error, detail, holds() ? BACKOFF_MAX :
+	if (!server_failed(s, peer, error, detail, holds(m) ? BACKOFF_MAX :
 	    BACKOFF_HARD))
 		return;
-	if (error == EADDRNOTAVAIL || !holds())
-		for (o = map.stun.first; o; o = o->next)
-			if (o != s && o->repeats &&
-			    o->logged[0].error == error &&
-			    o->logged[0].detail == detail)
+	if (error == EADDRNOTAVAIL || !holds(m))
+		for (o = m->stun.first; o; o = o->next)
+			if (o != s && o->repeats && o->logged[0].error == error
+			    && o->logged[0].detail == detail)
 				return;		/* another one failed so */
-	if (error == EADDRNOTAVAIL && local_owner(&map.local, &owner) == 1 &&
+	if (error == EADDRNOTAVAIL && local_owner(&m->local, &owner) == 1 &&
 	    owner.twin) {
-		port_in_use(&owner, NULL);
+		port_in_use(m, &owner, NULL);
 		return;
 	}
-	o = choose(s->kind == FLOW_HTTP, 0, NULL);
+	o = choose(m, s->kind == FLOW_HTTP, 0, NULL);
 	if (o && o != s)
 		server_name(o, next);
 	else
-		fmt(next, sizeof next, s->retry > map.now ? "again in %d s" :
-		    "again", (int)((s->retry - map.now + 999) / 1000));
+		fmt(next, sizeof next, s->retry > m->now ? "again in %d s" :
+		    "again", (int)((s->retry - m->now + 999) / 1000));
 	if (peer && strcmp(addr_host(peer, host), s->host->name))
 		fmt(at, sizeof at, " (%s)", host);
 	warn("%s%s: %s%s%s, trying %s", server_name(s, name), at,
 	    server_error(s, error, detail, why), error ? " over " : "",
-	    error ? map.proto : "", next);
+	    error ? m->proto : "", next);
 }
 
 /* What failed before says nothing of how the servers are now. */
 static NOINLINE void
-forgive(void)
+forgive(struct map *m)
 {
-	servers_forgive(&map.stun);
-	servers_forgive(&map.http);
+	servers_forgive(&m->stun);
+	servers_forgive(&m->http);
 }
 
 
@@ -1134,21 +1134,21 @@ forgive(void)
 
 /* 1 when the target is a program on this machine, at the mapped port */
 static int
-is_own_target(void)
+is_own_target(struct map *m)
 {
-	const struct config *c = map.cfg;
+	const struct config *c = m->cfg;
 	union addr a;
 
-	if (!c->target || c->target_port != map.local.port)
+	if (!c->target || c->target_port != m->local.port)
 		return 0;
 	if (addr_parse(&a, c->target, AF_UNSPEC) < 0)
 		return !strcmp(c->target, "localhost");
-	return addr_is_loopback(&a) || addr_same_host(&a, &map.route.source);
+	return addr_is_loopback(&a) || addr_same_host(&a, &m->route.source);
 }
 
 /* Logs who holds the port, and what the user can do. */
 static void
-port_in_use(const struct owner *o, const char *why)
+port_in_use(struct map *m, const struct owner *o, const char *why)
 {
 	char who[96];
 
@@ -1157,8 +1157,8 @@ port_in_use(const struct owner *o, const char *why)
 		    o->name : "a program", (long)o->pid, (long)o->uid);
 	else
 		fmt(who, sizeof who, "a program of uid %ld", (long)o->uid);
-	warn("%s port %d: in use by %s%s%s%s", map.proto, map.local.port, who,
-	    why ? ": " : "", why ? why : "", is_own_target() ?
+	warn("%s port %d: in use by %s%s%s%s", m->proto, m->local.port, who,
+	    why ? ": " : "", why ? why : "", is_own_target(m) ?
 	    ", the target: without -t natmap shares its port" :
 	    why ? "; map another port, and forward it with -t or a firewall "
 	    "rule" : "");
@@ -1166,16 +1166,16 @@ port_in_use(const struct owner *o, const char *why)
 
 /* Logs once what is in the way of using the port. */
 static void
-port_trouble(const char *why)
+port_trouble(struct map *m, const char *why)
 {
-	const struct config *c = map.cfg;
+	const struct config *c = m->cfg;
 	struct owner o;
 	int error = errno;
 
-	map.serve_at = map.now + PORT_RETRY;
-	if (map.port_error == error)
+	m->serve_at = m->now + PORT_RETRY;
+	if (m->port_error == error)
 		return;
-	map.port_error = error;
+	m->port_error = error;
 	if (error == ENODEV)
 		warn("interface \"%s\": does not exist, waiting for it",
 		    c->interface);
@@ -1184,69 +1184,68 @@ port_trouble(const char *why)
 		    c->interface);
 	else if (error == EPERM && c->mark)
 		warn("-f needs root or CAP_NET_ADMIN");
-	else if (error == EACCES && map.local.port < 1024)
+	else if (error == EACCES && m->local.port < 1024)
 		warn("%s port %d: ports below 1024 need root or "
-		    "CAP_NET_BIND_SERVICE", map.proto, map.local.port);
-	else if (error == EADDRINUSE && local_owner(&map.local, &o) == 1)
-		port_in_use(&o, why);
+		    "CAP_NET_BIND_SERVICE", m->proto, m->local.port);
+	else if (error == EADDRINUSE && local_owner(&m->local, &o) == 1)
+		port_in_use(m, &o, why);
 	else {
 		errno = error;
 		warn("%s port %d: cannot be used, trying again%s%s:",
-		    map.proto, map.local.port, why ? ": " : "", why ? why : "");
+		    m->proto, m->local.port, why ? ": " : "", why ? why : "");
 	}
 }
 
 /* the next port that the user allows */
 static void
-port_next(void)
+port_next(struct map *m)
 {
-	int lo = map.cfg->port_lo, hi = map.cfg->port_hi, p = map.local.port;
+	int lo = m->cfg->port_lo, hi = m->cfg->port_hi, p = m->local.port;
 
-	if (map.cfg->port_random)
-		map.local.port = lo +
-		    (int)random_below((uint32_t)(hi - lo + 1));
+	if (m->cfg->port_random)
+		m->local.port = lo + (int)random_below((uint32_t)(hi - lo + 1));
 	else
-		map.local.port = p < lo || p >= hi ? lo : p + 1;
+		m->local.port = p < lo || p >= hi ? lo : p + 1;
 }
 
 /* A socket on the mapped port.  Moves on in the range, or to any port, only
  * when the port cannot be used.  -1: said what is in the way. */
 static int
-port_socket(enum local_role role)
+port_socket(struct map *m, enum local_role role)
 {
 	const char *why;
-	int fd, tries = map.cfg->port_hi - map.cfg->port_lo;
+	int fd, tries = m->cfg->port_hi - m->cfg->port_lo;
 
-	if (role == LOCAL_FLOW && map.relay) {
+	if (role == LOCAL_FLOW && m->relay) {
 		tries = -1;		/* the listener has chosen */
-		if (map.local.listener)  /* it does not listen for a moment */
-			relay_accept(map.relay);
-	} else if (map.cfg->port_lo == 0)
+		if (m->local.listener)  /* it does not listen for a moment */
+			relay_accept(m->relay);
+	} else if (m->cfg->port_lo == 0)
 		tries = 1;
 	if (tries > PORT_TRIES)
 		tries = PORT_TRIES;
-	while ((fd = local_socket(&map.local, role, &why)) < 0 &&
+	while ((fd = local_socket(&m->local, role, &why)) < 0 &&
 	    tries-- > 0 && (errno == EADDRINUSE || errno == EACCES))
-		port_next();
+		port_next(m);
 	if (fd < 0)
-		port_trouble(why);
-	else if (map.port_error)
-		warn("%s port %d: can be used now", map.proto, map.local.port);
+		port_trouble(m, why);
+	else if (m->port_error)
+		warn("%s port %d: can be used now", m->proto, m->local.port);
 	if (fd >= 0)
-		map.port_error = 0;
+		m->port_error = 0;
 	return fd;
 }
 
 /* 198.18.0.0/15 is for benchmarks; who meets it is behind a proxy that
  * invents addresses (RFC 2544). */
 static void
-check_fake(const union addr *a, const char *of)
+check_fake(struct map *m, const union addr *a, const char *of)
 {
 	char host[ADDR_TEXT];
 
-	if (map.fake || addr_kind(a) != A_FAKE)
+	if (m->fake || addr_kind(a) != A_FAKE)
 		return;
-	map.fake = 1;
+	m->fake = 1;
 	warn("%s: %s is in 198.18.0.0/15: a transparent proxy answers", of,
 	    addr_host(a, host));
 }
@@ -1255,11 +1254,11 @@ check_fake(const union addr *a, const char *of)
 
 /* Ends the flow; a holder stays one, and opens another flow at due. */
 static void
-contact_stop(struct contact *c)
+contact_stop(struct map *m, struct contact *c)
 {
 	/* our reset makes the NAT forget the flow */
 	if (is_open(c) && c->f.kind == FLOW_TCP)
-		server_remembered(&map.stun, &c->f.peer, 0);
+		server_remembered(&m->stun, &c->f.peer, 0);
 	flow_stop(&c->f, 0);
 	c->s = NULL;
 	c->seen = 0;
@@ -1269,21 +1268,21 @@ contact_stop(struct contact *c)
 }
 
 static void
-contact_leave(struct contact *c)
+contact_leave(struct map *m, struct contact *c)
 {
 	c->role = LEAVING;
-	c->due = map.now;
+	c->due = m->now;
 	if (!is_asking(c) && !(c->http && is_open(c)))
-		contact_stop(c);
+		contact_stop(m, c);
 }
 
 /* a free contact, else one that is not needed; NULL: there is none */
 static struct contact *
-contact_new(void)
+contact_new(struct map *m)
 {
 	struct contact *c, *best = NULL;
 
-	for (c = map.contacts; c; c = c->next)
+	for (c = m->contacts; c; c = c->next)
 		if (c->role == FREE) {
 			c->http = 0;
 			return c;
@@ -1291,120 +1290,120 @@ contact_new(void)
 		    (c->role == CHECKS && c->late)))
 			best = c;
 	if (best)
-		contact_stop(best);
+		contact_stop(m, best);
 	return best;
 }
 
 /* when a flow that was born then is followed by another: at once where it
  * lived long, or a server that closes early would be asked all the time */
 static NOINLINE int64_t
-next_flow(int64_t born)
+next_flow(struct map *m, int64_t born)
 {
-	return map.now - born < map.k / 2 ? born + map.k : map.now;
+	return m->now - born < m->k / 2 ? born + m->k : m->now;
 }
 
 /* when a request that is sent now has failed */
 static NOINLINE int64_t
-limit(void)
+limit(struct map *m)
 {
-	return map.now + (holds() ? ANSWER_LIMIT : HARD_LIMIT);
+	return m->now + (holds(m) ? ANSWER_LIMIT : HARD_LIMIT);
 }
 
 /* Opens a flow to the server's next address, which is known. */
 static void
-contact_open(struct contact *c)
+contact_open(struct map *m, struct contact *c)
 {
 	struct server *s = c->s;
-	int i, fd, shared = map.udp && map.relay;
+	int i, fd, shared = m->udp && m->relay;
 	struct use use;
 
-	find_uses(&use);
-	i = server_addr(s, &use, 1, map.now);
+	find_uses(m, &use);
+	i = server_addr(s, &use, 1, m->now);
 	if (i < 0)
-		i = server_addr(s, &use, 0, map.now);
+		i = server_addr(s, &use, 0, m->now);
 	if (i < 0) {		/* another name has that address too */
-		contact_stop(c);
-		c->due = map.now + BACKOFF_MIN;
+		contact_stop(m, c);
+		c->due = m->now + BACKOFF_MIN;
 		return;
 	}
-	fd = shared ? relay_fd(map.relay) : port_socket(LOCAL_FLOW);
+	fd = shared ? relay_fd(m->relay) : port_socket(m, LOCAL_FLOW);
 	if (fd < 0) {
-		contact_stop(c);
-		c->due = map.serve_at;
+		contact_stop(m, c);
+		c->due = m->serve_at;
 		return;
 	}
-	c->fresh = server_asked(c->http ? &map.http : &map.stun, s, i, map.now);
+	c->fresh = server_asked(c->http ? &m->http : &m->stun, s, i, m->now);
 	if (flow_start(&c->f, s->kind, fd, shared, &s->addrs.a[i],
-	    s->host->name, map.now, limit()) < 0)
+	    s->host->name, m->now, limit(m)) < 0)
 		c->event = -errno;
 }
 
 /* Starts the look-up of a name whose addresses are missing or old. */
 static void
-resolve(struct server *s, int family, int64_t age)
+resolve(struct map *m, struct server *s, int family, int64_t age)
 {
-	if (server_resolve(s, family, age, map.now + (holds() &&
-	    !map.cfg->check ? LOOKUP_LIMIT : HARD_LIMIT), map.now) == 0)
+	if (server_resolve(s, family, age, m->now + (holds(m) &&
+	    !m->cfg->check ? LOOKUP_LIMIT : HARD_LIMIT), m->now) == 0)
 		return;
 	if (!s->repeats++)
 		warn("%s: cannot look it up:", s->host->name);
-	s->retry = map.now + BACKOFF_HARD;
+	s->retry = m->now + BACKOFF_HARD;
 }
 
 static void
-contact_resolved(struct contact *c)
+contact_resolved(struct map *m, struct contact *c)
 {
 	if (c->s->addrs.n) {
-		contact_open(c);
+		contact_open(m, c);
 	} else if (!c->s->lookup.busy) {	/* not found, which was said */
 		if (c->role == CHECKS && !c->late)
-			map.check = map.now;
-		contact_stop(c);
-		c->due = map.now;
+			m->check = m->now;
+		contact_stop(m, c);
+		c->due = m->now;
 	}
 }
 
 /* Opens a flow to s as soon as its address is known. */
 static void
-contact_start(struct contact *c, struct server *s)
+contact_start(struct map *m, struct contact *c, struct server *s)
 {
 	c->s = s;
-	c->due = map.now + map.k;
-	resolve(s, map.cfg->family, LOOKUP_AGE);
-	contact_resolved(c);
+	c->due = m->now + m->k;
+	resolve(m, s, m->cfg->family, LOOKUP_AGE);
+	contact_resolved(m, c);
 }
 
 /* how many flows are to hold the mapping; TCP: two, one of them to an HTTP
  * server that answers */
 static int
-wanted(int http)
+wanted(struct map *m, int http)
 {
 	const struct server *s;
 	int live = 0;
 
 	if (http)
-		return map.http.n > 0;
-	if (!map.known)
-		return map.stun.n < FIRST_ASKED ? map.stun.n : FIRST_ASKED;
-	for (s = map.http.first; s; s = s->next)
+		return m->http.n > 0;
+	if (!m->known)
+		return m->stun.n < FIRST_ASKED ? m->stun.n : FIRST_ASKED;
+	for (s = m->http.first; s; s = s->next)
 		live |= s->live;
-	return map.udp || live ? 1 : 2;
+	return m->udp || live ? 1 : 2;
 }
 
 /* the worst holder: one without a flow, one that is late, one with an old
  * mapping, the oldest; answered: of those whose flow has answered */
 static struct contact *
-worst(int http, int answered)
+worst(struct map *m, int http, int answered)
 {
 	struct contact *c, *bad = NULL;
 	int rank, most = -1;
 
-	for (c = map.contacts; c; c = c->next) {
+	for (c = m->contacts; c; c = c->next) {
 		if (c->role != HOLDS || c->http != http ||
 		    (answered && !(c->seen && is_open(c))))
 			continue;
-		rank = !c->s ? 3 : c->late ? 2 : c->seen && !http && map.known
-		    && !addr_same(&c->f.mapped, &map.announced.public);
+		rank = !c->s ? 3 : c->late ? 2 : c->seen && !http && m->known
+		    && !addr_same(&c->f.mapped, &m->announced.public);
 		if (rank > most || (rank == most && c->f.born < bad->f.born)) {
 			most = rank;
 			bad = c;
@@ -1416,24 +1415,24 @@ worst(int http, int answered)
 /* As many holders as are wanted.  A flow to an HTTP server that is about to
  * close gets its successor before that. */
 static void
-balance(int http)
+balance(struct map *m, int http)
 {
 	struct contact *c;
-	int64_t due = map.now, next;
-	int n = -wanted(http);
+	int64_t due = m->now, next;
+	int n = -wanted(m, http);
 
-	for (c = map.contacts; c; c = c->next) {
+	for (c = m->contacts; c; c = c->next) {
 		if (c->http != http || c->role == FREE)
 			continue;
 		n += c->role == HOLDS;
 		next = http && c->role == LEAVING ?
-		    next_flow(c->f.born) : map.now;
+		    next_flow(m, c->f.born) : m->now;
 		if (next > due)
 			due = next;
 	}
-	for (; n > 0 && (c = worst(http, 0)); n--)
-		contact_leave(c);
-	for (; n < 0 && (c = contact_new()); n++) {
+	for (; n > 0 && (c = worst(m, http, 0)); n--)
+		contact_leave(m, c);
+	for (; n < 0 && (c = contact_new(m)); n++) {
 		c->role = HOLDS;
 		c->http = http;
 		c->due = due;
@@ -1446,74 +1445,74 @@ balance(int http)
  * one.  The last open flow is closed only where it is late, and nobody else
  * is being asked. */
 static int
-make_room(void)
+make_room(struct map *m)
 {
 	struct contact *c;
 	int alone = 1;
 
-	for (c = map.contacts; c; c = c->next) {
+	for (c = m->contacts; c; c = c->next) {
 		if (c->role == LEAVING && !c->http)
 			break;
 		if (c->s && !c->http && !c->late && !c->seen)
 			alone = 0;
 	}
 	if (!c) {
-		c = worst(0, 1);
-		if (!c || open_flows() - !c->late + (c->late && alone) < 1)
+		c = worst(m, 0, 1);
+		if (!c || open_flows(m) - !c->late + (c->late && alone) < 1)
 			return 0;
 	}
 	c->role = FREE;
-	contact_stop(c);
+	contact_stop(m, c);
 	return 1;
 }
 
 /* Asks a server by a new flow; 0 when none can be asked. */
 static int
-check_start(int how)
+check_start(struct map *m, int how)
 {
-	struct server *s = choose(0, how, NULL);
+	struct server *s = choose(m, 0, how, NULL);
 	struct contact *c;
 
-	if (!s && !map.udp && (how & FRESH) && make_room())
-		s = choose(0, how, NULL);
-	c = s ? contact_new() : NULL;
-	if (!c || (map.cfg->check && (s->said_at || s->fails)))
+	if (!s && !m->udp && (how & FRESH) && make_room(m))
+		s = choose(m, 0, how, NULL);
+	c = s ? contact_new(m) : NULL;
+	if (!c || (m->cfg->check && (s->said_at || s->fails)))
 		return 0;	/* once is enough */
-	if (!s->live && s->repeats && !map.late)
-		map.dead = 1;
+	if (!s->live && s->repeats && !m->late)
+		m->dead = 1;
 	c->role = CHECKS;
-	contact_start(c, s);
+	contact_start(m, c, s);
 	return 1;
 }
 
 /* TCP: when a new flow is to check next; in UDP every request is a new one */
 static NOINLINE int64_t
-next_check(void)
+next_check(struct map *m)
 {
-	return map.udp || map.cfg->once ? NEVER : map.now + map.period;
+	return m->udp || m->cfg->once ? NEVER : m->now + m->period;
 }
 
 static void
-checks_step(void)
+checks_step(struct map *m)
 {
 	int started;
 
-	if (map.now >= map.check) {
-		map.check = next_check();
-		started = map.cfg->once || check_start(FRESH);
-		if (started || ++map.again > 3)
-			map.again = 0;
-		else if (map.check != NEVER)	/* soon it may */
-			map.check = map.now + BACKOFF_MIN;
+	if (m->now >= m->check) {
+		m->check = next_check(m);
+		started = m->cfg->once || check_start(m, FRESH);
+		if (started || ++m->again > 3)
+			m->again = 0;
+		else if (m->check != NEVER)	/* soon it may */
+			m->check = m->now + BACKOFF_MIN;
 	}
-	for (; map.dead || map.late > 0; map.late--) {
-		if (choose(0, LIVE | FRESH, NULL))
-			check_start(LIVE | FRESH);
-		else if (map.late && !check_start(FRESH) && map.udp)
-			check_start(0);
-		map.dead = 0;
+	for (; m->dead || m->late > 0; m->late--) {
+		if (choose(m, 0, LIVE | FRESH, NULL))
+			check_start(m, LIVE | FRESH);
+		else if (m->late && !check_start(m, FRESH) && m->udp)
+			check_start(m, 0);
+		m->dead = 0;
 	}
-	map.late = 0;
+	m->late = 0;
 }
 
 /* the verdict */
@@ -1679,34 +1678,34 @@ verdict(const struct voice *v, int n, const union addr *announced, int64_t age)
 
 /* 1 when an earlier name that was heard is at the same address */
 static NOINLINE int
-is_twin(const struct server *s)
+is_twin(struct map *m, const struct server *s)
 {
 	const struct server *o;
 
-	for (o = map.stun.first; o != s; o = o->next)
-		if (o->said_at >= map.doubt.began && addr_same(&o->by, &s->by))
+	for (o = m->stun.first; o != s; o = o->next)
+		if (o->said_at >= m->doubt.began && addr_same(&o->by, &s->by))
 			return 1;
 	return 0;
 }
 
 /* Collects what counts: answers to requests sent since the doubt began. */
 static NOINLINE void
-voices(struct voice v[MAX_SERVERS])
+voices(struct map *m, struct voice v[MAX_SERVERS])
 {
 	const struct server *s;
 	const struct contact *c;
 
-	for (s = map.stun.first; s; s = s->next, v++) {
-		c = contact_with(s);
-		v->said = s->said_at >= map.doubt.began ? &s->said : NULL;
+	for (s = m->stun.first; s; s = s->next, v++) {
+		c = contact_with(m, s);
+		v->said = s->said_at >= m->doubt.began ? &s->said : NULL;
 		v->fresh = s->fresh;
-		if (s == map.doubt.resting) {	/* that is why it rests */
-			v->said = &map.announced.public;
+		if (s == m->doubt.resting) {	/* that is why it rests */
+			v->said = &m->announced.public;
 			v->fresh = 0;
 		}
 		v->awaited = !v->said && ((c && !c->late && !c->seen) ||
-		    (map.known && s->live && map.now >= s->rest));
-		if (is_twin(s))
+		    (m->known && s->live && m->now >= s->rest));
+		if (is_twin(m, s))
 			v->said = NULL;
 	}
 }
@@ -1714,14 +1713,14 @@ voices(struct voice v[MAX_SERVERS])
 /* the server that said a since the doubt began, rather the one that began it;
  * NULL: nobody did */
 static const struct server *
-teller(const union addr *a)
+teller(struct map *m, const union addr *a)
 {
-	const struct server *s, *by = map.doubt.by;
+	const struct server *s, *by = m->doubt.by;
 
 	if (by && addr_same(&by->said, a))
 		return by;
-	for (s = map.stun.first; s; s = s->next)
-		if (s->said_at >= map.doubt.began && addr_same(&s->said, a))
+	for (s = m->stun.first; s; s = s->next)
+		if (s->said_at >= m->doubt.began && addr_same(&s->said, a))
 			return s;
 	return NULL;
 }
@@ -1731,23 +1730,23 @@ teller(const union addr *a)
  * the only one there is.  Below 1024 it must be that of -b: nobody outside
  * shall choose the service that they reach.  0: it waits. */
 static int
-target_port(void)
+target_port(struct map *m)
 {
-	const struct config *c = map.cfg;
-	const union addr *a = &map.announced.public;
+	const struct config *c = m->cfg;
+	const union addr *a = &m->announced.public;
 	const struct server *s;
 	int n = 0, port = addr_port(a);
 
 	if (c->target_port || !a->sa.sa_family)
 		return c->target_port;
-	for (s = map.stun.first; s; s = s->next)
-		n += addr_same(&s->said, a) && !is_twin(s);
+	for (s = m->stun.first; s; s = s->next)
+		n += addr_same(&s->said, a) && !is_twin(m, s);
 	if (port < 1024 ? n > 1 && port == c->port_lo && port == c->port_hi :
-	    n > 1 || map.stun.n == 1) {
-		map.waits = 0;
+	    n > 1 || m->stun.n == 1) {
+		m->waits = 0;
 		return port;
 	}
-	if (!map.waits++)
+	if (!m->waits++)
 		warn("-p 0: waiting: public port %d %s", port, port < 1024 ?
 		    "is below 1024, and not told by two servers and -b" :
 		    "was told by one server only");
@@ -1756,98 +1755,98 @@ target_port(void)
 
 /* where the relay's new sessions go */
 static void
-target_set(void)
+target_set(struct map *m)
 {
-	struct addrs to = map.target.s->addrs;
-	int i, port = target_port();
+	struct addrs to = m->target.s->addrs;
+	int i, port = target_port(m);
 
 	if (!port)
 		to.n = 0;
 	for (i = 0; i < to.n; i++)
 		addr_set_port(&to.a[i], port);
-	relay_target(map.relay, &to);
+	relay_target(m->relay, &to);
 }
 
 static void
-announce(const struct server *s)
+announce(struct map *m, const struct server *s)
 {
-	int first = !map.announced.public.sa.sa_family;
-	int moved = !addr_same(&map.announced.public, &s->said);
+	int first = !m->announced.public.sa.sa_family;
+	int moved = !addr_same(&m->announced.public, &s->said);
 	char pub[ADDR_TEXT], loc[ADDR_TEXT], name[SERVER_TEXT];
 	struct contact *c;
 
-	log_line(map.cfg->script && moved ? SAY_WARN : SAY_NOTE,
+	log_line(m->cfg->script && moved ? SAY_WARN : SAY_NOTE,
 	    "%s is %s from outside (%s)", addr_text(&s->local, loc),
 	    addr_text(&s->said, pub), server_name(s, name));
-	check_fake(&s->local, "this machine");
-	map.announced.public = s->said;
-	map.announced.local = s->local;
-	map.announced.by = s;
-	map.announced_at = map.now;
-	if (!map.known)
-		map.check = next_check();
-	map.known = 1;
-	hook_news(&map.hook, &map.announced, map.now);
-	if (map.relay)
-		target_set();
+	check_fake(m, &s->local, "this machine");
+	m->announced.public = s->said;
+	m->announced.local = s->local;
+	m->announced.by = s;
+	m->announced_at = m->now;
+	if (!m->known)
+		m->check = next_check(m);
+	m->known = 1;
+	hook_news(&m->hook, &m->announced, m->now);
+	if (m->relay)
+		target_set(m);
 	if (first) {
-		route_find(&map.local, &s->by, &map.route);
-		map.listen_check = map.now + LISTEN_CHECK;
+		route_find(&m->local, &s->by, &m->route);
+		m->listen_check = m->now + LISTEN_CHECK;
 		return;
 	}
-	if (!moved || map.depends)
+	if (!moved || m->depends)
 		return;
-	for (c = map.contacts; c; c = c->next)  /* it does not hold this one */
+	for (c = m->contacts; c; c = c->next)  /* it does not hold this one */
 		if (c->role == HOLDS && c->seen && is_open(c) &&
 		    (c->http || !addr_same(&c->f.mapped, &s->said)))
-			contact_leave(c);
+			contact_leave(m, c);
 }
 
 static NOINLINE void
-doubt_end(void)
+doubt_end(struct map *m)
 {
-	if (map.doubt.resting)
-		map.doubt.resting->rest = 0;
-	map.doubt.resting = NULL;
-	map.doubt.began = 0;
+	if (m->doubt.resting)
+		m->doubt.resting->rest = 0;
+	m->doubt.resting = NULL;
+	m->doubt.began = 0;
 }
 
 /* All are asked: because of s, whose answer since began counts. */
 static NOINLINE void
-doubt(const struct server *s, int64_t began)
+doubt(struct map *m, const struct server *s, int64_t began)
 {
-	if (!map.doubt.began)
-		map.doubt.first = began;
-	map.doubt.began = began;
-	map.doubt.round = map.now;
-	map.doubt.again = map.now + DOUBT_AGAIN;
-	map.doubt.by = s;
+	if (!m->doubt.began)
+		m->doubt.first = began;
+	m->doubt.began = began;
+	m->doubt.round = m->now;
+	m->doubt.again = m->now + DOUBT_AGAIN;
+	m->doubt.by = s;
 }
 
 /* Asks the names that were not asked since the doubt began, at once.  A TCP
  * server that holds a flow is asked by a new flow while another one holds. */
 static NOINLINE void
-ask_all(void)
+ask_all(struct map *m)
 {
 	struct server *s;
 	struct contact *c;
 	enum role role;
 
-	for (s = map.stun.first; s; s = s->next) {
-		c = contact_with(s);
-		if (s == map.doubt.by || s->asked >= map.doubt.began ||
-		    s->retry > map.now || map.now < s->rest ||
-		    (c && (!c->seen || open_flows() - !c->late < 1)))
+	for (s = m->stun.first; s; s = s->next) {
+		c = contact_with(m, s);
+		if (s == m->doubt.by || s->asked >= m->doubt.began ||
+		    s->retry > m->now || m->now < s->rest ||
+		    (c && (!c->seen || open_flows(m) - !c->late < 1)))
 			continue;
 		role = c && c->role == HOLDS ? HOLDS : CHECKS;
 		if (c)
-			contact_stop(c);
+			contact_stop(m, c);
 		else
-			c = contact_new();
+			c = contact_new(m);
 		if (!c)
 			return;
 		c->role = role;
-		contact_start(c, s);
+		contact_start(m, c, s);
 	}
 }
 
@@ -1855,49 +1854,49 @@ ask_all(void)
  * was announced by the NAT's memory; then it is asked again.  An open TCP flow
  * is reset for that, where another one holds the mapping. */
 static void
-rest_one(void)
+rest_one(struct map *m)
 {
-	struct server *s, *best = map.doubt.resting;
+	struct server *s, *best = m->doubt.resting;
 	struct contact *c;
 	int64_t at, least = NEVER;
 
-	for (s = best ? NULL : map.stun.first; s; s = s->next) {
-		if (s->said_at < map.doubt.began ||
-		    !addr_same(&s->said, &map.announced.public))
+	for (s = best ? NULL : m->stun.first; s; s = s->next) {
+		if (s->said_at < m->doubt.began ||
+		    !addr_same(&s->said, &m->announced.public))
 			continue;
-		c = map.udp ? NULL : contact_with(s);
-		if (c && c->seen && open_flows() < 2) {
-			at = map.now + RESET_MEMORY;
+		c = m->udp ? NULL : contact_with(m, s);
+		if (c && c->seen && open_flows(m) < 2) {
+			at = m->now + RESET_MEMORY;
 		} else {
 			if (c && c->seen)
-				contact_stop(c);
-			at = server_fresh_at(&map.stun, &s->by);
+				contact_stop(m, c);
+			at = server_fresh_at(&m->stun, &s->by);
 		}
 		if (at < least) {
 			best = s;
 			least = at;
 		}
 	}
-	if (!map.doubt.resting)
+	if (!m->doubt.resting)
 		best->rest = least;
-	map.doubt.resting = best;
-	map.judge_at = best->rest;
+	m->doubt.resting = best;
+	m->judge_at = best->rest;
 }
 
 /* Before the first announcement: two more names are asked where answers
  * differ. */
 static int
-ask_more(int heard)
+ask_more(struct map *m, int heard)
 {
 	const struct server *s;
 	int i;
 
-	if (map.known || map.doubt.again || heard < 2)
+	if (m->known || m->doubt.again || heard < 2)
 		return 0;
-	map.doubt.again = map.now;
+	m->doubt.again = m->now;
 	for (i = 0; i < 2; i++) {
-		s = choose(0, 0, NULL);
-		if (!s || s->asked >= map.doubt.began || !check_start(0))
+		s = choose(m, 0, 0, NULL);
+		if (!s || s->asked >= m->doubt.began || !check_start(m, 0))
 			break;
 	}
 	return i > 0;
@@ -1906,18 +1905,18 @@ ask_more(int heard)
 /* Logs once of each server that it says something else than the others.
  * outvoted: it is left alone for a while. */
 static void
-say_differ(int outvoted)
+say_differ(struct map *m, int outvoted)
 {
 	char name[SERVER_TEXT], other[SERVER_TEXT], a[ADDR_TEXT], b[ADDR_TEXT];
-	const union addr *old = &map.announced.public;
-	const struct server *by = teller(old);
+	const union addr *old = &m->announced.public;
+	const struct server *by = teller(m, old);
 	struct server *s;
 	struct contact *c;
 
 	if (!by)
-		by = map.announced.by;
-	for (s = map.stun.first; s; s = s->next) {
-		if (s->said_at < map.doubt.began || addr_same(&s->said, old))
+		by = m->announced.by;
+	for (s = m->stun.first; s; s = s->next) {
+		if (s->said_at < m->doubt.began || addr_same(&s->said, old))
 			continue;
 		if (!s->warned++)
 			warn("%s says %s, but %s says %s: %s", server_name(s,
@@ -1926,11 +1925,11 @@ say_differ(int outvoted)
 			    outvoted ? "outvoted, not asked for 10 minutes" :
 			    "one is wrong, or this NAT is not a cone; the "
 			    "second stays announced");
-		if (outvoted || map.udp)        /* UDP: until all are fresh */
-			s->rest = map.now + (outvoted ? OUTVOTED_REST :
+		if (outvoted || m->udp)        /* UDP: until all are fresh */
+			s->rest = m->now + (outvoted ? OUTVOTED_REST :
 			    UDP_TWICE);
-		if (outvoted && (c = contact_with(s)))
-			contact_leave(c);
+		if (outvoted && (c = contact_with(m, s)))
+			contact_leave(m, c);
 	}
 }
 
@@ -1938,158 +1937,157 @@ say_differ(int outvoted)
 /* Before one of many is believed, those that failed in the doubt are asked
  * again for a while: the network may have been away for a moment. */
 static int
-ask_failed(void)
+ask_failed(struct map *m)
 {
 	struct server *s;
 	struct contact *c;
 	int n = 0;
 
-	if (map.stun.n < 3 || map.now >= map.doubt.first + DOUBT_LIMIT)
+	if (m->stun.n < 3 || m->now >= m->doubt.first + DOUBT_LIMIT)
 		return 0;
-	for (s = map.stun.first; s; s = s->next) {
-		if (s->live || s->fails > 3 || map.now < s->rest ||
-		    s->said_at >= map.doubt.began)
+	for (s = m->stun.first; s; s = s->next) {
+		if (s->live || s->fails > 3 || m->now < s->rest ||
+		    s->said_at >= m->doubt.began)
 			continue;
-		c = contact_with(s);
+		c = contact_with(m, s);
 		if (c)
-			contact_stop(c);
+			contact_stop(m, c);
 		s->asked = 0;
 		n++;
 	}
-	map.judge_at = map.now + BACKOFF_MIN;
+	m->judge_at = m->now + BACKOFF_MIN;
 	return n > 0;
 }
 
 /* Does what the verdict says.  When no two servers agree, once may be a move,
  * twice in a row is the NAT. */
 static void
-rule(const struct verdict *r)
+rule(struct map *m, const struct verdict *r)
 {
-	int first = !map.known;
+	int first = !m->known;
 
 	if (first && r->ruling == NOTHING)
 		return;
 	if (r->ruling == ANNOUNCE)
-		announce(teller(r->addr));
+		announce(m, teller(m, r->addr));
 	else if (first)
-		announce(map.doubt.by);
+		announce(m, m->doubt.by);
 	if (r->ruling == RESTING) {
-		rest_one();
+		rest_one(m);
 		return;
 	}
 	if (r->ruling != DIFFER) {
 		if (r->ruling != NOTHING &&
-		    (r->ruling != ANNOUNCE || map.cfg->once))
-			say_differ(r->ruling == OUTVOTED);
-		map.differ = 0;
-	} else if (!first && ++map.differ < 2) {
-		doubt(NULL, map.now);
-		map.judge_at = map.now;
+		    (r->ruling != ANNOUNCE || m->cfg->once))
+			say_differ(m, r->ruling == OUTVOTED);
+		m->differ = 0;
+	} else if (!first && ++m->differ < 2) {
+		doubt(m, NULL, m->now);
+		m->judge_at = m->now;
 		return;
 	} else {
-		map.depends = 1;
+		m->depends = 1;
 		warn("the mapping depends on the destination: this NAT is not "
 		    "a cone, the port will not be reachable");
 	}
-	doubt_end();
+	doubt_end(m);
 }
 
 static void
-judge(void)
+judge(struct map *m)
 {
-	struct server *resting = map.doubt.resting;
+	struct server *resting = m->doubt.resting;
 	struct voice v[MAX_SERVERS];
 	struct verdict r;
 
-	map.judge_at = NEVER;
-	if (map.follow)
-		announce(map.follow);
-	map.follow = NULL;
-	if (map.known && !map.doubt.began)
+	m->judge_at = NEVER;
+	if (m->follow)
+		announce(m, m->follow);
+	m->follow = NULL;
+	if (m->known && !m->doubt.began)
 		return;
-	if (resting && map.now >= resting->rest) {
+	if (resting && m->now >= resting->rest) {
 		resting->asked = resting->said_at = 0;
-		map.doubt.resting = NULL;
-		map.doubt.round = map.now;
+		m->doubt.resting = NULL;
+		m->doubt.round = m->now;
 	}
-	if (map.known)
-		ask_all();
-	voices(v);
-	r = map.known ? verdict(v, map.stun.n, &map.announced.public,
-	    map.now - map.doubt.round) :
-	    verdict_first(v, map.stun.n, map.now - map.first_at);
+	if (m->known)
+		ask_all(m);
+	voices(m, v);
+	r = m->known ? verdict(v, m->stun.n, &m->announced.public, m->now -
+	    m->doubt.round) : verdict_first(v, m->stun.n, m->now - m->first_at);
 	if (r.ruling == ONE_OTHER) {
-		if (ask_failed())
+		if (ask_failed(m))
 			return;
 		r.ruling = ANNOUNCE;
 	}
-	if (r.ruling != NOTHING && r.ruling != ANNOUNCE && ask_more(r.heard))
-		map.judge_at = map.first_at + FIRST_LIMIT;
+	if (r.ruling != NOTHING && r.ruling != ANNOUNCE && ask_more(m, r.heard))
+		m->judge_at = m->first_at + FIRST_LIMIT;
 	else if (r.ruling == WAIT)
-		map.judge_at = map.now + r.ms;
-	else if (r.ruling == ANNOUNCE && map.known &&
-	    map.now < map.announced_at + FLAP_GAP)
-		map.judge_at = map.announced_at + FLAP_GAP;
+		m->judge_at = m->now + r.ms;
+	else if (r.ruling == ANNOUNCE && m->known &&
+	    m->now < m->announced_at + FLAP_GAP)
+		m->judge_at = m->announced_at + FLAP_GAP;
 	else
-		rule(&r);
+		rule(m, &r);
 }
 
 /* What an answer means, when s has said the address of a just now.  news: its
  * flow is new to the NAT, or it said something else before. */
 static void
-weigh(struct server *s, int told, int news)
+weigh(struct map *m, struct server *s, int told, int news)
 {
-	struct doubt *d = &map.doubt;
-	int other = !addr_same(&s->said, &map.announced.public);
+	struct doubt *d = &m->doubt;
+	int other = !addr_same(&s->said, &m->announced.public);
 
-	if (!map.known) {
-		if (!map.first_at) {
-			map.first_at = map.now;
+	if (!m->known) {
+		if (!m->first_at) {
+			m->first_at = m->now;
 			d->by = s;
 		}
-	} else if (map.depends) {
+	} else if (m->depends) {
 		/* the server that was announced is followed, or another one
 		 * while that one does not answer */
-		if (other && (s == map.announced.by || !map.announced.by->live))
-			map.follow = s;
+		if (other && (s == m->announced.by || !m->announced.by->live))
+			m->follow = s;
 	} else if (!other) {
 		s->warned = 0;
-		if (!addr_same(&s->local, &map.announced.local))
-			map.follow = s;
-		else if (map.relay && map.waits)
-			target_set();
-	} else if (!d->began ? news : !told && map.now >= d->again) {
-		doubt(s, s->said_at);
+		if (!addr_same(&s->local, &m->announced.local))
+			m->follow = s;
+		else if (m->relay && m->waits)
+			target_set(m);
+	} else if (!d->began ? news : !told && m->now >= d->again) {
+		doubt(m, s, s->said_at);
 	}
 }
 
 /* Notes what a server said, and since when the NAT may know that flow. */
 static void
-heard(struct contact *c)
+heard(struct map *m, struct contact *c)
 {
 	struct server *s = c->s;
-	int64_t at = map.udp ? c->f.asked : c->f.born;
+	int64_t at = m->udp ? c->f.asked : c->f.born;
 	int same = addr_same(&s->said, &c->f.mapped);
 	/* who says another address each time tells no more by that */
-	int told = teller(&c->f.mapped) || (!same && s->said_at >=
-	    map.doubt.began && !addr_same(&s->said, &map.announced.public));
+	int told = teller(m, &c->f.mapped) || (!same && s->said_at >=
+	    m->doubt.began && !addr_same(&s->said, &m->announced.public));
 	struct route r;
 
 	if (at < s->said_at)	/* a newer flow was answered before */
 		return;
 	s->fresh = c->fresh || (!same && addr_same(&s->by, &c->f.peer)) || (same
-	    && s->fresh && map.doubt.began && s->said_at >= map.doubt.first);
+	    && s->fresh && m->doubt.began && s->said_at >= m->doubt.first);
 	s->said = c->f.mapped;
 	s->other = c->f.other;
 	s->said_at = at;
 	s->by = c->f.peer;
 	s->local = c->f.local;
 	if (addr_any(&s->local)) {	/* IP_PKTINFO did not tell it */
-		route_find(&map.local, &s->by, &r);
+		route_find(&m->local, &s->by, &r);
 		s->local = r.source;
-		addr_set_port(&s->local, map.local.port);
+		addr_set_port(&s->local, m->local.port);
 	}
-	weigh(s, told, !same || (c->fresh && !c->seen));
+	weigh(m, s, told, !same || (c->fresh && !c->seen));
 }
 
 /* RFC 6890: can a NAT in front of us have that address?  We ask peer. */
@@ -2114,7 +2112,7 @@ is_plausible(const union addr *a, const union addr *peer)
 /* A flow ended, or a request failed.  A server's reset makes the NAT forget us
  * within seconds: when nothing else is open, another server is asked soon. */
 static void
-contact_failed(struct contact *c, int error)
+contact_failed(struct map *m, struct contact *c, int error)
 {
 	char why[80];
 	int lived = c->seen && error != ETIMEDOUT;
@@ -2124,102 +2122,101 @@ contact_failed(struct contact *c, int error)
 		note("%s: %s", c->s->host->name,
 		    server_error(c->s, error, 0, why));
 	else if (c->seen || !c->late || c->http)	/* else it was said */
-		failed(c->s, &c->f.peer, error, c->f.code);
+		failed(m, c->s, &c->f.peer, error, c->f.code);
 	if (reset && !c->http)
-		server_remembered(&map.stun, &c->f.peer,
-		    map.now + RESET_MEMORY);
-	if (c->role == CHECKS && !c->late && !map.doubt.began)
-		map.check = map.now;
-	map.judge_at = 0;
-	c->due = lived ? next_flow(c->f.born) : map.now;
-	contact_stop(c);
-	if (!reset || open_flows() || map.stun.n + map.http.n < 2)
+		server_remembered(&m->stun, &c->f.peer, m->now + RESET_MEMORY);
+	if (c->role == CHECKS && !c->late && !m->doubt.began)
+		m->check = m->now;
+	m->judge_at = 0;
+	c->due = lived ? next_flow(m, c->f.born) : m->now;
+	contact_stop(m, c);
+	if (!reset || open_flows(m) || m->stun.n + m->http.n < 2)
 		return;
-	for (c = map.contacts; c; c = c->next)
+	for (c = m->contacts; c; c = c->next)
 		if (c->role == HOLDS && !c->http && !c->s &&
-		    c->due > map.now + BACKOFF_MIN)
-			c->due = map.now + BACKOFF_MIN;
+		    c->due > m->now + BACKOFF_MIN)
+			c->due = m->now + BACKOFF_MIN;
 }
 
 static void
-contact_answered(struct contact *c)
+contact_answered(struct map *m, struct contact *c)
 {
 	const struct http_reader *h = &c->f.http;
 	char name[SERVER_TEXT];
 	int failures;
 
 	if (!c->http && !is_plausible(&c->f.mapped, &c->f.peer)) {
-		contact_failed(c, EFALSE);
+		contact_failed(m, c, EFALSE);
 		return;
 	}
-	if (!holds())		/* the network is back: all may be asked */
-		forgive();
-	map.lost = map.now + map.age;
-	map.silence_at = map.lost + SILENCE;
+	if (!holds(m))		/* the network is back: all may be asked */
+		forgive(m);
+	m->lost = m->now + m->age;
+	m->silence_at = m->lost + SILENCE;
 	failures = server_answered(c->s);
 	if (failures)
 		warn("%s: answers again (failures: %d)",
 		    server_name(c->s, name), failures);
-	map.judge_at = c->late = c->event = 0;
-	c->due = c->f.asked + map.k;
+	m->judge_at = c->late = c->event = 0;
+	c->due = c->f.asked + m->k;
 	if (!c->http)
-		heard(c);
+		heard(m, c);
 	else if (h->close || !h->max ||
-	    (h->timeout >= 0 && h->timeout * (int64_t)1000 <= map.k))
+	    (h->timeout >= 0 && h->timeout * (int64_t)1000 <= m->k))
 		c->role = LEAVING;      /* another may be up before it closes */
-	c->seen = map.now;
+	c->seen = m->now;
 	if (c->role == CHECKS)
 		c->role = HOLDS;
-	if (!c->http && (map.udp || c->role == LEAVING))
-		contact_stop(c);     /* in UDP each request has its socket */
+	if (!c->http && (m->udp || c->role == LEAVING))
+		contact_stop(m, c);     /* in UDP each request has its socket */
 }
 
 /* A request waits long: others are asked, but a late answer still counts.  An
  * HTTP server that never answered tells nothing of the mapping. */
 static void
-overtake(struct contact *c)
+overtake(struct map *m, struct contact *c)
 {
 	c->late = 1;
-	if (map.known)
-		map.judge_at = map.now;
+	if (m->known)
+		m->judge_at = m->now;
 	if (!c->seen && !c->http)
-		failed(c->s, &c->f.peer, ETIMEDOUT, 0);
+		failed(m, c->s, &c->f.peer, ETIMEDOUT, 0);
 	if (c->role == LEAVING || (c->http && !c->seen))
 		return;
-	if (map.udp && map.known && map.lost >= c->f.asked + map.age)
-		map.dead = 1;            /* somebody else holds the mapping */
-	else if (!map.late || !map.known)
-		map.late++;
+	if (m->udp && m->known && m->lost >= c->f.asked + m->age)
+		m->dead = 1;            /* somebody else holds the mapping */
+	else if (!m->late || !m->known)
+		m->late++;
 }
 
 /* ms: when there is something to do for a contact, if nothing comes */
 static NOINLINE int64_t
-contact_next(const struct contact *c)
+contact_next(struct map *m, const struct contact *c)
 {
 	if (c->event)
 		return 0;
 	if (is_asking(c))
 		return c->late ? NEVER :
-		    c->f.asked + (map.udp ? LATE_UDP : LATE_TCP);
+		    c->f.asked + (m->udp ? LATE_UDP : LATE_TCP);
 	if (c->role != HOLDS && !(c->role == LEAVING && c->http))
 		return NEVER;
 	if (is_open(c))
 		return c->due;
-	return c->s ? NEVER : c->due < map.serve_at ? map.serve_at : c->due;
+	return c->s ? NEVER : c->due < m->serve_at ? m->serve_at : c->due;
 }
 
 /* UDP between two requests: a packet that wants no answer. */
 static NOINLINE void
-indicate(struct contact *c)
+indicate(struct map *m, struct contact *c)
 {
-	int fd = map.relay ? relay_fd(map.relay) : port_socket(LOCAL_FLOW);
+	int fd = m->relay ? relay_fd(m->relay) : port_socket(m, LOCAL_FLOW);
 
-	c->due = map.now + map.k;
+	c->due = m->now + m->k;
 	if (fd < 0)
 		return;
 	stun_indicate(fd, &c->f.peer);
-	server_remembered(&map.stun, &c->f.peer, map.now + UDP_TWICE);
-	if (!map.relay)
+	server_remembered(&m->stun, &c->f.peer, m->now + UDP_TWICE);
+	if (!m->relay)
 		close(fd);
 }
 
@@ -2227,129 +2224,129 @@ indicate(struct contact *c)
  * names one of them is asked every k, so that the others rest long enough for
  * a fresh answer; with many all take turns. */
 static void
-hold(struct contact *c)
+hold(struct map *m, struct contact *c)
 {
 	struct server *s = NULL;
 	int how = c->http ? RECENT : 0;	/* the one that serves goes on */
 	int others = -1;
 
-	if (map.udp && holds() && ++map.cycle < map.cfg->cycle) {
-		indicate(c);
+	if (m->udp && holds(m) && ++m->cycle < m->cfg->cycle) {
+		indicate(m, c);
 		return;
 	}
-	map.cycle = 0;
-	if (!map.udp) {
-		if (!c->http && map.check - KEPT <= map.now)
+	m->cycle = 0;
+	if (!m->udp) {
+		if (!c->http && m->check - KEPT <= m->now)
 			how = SPARE;
-	} else if (map.known) {
-		for (s = map.stun.first; s; s = s->next)
-			others += (s->live || !s->asked) && map.now >= s->rest;
-		if (map.stun.n > 1 && others * map.period <= UDP_ONCE)
-			map.check = map.now;
+	} else if (m->known) {
+		for (s = m->stun.first; s; s = s->next)
+			others += (s->live || !s->asked) && m->now >= s->rest;
+		if (m->stun.n > 1 && others * m->period <= UDP_ONCE)
+			m->check = m->now;
 		else
-			s = choose(0, FRESH, NULL);
+			s = choose(m, 0, FRESH, NULL);
 		how = RECENT;
 	}
-	c->due = c->http ? NEVER : map.now + map.k;
+	c->due = c->http ? NEVER : m->now + m->k;
 	if (!s)
-		s = choose(c->http, how, &c->due);
+		s = choose(m, c->http, how, &c->due);
 	if (!s) {
 		if (c->due == NEVER)    /* the old connection is still open */
-			c->due = map.now + BACKOFF_MIN;
+			c->due = m->now + BACKOFF_MIN;
 		return;
 	}
-	if (map.udp && !s->live && s->repeats && !map.late)
-		map.dead = 1;
-	contact_start(c, s);
+	if (m->udp && !s->live && s->repeats && !m->late)
+		m->dead = 1;
+	contact_start(m, c, s);
 }
 
 /* What a holder does when its time has come, and an HTTP connection that
  * leaves. */
 static void
-contact_due(struct contact *c)
+contact_due(struct map *m, struct contact *c)
 {
 	if (is_open(c)) {
 		if (c->f.last) {	/* asked to close, it did not */
-			contact_stop(c);
+			contact_stop(m, c);
 			return;
 		}
-		c->due = map.now + map.k;
+		c->due = m->now + m->k;
 		c->late = 0;
-		if (flow_ask(&c->f, c->role == LEAVING, map.now,
-		    map.now + ANSWER_LIMIT) < 0)
+		if (flow_ask(&c->f, c->role == LEAVING, m->now,
+		    m->now + ANSWER_LIMIT) < 0)
 			c->event = -errno;
 	} else
-		hold(c);
+		hold(m, c);
 }
 
 /* What came is handled, answers before failures, then judged: no step changes
  * what another one walks through. */
 static void
-contacts_step(void)
+contacts_step(struct map *m)
 {
 	struct contact *c;
 
-	for (c = map.contacts; c; c = c->next) {
+	for (c = m->contacts; c; c = c->next) {
 		if (!c->event) {
-			c->event = flow_step(&c->f, map.w, map.now);
+			c->event = flow_step(&c->f, m->w, m->now);
 			if (c->event < 0)
 				c->event = -errno;
 		}
 		if (c->event > 0)
-			contact_answered(c);
+			contact_answered(m, c);
 		else if (!c->event && c->s && !is_open(c))
-			contact_resolved(c);
-		else if (is_asking(c) && map.now >= contact_next(c))
-			overtake(c);
+			contact_resolved(m, c);
+		else if (is_asking(c) && m->now >= contact_next(m, c))
+			overtake(m, c);
 	}
-	for (c = map.contacts; c; c = c->next)
+	for (c = m->contacts; c; c = c->next)
 		if (c->event < 0)
-			contact_failed(c, -c->event);
-	if (map.cfg->check) {
-		map.check = map.judge_at = NEVER;
+			contact_failed(m, c, -c->event);
+	if (m->cfg->check) {
+		m->check = m->judge_at = NEVER;
 		return;
 	}
-	if (map.now >= map.judge_at)
-		judge();
-	for (c = map.contacts; c; c = c->next)
-		if (!c->event && map.now >= contact_next(c))
-			contact_due(c);
-	if (map.now < map.serve_at)
+	if (m->now >= m->judge_at)
+		judge(m);
+	for (c = m->contacts; c; c = c->next)
+		if (!c->event && m->now >= contact_next(m, c))
+			contact_due(m, c);
+	if (m->now < m->serve_at)
 		return;
-	checks_step();
-	balance(0);
-	balance(1);
+	checks_step(m);
+	balance(m, 0);
+	balance(m, 1);
 }
 
 static void
-contacts_want(void)
+contacts_want(struct map *m)
 {
 	struct contact *c;
 
-	for (c = map.contacts; c; c = c->next) {
-		flow_want(&c->f, map.w);
-		wake_at(map.w, contact_next(c));
+	for (c = m->contacts; c; c = c->next) {
+		flow_want(&c->f, m->w);
+		wake_at(m->w, contact_next(m, c));
 	}
-	wake_at(map.w, map.judge_at);
-	wake_at(map.w, map.check < map.serve_at ? map.serve_at : map.check);
+	wake_at(m->w, m->judge_at);
+	wake_at(m->w, m->check < m->serve_at ? m->serve_at : m->check);
 }
 
 /* look-ups */
 
 static void
-target_looked(int found)
+target_looked(struct map *m, int found)
 {
-	struct server *s = map.target.s;
+	struct server *s = m->target.s;
 	char why[80];
 
 	if (found) {
 		if (s->fails)
 			warn("target %s: found again", s->host->name);
 		s->fails = 0;
-		target_set();
+		target_set(m);
 		return;
 	}
-	server_failed(s, NULL, 0, s->lookup.gai, holds() ? BACKOFF_MAX :
+	server_failed(s, NULL, 0, s->lookup.gai, holds(m) ? BACKOFF_MAX :
 	    BACKOFF_HARD);
 	if (s->fails == 1)
 		warn("target %s: %s, %s", s->host->name,
@@ -2358,49 +2355,49 @@ target_looked(int found)
 }
 
 static void
-lookups_want(void)
+lookups_want(struct map *m)
 {
-	struct server *s, *t = map.target.s;
+	struct server *s, *t = m->target.s;
 	int i;
 
 	for (i = 0; i < 3; i++)
-		for (s = lists[i]->first; s; s = s->next)
-			lookup_want(&s->lookup, map.w);
-	if (map.relay && !t->addrs.n && !t->lookup.busy)
-		wake_at(map.w, t->retry);
+		for (s = m->lists[i]->first; s; s = s->next)
+			lookup_want(&s->lookup, m->w);
+	if (m->relay && !t->addrs.n && !t->lookup.busy)
+		wake_at(m->w, t->retry);
 }
 
 /* Who waits for a look-up sees its end at the next step. */
 static void
-lookups_step(void)
+lookups_step(struct map *m)
 {
-	struct server *s, *t = map.target.s;
+	struct server *s, *t = m->target.s;
 	int i, r;
 
 	for (i = 0; i < 3; i++)
-		for (s = lists[i]->first; s; s = s->next) {
-			r = server_step(lists[i], s, map.w, map.now);
+		for (s = m->lists[i]->first; s; s = s->next) {
+			r = server_step(m->lists[i], s, m->w, m->now);
 			if (r && s == t)
-				target_looked(r > 0);
+				target_looked(m, r > 0);
 			else if (r > 0)
-				check_fake(&s->addrs.a[0], s->host->name);
+				check_fake(m, &s->addrs.a[0], s->host->name);
 			else if (r && !s->addrs.n)
-				failed(s, NULL, 0, s->lookup.gai);
+				failed(m, s, NULL, 0, s->lookup.gai);
 		}
-	if (map.relay && !t->addrs.n && map.now >= t->retry)
-		resolve(t, AF_UNSPEC, TARGET_AGE);
+	if (m->relay && !t->addrs.n && m->now >= t->retry)
+		resolve(m, t, AF_UNSPEC, TARGET_AGE);
 }
 
 /* the relay */
 
 /* 1 when a is an address of a STUN server that we know */
 static int
-is_server(const union addr *a)
+is_server(struct map *m, const union addr *a)
 {
 	const struct server *s;
 	int i;
 
-	for (s = map.stun.first; s; s = s->next)
+	for (s = m->stun.first; s; s = s->next)
 		for (i = 0; i < s->addrs.n; i++)
 			if (addr_same(&s->addrs.a[i], a))
 				return 1;
@@ -2413,30 +2410,30 @@ static int
 claim(void *arg, const union addr *from, const union addr *to,
     const unsigned char *p, size_t n, int64_t now)
 {
+	struct map *m = arg;
 	struct contact *c;
 	int r = 0;
 
-	(void)arg;
 	(void)now;
-	for (c = map.contacts; c && r == 0; c = c->next)
+	for (c = m->contacts; c && r == 0; c = c->next)
 		if (!c->event) {
 			r = flow_claim(&c->f, from, to, p, n);
 			c->event = r < 0 ? -errno : r;
 		}
-	return r != 0 || (stun_is_message(p, n) && is_server(from));
+	return r != 0 || (stun_is_message(p, n) && is_server(m, from));
 }
 
 /* 1 when a client at a proves that others reach the port: a is no address of
  * ours, nor of a network that we may be in. */
 static int
-is_outside(const union addr *a)
+is_outside(struct map *m, const union addr *a)
 {
 	union addr own = *a;
 	int fd, bound;
 
-	if (addr_kind(a) != A_PUBLIC || addr_same_host(a, &map.announced.public)
+	if (addr_kind(a) != A_PUBLIC || addr_same_host(a, &m->announced.public)
 	    || (a->sa.sa_family == AF_INET6 && memcmp(&a->in6.sin6_addr,
-	    &map.route.source.in6.sin6_addr, 8) == 0))
+	    &m->route.source.in6.sin6_addr, 8) == 0))
 		return 0;
 	fd = socket(a->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
@@ -2451,37 +2448,37 @@ is_outside(const union addr *a)
 static void
 used(void *arg, const union addr *client, int64_t now)
 {
+	struct map *m = arg;
 	char host[ADDR_TEXT];
 
-	(void)arg;
 	(void)now;
-	if (!map.reached && is_outside(client)) {
-		map.reached = 1;
+	if (!m->reached && is_outside(m, client)) {
+		m->reached = 1;
 		warn("%s came in from outside: the port is reachable",
 		    addr_host(client, host));
 	}
-	if (map.now >= map.target.s->retry)
-		resolve(map.target.s, AF_UNSPEC, TARGET_AGE);
+	if (m->now >= m->target.s->retry)
+		resolve(m, m->target.s, AF_UNSPEC, TARGET_AGE);
 }
 
 /* Opens the relay's port as soon as it can be had. */
 static void
-serve(void)
+serve(struct map *m)
 {
-	struct relay_calls calls = { NULL, claim, used };
-	int fd = map.spare;
+	struct relay_calls calls = { m, claim, used };
+	int fd = m->spare;
 
-	if (!map.cfg->target || map.relay || map.now < map.serve_at)
+	if (!m->cfg->target || m->relay || m->now < m->serve_at)
 		return;
-	map.spare = -1;
+	m->spare = -1;
 	if (fd < 0)
-		fd = port_socket(LOCAL_SERVER);
+		fd = port_socket(m, LOCAL_SERVER);
 	if (fd < 0)
 		return;
-	map.relay = relay_start(map.cfg, &calls, fd, map.now);
-	if (!map.relay) {
-		map.local.listener = 0;
-		port_trouble("the relay does not start");
+	m->relay = relay_start(m->cfg, &calls, fd, m->now);
+	if (!m->relay) {
+		m->local.listener = 0;
+		port_trouble(m, "the relay does not start");
 	}
 }
 
@@ -2489,94 +2486,93 @@ serve(void)
 
 /* the route from the mapped port to a server that is known, or to anywhere */
 static NOINLINE void
-find_route(struct route *r)
+find_route(struct map *m, struct route *r)
 {
 	union addr to;
 
-	addr_parse(&to, map.cfg->family == AF_INET ? "192.0.2.1" :
-	    "2001:db8::1", map.cfg->family);
+	addr_parse(&to, m->cfg->family == AF_INET ? "192.0.2.1" :
+	    "2001:db8::1", m->cfg->family);
 	addr_set_port(&to, STUN_PORT);
-	route_find(&map.local, map.announced.by ? &map.announced.by->by :
-	    &to, r);
+	route_find(&m->local, m->announced.by ? &m->announced.by->by : &to, r);
 	if (!r->index) {	/* cannot be told now */
-		r->index = map.route.index;
-		r->flags = map.route.flags;
+		r->index = m->route.index;
+		r->flags = m->route.flags;
 	}
 }
 
 /* Asks at once whether the mapping is still what it was; nothing that failed
  * before counts any longer. */
 static NOINLINE void
-recheck(void)
+recheck(struct map *m)
 {
 	struct contact *c;
 
-	forgive();
-	map.serve_at = map.check = map.quit ? NEVER : map.now;
-	for (c = map.contacts; c; c = c->next)
+	forgive(m);
+	m->serve_at = m->check = m->quit ? NEVER : m->now;
+	for (c = m->contacts; c; c = c->next)
 		if (c->role == HOLDS && (!c->http || !c->s))
-			c->due = map.now;
+			c->due = m->now;
 }
 
 /* Our address or interface is another: all flows are dead. */
 static NOINLINE void
-restart(void)
+restart(struct map *m)
 {
 	char host[ADDR_TEXT];
 	struct contact *c;
 	struct server *s;
 
 	warn("the network changed, mapping again from %s",
-	    addr_host(&map.route.source, host));
-	for (c = map.contacts; c; c = c->next) {
+	    addr_host(&m->route.source, host));
+	for (c = m->contacts; c; c = c->next) {
 		flow_stop(&c->f, 1);
 		c->role = FREE;
-		contact_stop(c);
+		contact_stop(m, c);
 	}
-	for (s = map.stun.first; s; s = s->next)
+	for (s = m->stun.first; s; s = s->next)
 		memset(s->fresh_at, 0, sizeof s->fresh_at);
-	map.lost = map.now;
-	map.first_at = 0;
-	map.known = map.depends = map.differ = 0;
-	memset(&map.doubt, 0, sizeof map.doubt);
-	map.doubt.began = map.now;
-	map.judge_at = NEVER;
-	if (map.relay && local_rebind(&map.local, relay_fd(map.relay)) < 0)
-		warn("interface \"%s\":", map.cfg->interface);
-	recheck();
-	map.check = NEVER;
+	m->lost = m->now;
+	m->first_at = 0;
+	m->known = m->depends = m->differ = 0;
+	memset(&m->doubt, 0, sizeof m->doubt);
+	m->doubt.began = m->now;
+	m->judge_at = NEVER;
+	if (m->relay && local_rebind(&m->local, relay_fd(m->relay)) < 0)
+		warn("interface \"%s\":", m->cfg->interface);
+	recheck(m);
+	m->check = NEVER;
 }
 
 /* News settle for a moment: whether the route was another one meanwhile, or
  * is now. */
 static void
-news_step(void)
+news_step(struct map *m)
 {
 	struct route r;
-	int other, came = woke(map.w, map.news_slot);
+	int other, came = woke(m->w, m->news_slot);
 
 	if (came)
-		route_read(map.news);
-	if (map.now < map.settle && (!came || map.settle != NEVER))
+		route_read(m->news);
+	if (m->now < m->settle && (!came || m->settle != NEVER))
 		return;
-	find_route(&r);
-	other = !route_same(&r, &map.route);
-	map.moved |= other || r.flags != map.route.flags;
-	if (map.now < map.settle) {
-		map.settle = map.now + SETTLE > map.settled + NEWS_GAP ?
-		    map.now + SETTLE : map.settled + NEWS_GAP;
+	find_route(m, &r);
+	other = !route_same(&r, &m->route);
+	m->moved |= other || r.flags != m->route.flags;
+	if (m->now < m->settle) {
+		m->settle = m->now + SETTLE > m->settled + NEWS_GAP ?
+		    m->now + SETTLE : m->settled + NEWS_GAP;
 		return;
 	}
-	map.settle = NEVER;
-	map.settled = map.now;
+	m->settle = NEVER;
+	m->settled = m->now;
 	if (!r.source.sa.sa_family)
 		return;		/* act when there is a way out again */
-	map.route = r;
+	m->route = r;
 	if (other)
-		restart();
-	else if (map.moved || !holds())
-		recheck();
-	map.moved = 0;
+		restart(m);
+	else if (m->moved || !holds(m))
+		recheck(m);
+	m->moved = 0;
 }
 
 /* the mapping as a whole */
@@ -2597,131 +2593,134 @@ servers_init(struct servers *list, const struct host *host, int n,
 }
 
 static NOINLINE void
-map_init(const struct config *cfg, struct wake *w)
+map_init(struct map *m, const struct config *cfg, struct wake *w)
 {
 	struct contact *c;
 
-	map.now = now_ms();
-	map.cfg = map.hook.cfg = map.local.cfg = cfg;
-	map.w = w;
-	map.udp = cfg->type == SOCK_DGRAM;
-	map.proto = map.udp ? "UDP" : "TCP";
-	map.k = cfg->keepalive * (int64_t)1000;
-	map.period = map.k * cfg->cycle;
-	map.age = HOLD_GRACE + (map.udp ? map.period : map.k);
-	servers_init(&map.stun, cfg->stun, cfg->nstun, map.udp ? FLOW_UDP :
+	m->now = now_ms();
+	m->lists[0] = &m->stun;
+	m->lists[1] = &m->http;
+	m->lists[2] = &m->target;
+	m->cfg = m->hook.cfg = m->local.cfg = cfg;
+	m->w = w;
+	m->udp = cfg->type == SOCK_DGRAM;
+	m->proto = m->udp ? "UDP" : "TCP";
+	m->k = cfg->keepalive * (int64_t)1000;
+	m->period = m->k * cfg->cycle;
+	m->age = HOLD_GRACE + (m->udp ? m->period : m->k);
+	servers_init(&m->stun, cfg->stun, cfg->nstun, m->udp ? FLOW_UDP :
 	    FLOW_TCP);
-	servers_init(&map.http, cfg->http, cfg->nhttp, FLOW_HTTP);
-	map.target_host.name = cfg->target;
-	servers_init(&map.target, &map.target_host, cfg->target != NULL,
+	servers_init(&m->http, cfg->http, cfg->nhttp, FLOW_HTTP);
+	m->target_host.name = cfg->target;
+	servers_init(&m->target, &m->target_host, cfg->target != NULL,
 	    FLOW_TCP);
-	map.spare = -1;
-	map.check = map.judge_at = map.settle = map.listen_check = NEVER;
-	map.doubt.began = map.lost = map.now;
-	map.silence_at = map.now + SILENCE;
-	for (c = map.contact + CONTACTS; c-- > map.contact; ) {
+	m->spare = -1;
+	m->check = m->judge_at = m->settle = m->listen_check = NEVER;
+	m->doubt.began = m->lost = m->now;
+	m->silence_at = m->now + SILENCE;
+	for (c = m->contact + CONTACTS; c-- > m->contact; ) {
 		flow_init(&c->f);
-		c->next = map.contacts;
-		map.contacts = c;
+		c->next = m->contacts;
+		m->contacts = c;
 	}
-	map.news = route_open();
-	port_next();
+	m->news = route_open();
+	port_next(m);
 	if (!cfg->port_lo)
-		map.local.port = 0;
-	find_route(&map.route);
+		m->local.port = 0;
+	find_route(m, &m->route);
 	if (cfg->check)
 		return;
-	balance(0);
-	balance(1);
+	balance(m, 0);
+	balance(m, 1);
 }
 
 /* 1 in bind mode, where nobody but us listens on the port */
 static NOINLINE int
-is_unserved(void)
+is_unserved(struct map *m)
 {
 	struct owner o;
 
-	return !map.cfg->target && local_owner(&map.local, &o) >= 0 &&
+	return !m->cfg->target && local_owner(&m->local, &o) >= 0 &&
 	    !(o.listening && o.pid != getpid());
 }
 
 
 static NOINLINE void
-map_want(void)
+map_want(struct map *m)
 {
-	lookups_want();
-	contacts_want();
-	map.news_slot = wake_on(map.w, map.news, POLLIN);
-	wake_at(map.w, map.settle);
-	hook_want(&map.hook, map.w);
-	wake_at(map.w, map.listen_check);
-	wake_at(map.w, map.silence_at);
-	if (map.relay)
-		relay_want(map.relay, map.w);
-	else if (map.cfg->target)
-		wake_at(map.w, map.serve_at);
+	lookups_want(m);
+	contacts_want(m);
+	m->news_slot = wake_on(m->w, m->news, POLLIN);
+	wake_at(m->w, m->settle);
+	hook_want(&m->hook, m->w);
+	wake_at(m->w, m->listen_check);
+	wake_at(m->w, m->silence_at);
+	if (m->relay)
+		relay_want(m->relay, m->w);
+	else if (m->cfg->target)
+		wake_at(m->w, m->serve_at);
 }
 
 static void
-map_step(void)
+map_step(struct map *m)
 {
-	news_step();
-	serve();
-	lookups_step();
-	contacts_step();
-	if (map.now >= map.listen_check) {
-		map.listen_check = NEVER;
-		if (is_unserved())
+	news_step(m);
+	serve(m);
+	lookups_step(m);
+	contacts_step(m);
+	if (m->now >= m->listen_check) {
+		m->listen_check = NEVER;
+		if (is_unserved(m))
 			warn("%s port %d: nobody listens on it, unless a "
-			    "firewall rule passes it on", map.proto,
-			    map.local.port);
+			    "firewall rule passes it on", m->proto,
+			    m->local.port);
 	}
-	if (map.now >= map.silence_at)
-		say_silence();
-	if (map.relay)
-		relay_step(map.relay, map.w, map.now);
-	hook_step(&map.hook, map.w, map.now);
+	if (m->now >= m->silence_at)
+		say_silence(m);
+	if (m->relay)
+		relay_step(m->relay, m->w, m->now);
+	hook_step(&m->hook, m->w, m->now);
 }
 
 /* Ends the flows so that a restart finds their 4-tuples free and the NAT
  * still knows the port: the server is asked to close first. */
 static void
-map_end(int sig)
+map_end(struct map *m, int sig)
 {
 	struct contact *c;
-	int held = open_flows() > 1;
+	int held = open_flows(m) > 1;
 
-	if (map.quit)
+	if (m->quit)
 		return;
-	map.quit = sig;
-	map.end = map.now + END_LIMIT;
-	map.check = map.judge_at = map.serve_at = NEVER;
-	for (c = map.contacts; c; c = c->next) {
+	m->quit = sig;
+	m->end = m->now + END_LIMIT;
+	m->check = m->judge_at = m->serve_at = NEVER;
+	for (c = m->contacts; c; c = c->next) {
 		c->role = c->http ? LEAVING : FREE;
 		if (c->http && c->f.state == FLOW_OPEN &&
-		    flow_ask(&c->f, 1, map.now, map.end) == 0)
+		    flow_ask(&c->f, 1, m->now, m->end) == 0)
 			continue;
 		flow_stop(&c->f, c->http && !held);
-		contact_stop(c);
+		contact_stop(m, c);
 	}
 }
 
 static void
-map_stop(void)
+map_stop(struct map *m)
 {
 	struct contact *c;
 	struct server *s;
 	int i;
 
-	relay_stop(map.relay);
-	for (c = map.contacts; c; c = c->next)
+	relay_stop(m->relay);
+	for (c = m->contacts; c; c = c->next)
 		flow_stop(&c->f, 0);
 	for (i = 0; i < 3; i++)
-		for (s = lists[i]->first; s; s = s->next)
+		for (s = m->lists[i]->first; s; s = s->next)
 			lookup_stop(&s->lookup);
-	local_release(&map.local);
-	if (map.news >= 0)
-		close(map.news);
+	local_release(&m->local);
+	if (m->news >= 0)
+		close(m->news);
 }
 
 /* check */
@@ -2789,8 +2788,8 @@ filter_start(struct reach *r, struct server *s, int64_t now)
 		return;
 	for (f = &r->f[2]; f >= r->f; f--) {	/* the one that asks last */
 		flow_stop(f, 0);
-		if (flow_start(f, FLOW_UDP, port_socket(LOCAL_FLOW), 0, &to,
-		    "", now, NEVER) < 0)
+		if (flow_start(f, FLOW_UDP, port_socket(r->m, LOCAL_FLOW), 0,
+		    &to, "", now, NEVER) < 0)
 			return;
 		to = s->by;
 		if (f == &r->f[2])
@@ -2830,7 +2829,7 @@ reach_ask(struct reach *r, int64_t now)
 	struct map *m = r->m;
 	const struct contact *c;
 	struct server *s;
-	int answers = 0, waiting = 0, seek = map.udp && r->tests < 2 &&
+	int answers = 0, waiting = 0, seek = m->udp && r->tests < 2 &&
 	    r->filtering != F_NONE && now < r->end - REACH_LAST;
 
 	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++) {
@@ -2847,7 +2846,7 @@ reach_ask(struct reach *r, int64_t now)
 	for (c = m->contact; c < m->contact + CONTACTS; c++)
 		waiting += c->s && !c->seen && !c->late;
 	while ((seek ? !waiting : answers + waiting < REACH_SERVERS) &&
-	    check_start(0))
+	    check_start(m, 0))
 		waiting++;
 	return (waiting && (seek || answers < REACH_SERVERS)) ||
 	    (m->http.n && m->http.s->lookup.busy);
@@ -2957,9 +2956,9 @@ reach_start(struct reach *r, struct map *m, int64_t now)
 	m->k = m->age = REACH_LIMIT;	/* no flow asks again */
 	m->lost = r->end;
 	if (m->http.n)
-		resolve(m->http.s, m->cfg->family, 0);
+		resolve(m, m->http.s, m->cfg->family, 0);
 	log_level(m->cfg->level > 0);   /* -q does not hide what is fatal */
-	fd = port_socket(LOCAL_FLOW);
+	fd = port_socket(m, LOCAL_FLOW);
 	addr_set_port(&m->route.source, m->local.port);
 	if (fd < 0) {
 		r->end = now;
@@ -2975,8 +2974,8 @@ reach_want(struct reach *r)
 {
 	int i;
 
-	lookups_want();
-	contacts_want();
+	lookups_want(r->m);
+	contacts_want(r->m);
 	for (i = 0; i < 4; i++)
 		flow_want(&r->f[i], r->m->w);
 	r->slot = wake_on(r->m->w, r->listener, POLLIN);
@@ -2986,8 +2985,8 @@ reach_want(struct reach *r)
 static NOINLINE void
 reach_step(struct reach *r, int64_t now)
 {
-	lookups_step();
-	contacts_step();
+	lookups_step(r->m);
+	contacts_step(r->m);
 	filter_step(r, now);
 	if (r->heard)
 		probe_step(r, now);
@@ -3040,9 +3039,9 @@ reach_advise(struct map *m, enum mapping_kind mapping, int several,
 	else if (answer == NO)
 		advise("open the port in this host's firewall; else see the "
 		    "router, and the provider's NAT");
-	if (is_unserved())
+	if (is_unserved(m))
 		advise("nobody listens on the port: start the service");
-	if (!map.udp && !m->http.n)
+	if (!m->udp && !m->http.n)
 		advise("STUN cannot test TCP: let a service connect back "
 		    "(--probe)");
 	if (answer != NO && mapping != M_NONE)
@@ -3063,7 +3062,7 @@ reach_mapping(const struct reach *r, int *several)
 	for (s = r->m->stun.s; s < r->m->stun.s + r->m->stun.n; s++) {
 		if (!s->said_at)
 			continue;
-		check_fake(&s->said, "");
+		check_fake(r->m, &s->said, "");
 		if (n++ < REACH_SERVERS)
 			tell_line("public:    %s %s\n", addr_text(&s->said,
 			    text), server_name(s, name));
@@ -3090,13 +3089,13 @@ reach_report(struct reach *r)
 	char text[ADDR_TEXT];
 	int several = 0;
 
-	check_fake(local, "");
+	check_fake(m, local, "");
 	tell_line(local->sa.sa_family ? "local:     %s %s\n" :
 	    "local:     none\n", addr_text(local, text),
 	    nth("public\0private\0shared\0link-local\0private",
 	    addr_kind(local)));
 	mapping = reach_mapping(r, &several);
-	if (map.udp && r->filtering)
+	if (m->udp && r->filtering)
 		answer = r->filtering == F_NONE ? YES : NO;
 	if (several && r->answer == NO)
 		answer = UNKNOWN;
@@ -3131,10 +3130,10 @@ signals(struct map *m, int64_t now)
 		switch (sig) {
 		case SIGTERM:
 		case SIGINT:
-			map_end(sig);
+			map_end(m, sig);
 			break;
 		case SIGHUP:
-			recheck();
+			recheck(m);
 			m->settle = now;	/* and whether we moved */
 			m->hook.retry = 0;
 			break;
@@ -3172,15 +3171,15 @@ run(struct map *m, int sigfd)
 	while (!finished(m, now)) {
 		wake_clear(m->w);
 		slot = wake_on(m->w, sigfd, POLLIN);
-		map_want();
+		map_want(m);
 		if (m->quit)
 			wake_at(m->w, m->end);
 		if (m->cfg->once && !m->announced.public.sa.sa_family)
 			wake_at(m->w, limit_at);
-		map.now = now = wake_wait(m->w, now);
+		m->now = now = wake_wait(m->w, now);
 		if (woke(m->w, slot))
 			signals(m, now);
-		map_step();
+		map_step(m);
 		if (m->cfg->once && !m->announced.public.sa.sa_family &&
 		    now >= limit_at) {
 			log_level(0);   /* -q does not hide what is fatal */
@@ -3205,7 +3204,7 @@ run_check(struct map *m, int sigfd)
 		wake_clear(m->w);
 		slot = wake_on(m->w, sigfd, POLLIN);
 		reach_want(&r);
-		map.now = now = wake_wait(m->w, now);
+		m->now = now = wake_wait(m->w, now);
 		if (woke(m->w, slot))
 			signals(m, now);
 		reach_step(&r, now);
@@ -3234,7 +3233,7 @@ startable(struct map *m)
 		return;
 	if (c->level < 0)	/* -q does not hide what is fatal */
 		log_level(0);
-	fd = port_socket(c->target ? LOCAL_SERVER : LOCAL_FLOW);
+	fd = port_socket(m, c->target ? LOCAL_SERVER : LOCAL_FLOW);
 	if (fd < 0 && m->port_error != ENODEV &&
 	    m->port_error != EADDRNOTAVAIL)
 		exit(1);
@@ -3297,6 +3296,9 @@ int
 main(int argc, char **argv)
 {
 	struct config c;
+	static struct map map;  /* zeros, and what stays unused costs no page */
+	/* All functions are shorter where its address is not a constant. */
+	struct map *volatile at = &map, *m = at;
 	struct wake w = { NULL, 0, 0, NEVER };
 	int sigfd, status;
 
@@ -3310,18 +3312,18 @@ main(int argc, char **argv)
 	sigfd = signals_open();
 	if (sigfd < 0)
 		die("cannot catch signals:");
-	map_init(&c, &w);
-	startable(&map);
+	map_init(m, &c, &w);
+	startable(m);
 	settle_down(&c);
-	status = c.check ? run_check(&map, sigfd) : run(&map, sigfd);
-	map_stop();
+	status = c.check ? run_check(m, sigfd) : run(m, sigfd);
+	map_stop(m);
 	wake_free(&w);
 	if (c.pid_file)
 		unlink(c.pid_file);
 	signals_close();
-	if (map.quit) {
-		raise(map.quit);
-		status = 128 + map.quit;	/* no signal kills process 1 */
+	if (m->quit) {
+		raise(m->quit);
+		status = 128 + m->quit;	/* no signal kills process 1 */
 	}
 	exit(status);
 }

@@ -148,6 +148,7 @@ struct event {
 
 static struct {
 	struct config c;
+	struct map m;
 	struct wake w;
 	int64_t now;
 	struct peer peer[20];
@@ -585,7 +586,7 @@ flow_result(struct flow *f, int r)
 		if (sim.body)
 			strcpy((char *)f->buf, sim.body);
 		f->local = sim.source;
-		addr_set_port(&f->local, map.local.port);
+		addr_set_port(&f->local, sim.m.local.port);
 		f->http.timeout = p->p->keep_timeout;
 		f->http.max = p->p->keep_max;
 		f->http.close = f->last || p->p->says_close ? 2 : 0;
@@ -716,7 +717,7 @@ sim_lookup_start(struct lookup *l, const char *host, int port, int family,
 {
 	const char *p;
 
-	sim.lookups += l == &map.target.s->lookup;
+	sim.lookups += l == &sim.m.target.s->lookup;
 	if (sim.no_fds) {
 		errno = EMFILE;
 		return -1;
@@ -800,7 +801,7 @@ sim_wake_wait(struct wake *w, int64_t now)
 		sim.spun = 1;
 		at = now + 1;
 	}
-	return map.now = sim.now = at;
+	return sim.m.now = sim.now = at;
 }
 
 /*
@@ -926,7 +927,6 @@ static void
 world(void)
 {
 	memset(&sim, 0, sizeof sim);
-	memset(&map, 0, sizeof map);
 	sim.now = START;
 	sim.random = 1;
 	sim.busy_lo = 1;	/* to 0: none */
@@ -945,7 +945,7 @@ start(const char *args)
 	options(&sim.c, args);
 	log_level(sim.c.level);
 	wake_clear(&sim.w);
-	map_init(&sim.c, &sim.w);
+	map_init(&sim.m, &sim.c, &sim.w);
 }
 
 static void
@@ -960,9 +960,9 @@ end(void)
 {
 	struct path *f;
 
-	map_end(SIGTERM);
-	map.news = -1;
-	map_stop();
+	map_end(&sim.m, SIGTERM);
+	sim.m.news = -1;
+	map_stop(&sim.m);
 	wake_free(&sim.w);
 	options_free(&sim.c);
 	CHECK(!sim.spun);
@@ -979,7 +979,7 @@ end(void)
 static void
 take_call(void)
 {
-	struct hook *h = &map.hook;
+	struct hook *h = &sim.m.hook;
 
 	if (!h->pending)
 		return;
@@ -1003,7 +1003,7 @@ sound(void)
 	const struct contact *c;
 	int busy = 0;
 
-	for (c = map.contact; c < map.contact + CONTACTS; c++) {
+	for (c = sim.m.contact; c < sim.m.contact + CONTACTS; c++) {
 		busy += !c->http && (c->role == HOLDS || c->role == CHECKS);
 		if (c->event)
 			continue;
@@ -1013,7 +1013,7 @@ sound(void)
 		    c->role != HOLDS && !c->s)
 			return 0;
 	}
-	return busy || sim.now < map.serve_at;
+	return busy || sim.now < sim.m.serve_at;
 }
 
 /* One turn of the loop; 0 when nothing is to be done until then.  A turn that
@@ -1026,14 +1026,14 @@ turn(int64_t until)
 
 	take_call();
 	wake_clear(&sim.w);
-	map_want();
+	map_want(&sim.m);
 	if (!sim.news && sim.w.deadline > until)
 		return 0;
 	overdue = !sim.news && sim.w.deadline <= sim.now;
-	memcpy(&before, &map, overdue ? sizeof before : 0);
+	memcpy(&before, &sim.m, overdue ? sizeof before : 0);
 	sim_wake_wait(&sim.w, sim.now);
-	map_step();
-	if (overdue && memcmp(&before, &map, sizeof before) == 0)
+	map_step(&sim.m);
+	if (overdue && memcmp(&before, &sim.m, sizeof before) == 0)
 		sim.spun = 1;
 	sim.unsound += !sound();
 	return !sim.spun;
@@ -1046,7 +1046,7 @@ go_on(int64_t ms)
 
 	while (turn(until))
 		;
-	map.now = sim.now = until;
+	sim.m.now = sim.now = until;
 }
 
 /* how many such events there were after from, until to; who 0: of all */

@@ -362,7 +362,7 @@ hup_forgives(void)
 		all_peers(REFUSING);
 		go_on(10 MINUTES + 100);
 		all_peers(GOOD);
-		recheck();
+		recheck(&sim.m);
 		go_on(ANSWER_TIME);
 		CHECK(sim.ncalls == 1);
 		CHECK(first(OPENED, 'a', 10 MINUTES + 100) ==
@@ -371,7 +371,7 @@ hup_forgives(void)
 	}
 	begin("-s a,b,c -h w -c 10000");
 	go_on(5 MINUTES);
-	recheck();	/* and a new flow checks at once */
+	recheck(&sim.m);	/* and a new flow checks at once */
 	go_on(0);
 	CHECK(count(OPENED, 0, 5 MINUTES - 1, 5 MINUTES) == 1);
 	CHECK(ever(OPENED, 'w') == 1);
@@ -505,7 +505,7 @@ old_flows_are_renewed(void)
 	go_on(2 MINUTES);
 	CHECK(sim.ncalls == 2);
 	CHECK(first(OPENED, 'x', 0) <= sim.call[1].at + 2 SECONDS);
-	for (c = map.contact; c < map.contact + CONTACTS; c++)
+	for (c = sim.m.contact; c < sim.m.contact + CONTACTS; c++)
 		CHECK(c->role != HOLDS || c->http ||
 		    addr_port(&path_of(&c->f)->mapped) == 40001);
 	end();
@@ -651,7 +651,7 @@ reset_flows_do_not_check(void)
 		go_on(5 SECONDS);	/* b holds */
 		cut_by('b', t[i].error);
 		go_on(t[i].after);
-		recheck();
+		recheck(&sim.m);
 		go_on(0);
 		CHECK(count(OPENED, 'a', 1 SECONDS, since_start()) == 1);
 		CHECK(count(OPENED, 'b', 1 SECONDS, since_start()) ==
@@ -662,7 +662,7 @@ reset_flows_do_not_check(void)
 	go_on(20 SECONDS);
 	cut_by('a', ECONNRESET);
 	go_on(2 SECONDS);
-	recheck();
+	recheck(&sim.m);
 	go_on(0);
 	CHECK(first(OPENED, 'a', 21 SECONDS) == 22 SECONDS);
 	end();

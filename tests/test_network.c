@@ -78,13 +78,13 @@ hup_stands_in_for_news(void)
 	CHECK(signals_open() >= 0);
 	go_on(95 SECONDS);
 	raise(SIGHUP);			/* nothing has changed */
-	signals(&map, sim.now);
+	signals(&sim.m, sim.now);
 	go_on(3 SECONDS);
 	CHECK(logged("network changed") == 0);
 	sim.index = 3;			/* dialled again */
 	moves_to("203.0.113.7", 40001);
 	raise(SIGHUP);
-	signals(&map, sim.now);
+	signals(&sim.m, sim.now);
 	go_on(1 SECONDS);
 	CHECK(logged("network changed") == 1);
 	CHECK(sim.ncalls == 2 && told(1, "203.0.113.7:40001"));
@@ -194,8 +194,8 @@ port_is_lost_and_found(void)
 		sim.busy_hi = 0;
 		go_on(3 MINUTES);
 		CHECK(logged("can be used now") == 1);
-		for (c = map.contact; c < map.contact + CONTACTS; c++)
-			CHECK(c->role == FREE || c->s || map.udp);
+		for (c = sim.m.contact; c < sim.m.contact + CONTACTS; c++)
+			CHECK(c->role == FREE || c->s || sim.m.udp);
 		moves_to("203.0.113.8", 41000);
 		go_on(63 SECONDS);
 		CHECK(sim.ncalls == 2 && told(1, "203.0.113.8:41000"));
@@ -215,14 +215,14 @@ port_ranges(void)
 	CHECK(strcmp(sim.call[0].local, "192.168.1.10:7004") == 0);
 	sim.busy_hi = 0;
 	go_on(10 MINUTES);		/* kept as long as it can be used */
-	CHECK(sim.ncalls == 1 && map.local.port == 7004);
+	CHECK(sim.ncalls == 1 && sim.m.local.port == 7004);
 	end();
 	for (i = 0; i < 20; i++) {
 		begin("-s a,b -b 7000~7003");
 		sim.random = (uint32_t)i * 12345678;
 		sim.busy_lo = sim.busy_hi = 7001;
 		go_on(10 SECONDS);
-		port = map.local.port;
+		port = sim.m.local.port;
 		CHECK(sim.ncalls == 1 && port >= 7000 && port <= 7003 &&
 		    port != 7001);
 		end();
@@ -278,7 +278,7 @@ came(const char *host)
 	union addr a;
 
 	addr_parse(&a, host, AF_UNSPEC);
-	used(NULL, &a, sim.now);
+	used(&sim.m, &a, sim.now);
 }
 
 /* Only an address of the Internet that is not ours shows who reaches us. */
@@ -297,7 +297,7 @@ the_first_from_outside(void)
 	go_on(10 SECONDS);
 	for (i = 0; i < sizeof inside / sizeof *inside; i++)
 		came(inside[i]);
-	came(addr_host(&map.announced.public, public));
+	came(addr_host(&sim.m.announced.public, public));
 	CHECK(logged("from outside") == 0);
 	came("8.8.4.4");
 	CHECK(logged("8.8.4.4 came in from outside: the port is reachable")
@@ -356,16 +356,16 @@ term(void)
 			peer('w')->delay = delay;
 			at = since_start();
 			turns = sim.turns;
-			map_end(SIGTERM);
+			map_end(&sim.m, SIGTERM);
 			if (delay == 900)
-				recheck();	/* HUP */
-			CHECK(run(&map, -1) == 0);
+				recheck(&sim.m);	/* HUP */
+			CHECK(run(&sim.m, -1) == 0);
 			CHECK(sim.turns - turns <= 5);
 			CHECK(since_start() <= at + END_LIMIT);
 			CHECK(count(OPENED, 0, at - 1, NEVER) == 0);
 			CHECK(count(ENDED, 'w', at, NEVER) == (sim.c.nhttp >
 			    0));
-			CHECK(map.relay || !sim.c.target);
+			CHECK(sim.m.relay || !sim.c.target);
 			end();
 		}
 }
@@ -429,7 +429,7 @@ chaos(void)
 			if (x >> 25 == 7)
 				cut("abcw"[x >> 9 & 3]);
 			if (x >> 26 == 7)
-				recheck();
+				recheck(&sim.m);
 			sim.dns_dead = (x >> 24 & 15) == 3;
 			from = sim.nev;
 			go_on((x >> 12 & 15) SECONDS + 1 SECONDS);
@@ -443,7 +443,7 @@ chaos(void)
 		sim.dns_dead = 0;
 		back = since_start();
 		go_on(1 MINUTES);
-		CHECK(first(ANSWERED, 0, back) <= back + map.k +
+		CHECK(first(ANSWERED, 0, back) <= back + sim.m.k +
 		    11 SECONDS);
 		CHECK(sim.ncalls == 1);
 		end();
@@ -471,7 +471,7 @@ gust(void)
 		cut_by(p->who, ECONNRESET);
 		break;
 	case 1:
-		recheck();
+		recheck(&sim.m);
 		break;
 	case 2:
 		addr_parse(&sim.source, home[sim_random_below(2)], AF_INET);
@@ -512,14 +512,14 @@ storm(void)
 		go_on(10 MINUTES);
 		/* no cone: a flow that lives has its own mapping */
 		CHECK(told(sim.ncalls - 1, "203.0.113.8:41000") ||
-		    map.depends);
+		    sim.m.depends);
 		for (n = i = 0; i < CONTACTS; i++) {
-			c = &map.contact[i];
+			c = &sim.m.contact[i];
 			CHECK(c->role != CHECKS ||
 			    c->f.born > sim.now - ANSWER_LIMIT);
 			n += c->role == HOLDS && !c->http;
 		}
-		CHECK(n == wanted(0));
+		CHECK(n == wanted(&sim.m, 0));
 		end();
 	}
 }

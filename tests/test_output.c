@@ -18,7 +18,7 @@ once(const char *args)
 	log_to(STDERR_FILENO);
 	for (i = 0; i < once_dead; i++)
 		peer('a' + i)->mode = once_mode;
-	status = run(&map, -1);
+	status = run(&sim.m, -1);
 	fprintf(stderr, "%ld ms, started together: %d, asked: ",
 	    (long)since_start(), count(OPENED, 0, -1, 0));
 	for (i = 'a'; i <= 'p'; i++)
@@ -26,7 +26,7 @@ once(const char *args)
 			fputc(i, stderr);
 	fputc('\n', stderr);
 	fclose(sim.log);
-	map_stop();
+	map_stop(&sim.m);
 	wake_free(&sim.w);
 	options_free(&sim.c);
 	fflush(stdout);
@@ -84,18 +84,18 @@ once_tries_all(void)
 static void
 once_script(const char *status)
 {
-	struct hook *h = &map.hook;
+	struct hook *h = &sim.m.hook;
 
 	begin("-1 -u -s a -e /bin/sh");
 	go_on(ANSWER_TIME);
 	CHECK(sim.ncalls == 1);
 	h->run.pid = 99;
-	CHECK(!finished(&map, sim.now));
+	CHECK(!finished(&sim.m, sim.now));
 	h->run.pid = 0;
 	h->run.status = atoi(status) << 8;
 	hook_ended(h, sim.now);
-	CHECK(finished(&map, sim.now));
-	_exit(run(&map, -1));
+	CHECK(finished(&sim.m, sim.now));
+	_exit(run(&sim.m, -1));
 }
 
 static void
@@ -120,7 +120,7 @@ start_daemon(const char *args)
 	signal(SIGPIPE, SIG_IGN);
 	sim.no_device = sim.c.interface != NULL;
 	sim.busy_hi = 65535;
-	startable(&map);
+	startable(&sim.m);
 	_exit(0);
 }
 

@@ -824,7 +824,7 @@ begin_without_cone(const char *args)
 	for (i = 'a'; i <= 'd'; i++)
 		set_mapped(peer(i), "203.0.113.7", 40000 + i - 'a');
 	go_on(3 MINUTES);
-	CHECK(map.depends && sim.ncalls == 1);
+	CHECK(sim.m.depends && sim.ncalls == 1);
 }
 
 /* That was said of a NAT which is no longer ours. */
@@ -843,7 +843,7 @@ depends_no_longer(void)
 		sim.news = 1;
 		go_on(6 SECONDS);
 		CHECK(sim.ncalls == 2 && told(1, "198.51.100.77:42000"));
-		CHECK(!map.depends);
+		CHECK(!sim.m.depends);
 		moves_to("198.51.100.77", 42001);
 		go_on(65 SECONDS);
 		CHECK(sim.ncalls == 3 && told(2, "198.51.100.77:42001"));
