@@ -988,15 +988,12 @@ struct map {                    /* what is used most comes first: see size */
 	struct servers stun, http, target;
 };
 
-
-
 /* 1 while the last answer is young enough to hold the mapping */
 static int
 holds(struct map *m)
 {
 	return m->now < m->lost;
 }
-
 
 static int
 is_open(const struct contact *c)
@@ -1129,28 +1126,20 @@ forgive(struct map *m)
 	servers_forgive(&m->http);
 }
 
-
 /* the mapped port */
 
-/* 1 when the target is a program on this machine, at the mapped port */
-static int
-is_own_target(struct map *m)
-{
-	const struct config *c = m->cfg;
-	union addr a;
-
-	if (!c->target || c->target_port != m->local.port)
-		return 0;
-	if (addr_parse(&a, c->target, AF_UNSPEC) < 0)
-		return !strcmp(c->target, "localhost");
-	return addr_is_loopback(&a) || addr_same_host(&a, &m->route.source);
-}
-
-/* Logs who holds the port, and what the user can do. */
+/* Logs who holds the port, and what the user can do.  The target may be a
+ * program on this machine, at the mapped port. */
 static void
 port_in_use(struct map *m, const struct owner *o, const char *why)
 {
+	const struct config *c = m->cfg;
 	char who[96];
+	union addr a;
+	int own = c->target && c->target_port == m->local.port &&
+	    (addr_parse(&a, c->target, AF_UNSPEC) < 0 ?
+	    !strcmp(c->target, "localhost") : addr_is_loopback(&a) ||
+	    addr_same_host(&a, &m->route.source));
 
 	if (o->pid)
 		fmt(who, sizeof who, "%s (pid %ld, uid %ld)", o->name[0] ?
@@ -1158,10 +1147,10 @@ port_in_use(struct map *m, const struct owner *o, const char *why)
 	else
 		fmt(who, sizeof who, "a program of uid %ld", (long)o->uid);
 	warn("%s port %d: in use by %s%s%s%s", m->proto, m->local.port, who,
-	    why ? ": " : "", why ? why : "", is_own_target(m) ?
-	    ", the target: without -t natmap shares its port" :
-	    why ? "; map another port, and forward it with -t or a firewall "
-	    "rule" : "");
+	    why ? ": " : "", why ? why : "",
+	    own ? ", the target: without -t natmap shares its port" : why ?
+	    "; map another port, and forward it with -t or a firewall rule" :
+	    "");
 }
 
 /* Logs once what is in the way of using the port. */
@@ -1725,7 +1714,6 @@ teller(struct map *m, const union addr *a)
 	return NULL;
 }
 
-
 /* The target's port; with -p 0 the public one, where two servers told it, or
  * the only one there is.  Below 1024 it must be that of -b: nobody outside
  * shall choose the service that they reach.  0: it waits. */
@@ -1933,7 +1921,6 @@ say_differ(struct map *m, int outvoted)
 	}
 }
 
-
 /* Before one of many is believed, those that failed in the doubt are asked
  * again for a while: the network may have been away for a moment. */
 static int
@@ -2108,7 +2095,6 @@ is_plausible(const union addr *a, const union addr *peer)
 
 /* stepping contacts */
 
-
 /* A flow ended, or a request failed.  A server's reset makes the NAT forget us
  * within seconds: when nothing else is open, another server is asked soon. */
 static void
@@ -2279,6 +2265,70 @@ contact_due(struct map *m, struct contact *c)
 		hold(m, c);
 }
 
+/* look-ups */
+
+static void
+target_looked(struct map *m, int found)
+{
+	struct server *s = m->target.s;
+	char why[80];
+
+	if (found) {
+		if (s->fails)
+			warn("target %s: found again", s->host->name);
+		s->fails = 0;
+		target_set(m);
+		return;
+	}
+	server_failed(s, NULL, 0, s->lookup.gai, holds(m) ? BACKOFF_MAX :
+	    BACKOFF_HARD);
+	if (s->fails == 1)
+		warn("target %s: %s, %s", s->host->name,
+		    server_error(s, 0, s->lookup.gai, why), s->addrs.n ?
+		    "the last good address serves on" : "trying again");
+}
+
+static void
+contacts_want(struct map *m)
+{
+	struct server *s, *t = m->target.s;
+	struct contact *c;
+	int i;
+
+	for (i = 0; i < 3; i++)
+		for (s = m->lists[i]->first; s; s = s->next)
+			lookup_want(&s->lookup, m->w);
+	if (m->relay && !t->addrs.n && !t->lookup.busy)
+		wake_at(m->w, t->retry);
+	for (c = m->contacts; c; c = c->next) {
+		flow_want(&c->f, m->w);
+		wake_at(m->w, contact_next(m, c));
+	}
+	wake_at(m->w, m->judge_at);
+	wake_at(m->w, m->check < m->serve_at ? m->serve_at : m->check);
+}
+
+/* Who waits for a look-up sees its end at the next step. */
+static void
+lookups_step(struct map *m)
+{
+	struct server *s, *t = m->target.s;
+	int i, r;
+
+	for (i = 0; i < 3; i++)
+		for (s = m->lists[i]->first; s; s = s->next) {
+			r = server_step(m->lists[i], s, m->w, m->now);
+			if (r && s == t)
+				target_looked(m, r > 0);
+			else if (r > 0)
+				check_fake(m, &s->addrs.a[0], s->host->name);
+			else if (r && !s->addrs.n)
+				failed(m, s, NULL, 0, s->lookup.gai);
+		}
+	if (m->relay && !t->addrs.n && m->now >= t->retry)
+		resolve(m, t, AF_UNSPEC, TARGET_AGE);
+}
+
 /* What came is handled, answers before failures, then judged: no step changes
  * what another one walks through. */
 static void
@@ -2286,6 +2336,7 @@ contacts_step(struct map *m)
 {
 	struct contact *c;
 
+	lookups_step(m);
 	for (c = m->contacts; c; c = c->next) {
 		if (!c->event) {
 			c->event = flow_step(&c->f, m->w, m->now);
@@ -2316,76 +2367,6 @@ contacts_step(struct map *m)
 	checks_step(m);
 	balance(m, 0);
 	balance(m, 1);
-}
-
-static void
-contacts_want(struct map *m)
-{
-	struct contact *c;
-
-	for (c = m->contacts; c; c = c->next) {
-		flow_want(&c->f, m->w);
-		wake_at(m->w, contact_next(m, c));
-	}
-	wake_at(m->w, m->judge_at);
-	wake_at(m->w, m->check < m->serve_at ? m->serve_at : m->check);
-}
-
-/* look-ups */
-
-static void
-target_looked(struct map *m, int found)
-{
-	struct server *s = m->target.s;
-	char why[80];
-
-	if (found) {
-		if (s->fails)
-			warn("target %s: found again", s->host->name);
-		s->fails = 0;
-		target_set(m);
-		return;
-	}
-	server_failed(s, NULL, 0, s->lookup.gai, holds(m) ? BACKOFF_MAX :
-	    BACKOFF_HARD);
-	if (s->fails == 1)
-		warn("target %s: %s, %s", s->host->name,
-		    server_error(s, 0, s->lookup.gai, why), s->addrs.n ?
-		    "the last good address serves on" : "trying again");
-}
-
-static void
-lookups_want(struct map *m)
-{
-	struct server *s, *t = m->target.s;
-	int i;
-
-	for (i = 0; i < 3; i++)
-		for (s = m->lists[i]->first; s; s = s->next)
-			lookup_want(&s->lookup, m->w);
-	if (m->relay && !t->addrs.n && !t->lookup.busy)
-		wake_at(m->w, t->retry);
-}
-
-/* Who waits for a look-up sees its end at the next step. */
-static void
-lookups_step(struct map *m)
-{
-	struct server *s, *t = m->target.s;
-	int i, r;
-
-	for (i = 0; i < 3; i++)
-		for (s = m->lists[i]->first; s; s = s->next) {
-			r = server_step(m->lists[i], s, m->w, m->now);
-			if (r && s == t)
-				target_looked(m, r > 0);
-			else if (r > 0)
-				check_fake(m, &s->addrs.a[0], s->host->name);
-			else if (r && !s->addrs.n)
-				failed(m, s, NULL, 0, s->lookup.gai);
-		}
-	if (m->relay && !t->addrs.n && m->now >= t->retry)
-		resolve(m, t, AF_UNSPEC, TARGET_AGE);
 }
 
 /* the relay */
@@ -2644,11 +2625,9 @@ is_unserved(struct map *m)
 	    !(o.listening && o.pid != getpid());
 }
 
-
 static NOINLINE void
 map_want(struct map *m)
 {
-	lookups_want(m);
 	contacts_want(m);
 	m->news_slot = wake_on(m->w, m->news, POLLIN);
 	wake_at(m->w, m->settle);
@@ -2666,7 +2645,6 @@ map_step(struct map *m)
 {
 	news_step(m);
 	serve(m);
-	lookups_step(m);
 	contacts_step(m);
 	if (m->now >= m->listen_check) {
 		m->listen_check = NEVER;
@@ -2974,7 +2952,6 @@ reach_want(struct reach *r)
 {
 	int i;
 
-	lookups_want(r->m);
 	contacts_want(r->m);
 	for (i = 0; i < 4; i++)
 		flow_want(&r->f[i], r->m->w);
@@ -2985,7 +2962,6 @@ reach_want(struct reach *r)
 static NOINLINE void
 reach_step(struct reach *r, int64_t now)
 {
-	lookups_step(r->m);
 	contacts_step(r->m);
 	filter_step(r, now);
 	if (r->heard)
