@@ -1002,7 +1002,7 @@ is_open(const struct contact *c)
 }
 
 /* 1 while an answer is awaited */
-static int
+static NOINLINE int
 is_asking(const struct contact *c)
 {
 	return is_open(c) && c->f.state != FLOW_OPEN;
@@ -1032,7 +1032,7 @@ open_flows(struct map *m)
 	return n;
 }
 
-static NOINLINE void
+static void
 find_uses(struct map *m, struct use *use)
 {
 	const struct contact *c;
@@ -1285,14 +1285,14 @@ contact_new(struct map *m)
 
 /* when a flow that was born then is followed by another: at once where it
  * lived long, or a server that closes early would be asked all the time */
-static NOINLINE int64_t
+static int64_t
 next_flow(struct map *m, int64_t born)
 {
 	return m->now - born < m->k / 2 ? born + m->k : m->now;
 }
 
 /* when a request that is sent now has failed */
-static NOINLINE int64_t
+static int64_t
 limit(struct map *m)
 {
 	return m->now + (holds(m) ? ANSWER_LIMIT : HARD_LIMIT);
@@ -1666,7 +1666,7 @@ verdict(const struct voice *v, int n, const union addr *announced, int64_t age)
 /* judging what servers said */
 
 /* 1 when an earlier name that was heard is at the same address */
-static NOINLINE int
+static int
 is_twin(struct map *m, const struct server *s)
 {
 	const struct server *o;
@@ -1678,7 +1678,7 @@ is_twin(struct map *m, const struct server *s)
 }
 
 /* Collects what counts: answers to requests sent since the doubt began. */
-static NOINLINE void
+static void
 voices(struct map *m, struct voice v[MAX_SERVERS])
 {
 	const struct server *s;
@@ -1790,7 +1790,7 @@ announce(struct map *m, const struct server *s)
 			contact_leave(m, c);
 }
 
-static NOINLINE void
+static void
 doubt_end(struct map *m)
 {
 	if (m->doubt.resting)
@@ -1813,7 +1813,7 @@ doubt(struct map *m, const struct server *s, int64_t began)
 
 /* Asks the names that were not asked since the doubt began, at once.  A TCP
  * server that holds a flow is asked by a new flow while another one holds. */
-static NOINLINE void
+static void
 ask_all(struct map *m)
 {
 	struct server *s;
@@ -1873,7 +1873,7 @@ rest_one(struct map *m)
 
 /* Before the first announcement: two more names are asked where answers
  * differ. */
-static int
+static NOINLINE int
 ask_more(struct map *m, int heard)
 {
 	const struct server *s;
@@ -1892,7 +1892,7 @@ ask_more(struct map *m, int heard)
 
 /* Logs once of each server that it says something else than the others.
  * outvoted: it is left alone for a while. */
-static void
+static NOINLINE void
 say_differ(struct map *m, int outvoted)
 {
 	char name[SERVER_TEXT], other[SERVER_TEXT], a[ADDR_TEXT], b[ADDR_TEXT];
@@ -2176,7 +2176,7 @@ overtake(struct map *m, struct contact *c)
 }
 
 /* ms: when there is something to do for a contact, if nothing comes */
-static NOINLINE int64_t
+static int64_t
 contact_next(struct map *m, const struct contact *c)
 {
 	if (c->event)
@@ -2192,7 +2192,7 @@ contact_next(struct map *m, const struct contact *c)
 }
 
 /* UDP between two requests: a packet that wants no answer. */
-static NOINLINE void
+static void
 indicate(struct map *m, struct contact *c)
 {
 	int fd = m->relay ? relay_fd(m->relay) : port_socket(m, LOCAL_FLOW);
@@ -2466,7 +2466,7 @@ serve(struct map *m)
 /* the network's news */
 
 /* the route from the mapped port to a server that is known, or to anywhere */
-static NOINLINE void
+static void
 find_route(struct map *m, struct route *r)
 {
 	union addr to;
@@ -2483,7 +2483,7 @@ find_route(struct map *m, struct route *r)
 
 /* Asks at once whether the mapping is still what it was; nothing that failed
  * before counts any longer. */
-static NOINLINE void
+static void
 recheck(struct map *m)
 {
 	struct contact *c;
@@ -2496,7 +2496,7 @@ recheck(struct map *m)
 }
 
 /* Our address or interface is another: all flows are dead. */
-static NOINLINE void
+static void
 restart(struct map *m)
 {
 	char host[ADDR_TEXT];
@@ -2573,7 +2573,7 @@ servers_init(struct servers *list, const struct host *host, int n,
 	}
 }
 
-static NOINLINE void
+static void
 map_init(struct map *m, const struct config *cfg, struct wake *w)
 {
 	struct contact *c;
@@ -2616,7 +2616,7 @@ map_init(struct map *m, const struct config *cfg, struct wake *w)
 }
 
 /* 1 in bind mode, where nobody but us listens on the port */
-static NOINLINE int
+static int
 is_unserved(struct map *m)
 {
 	struct owner o;
@@ -2625,7 +2625,7 @@ is_unserved(struct map *m)
 	    !(o.listening && o.pid != getpid());
 }
 
-static NOINLINE void
+static void
 map_want(struct map *m)
 {
 	contacts_want(m);
@@ -2662,7 +2662,7 @@ map_step(struct map *m)
 
 /* Ends the flows so that a restart finds their 4-tuples free and the NAT
  * still knows the port: the server is asked to close first. */
-static void
+static NOINLINE void
 map_end(struct map *m, int sig)
 {
 	struct contact *c;
