@@ -7,7 +7,7 @@
  * The mapping is held by flows from the mapped port to servers.  Each flow
  * belongs to a contact; enum role says what the contact does.  In TCP one
  * contact may be with an HTTP server.  In each turn contacts_step() first
- * records what came, then handles it, then judges; judge() alone announces.
+ * handles what came, then judges; judge() alone announces.
  */
 #include "natmap.h"
 
@@ -1288,7 +1288,7 @@ contact_new(struct map *m)
 static int64_t
 next_flow(struct map *m, int64_t born)
 {
-	return m->now - born < m->k / 2 ? born + m->k : m->now;
+	return (m->now - born) * 2 < m->k ? born + m->k : m->now;
 }
 
 /* when a request that is sent now has failed */
