@@ -1539,8 +1539,8 @@ votes(const struct voice *v, int n, const union addr *a, int fresh)
 	int i, sum = 0;
 
 	for (i = 0; i < n; i++)
-		sum += v[i].said && v[i].fresh >= fresh &&
-		    addr_same(v[i].said, a);
+		if (v[i].said && v[i].fresh >= fresh)
+			sum += addr_same(v[i].said, a);
 	return sum;
 }
 
@@ -2055,15 +2055,20 @@ heard(struct map *m, struct contact *c)
 	struct server *s = c->s;
 	int64_t at = m->udp ? c->f.asked : c->f.born;
 	int same = addr_same(&s->said, &c->f.mapped);
-	/* who says another address each time tells no more by that */
-	int told = teller(m, &c->f.mapped) || (!same && s->said_at >=
-	    m->doubt.began && !addr_same(&s->said, &m->announced.public));
+	int told = teller(m, &c->f.mapped) != NULL;
 	struct route r;
 
+	/* who says another address each time tells no more by that */
+	if (!same && s->said_at >= m->doubt.began &&
+	    !addr_same(&s->said, &m->announced.public))
+		told = 1;
 	if (at < s->said_at)	/* a newer flow was answered before */
 		return;
-	s->fresh = c->fresh || (!same && addr_same(&s->by, &c->f.peer)) || (same
-	    && s->fresh && m->doubt.began && s->said_at >= m->doubt.first);
+	if (!same)
+		s->fresh = addr_same(&s->by, &c->f.peer);
+	else if (!m->doubt.began || s->said_at < m->doubt.first)
+		s->fresh = 0;
+	s->fresh |= c->fresh;
 	s->said = c->f.mapped;
 	s->other = c->f.other;
 	s->said_at = at;
@@ -2538,7 +2543,8 @@ news_step(struct map *m)
 		return;
 	find_route(m, &r);
 	other = !route_same(&r, &m->route);
-	m->moved |= other || r.flags != m->route.flags;
+	if (other || r.flags != m->route.flags)
+		m->moved = 1;
 	if (m->now < m->settle) {
 		m->settle = m->now + SETTLE > m->settled + NEWS_GAP ?
 		    m->now + SETTLE : m->settled + NEWS_GAP;
