@@ -66,141 +66,157 @@ static const short run_again[] = { 5, 10, 30, 60, 120, 300, 600 };
 
 #define FIRST_ASKED	3	/* servers asked at first */
 
-/* Public servers: these answer over TCP and UDP, */
-static const char *const public_stun[] = {
-	"turn.cloudflare.com", "stun.sipnet.com", "stun.sonetel.com",
-	"stun.telnyx.com",
+/* Public servers, each name with its NUL: these answer over TCP and UDP, */
+static const char public_stun[] = "turn.cloudflare.com\0stun.sipnet.com\0"
+	"stun.sonetel.com\0stun.telnyx.com\0"
 #define PUBLIC_RFC5780	4	/* and these know RFC 5780 over UDP, */
-	"stun.nextcloud.com", "stun.radiojar.com", "stun.mixvoip.com",
-	"stun.voipgate.com", "stun.m-online.net", "stun.dus.net",
-	"stun.siptrunk.com", "stun.pure-ip.com",
+	"stun.nextcloud.com\0stun.radiojar.com\0stun.mixvoip.com\0"
+	"stun.voipgate.com\0stun.m-online.net\0stun.dus.net\0"
+	"stun.siptrunk.com\0stun.pure-ip.com\0"
 #define PUBLIC_TCP	12	/* and these answer over UDP only. */
-	"stun.miwifi.com", "stun.chat.bilibili.com",
+	"stun.miwifi.com\0stun.chat.bilibili.com";
 #define PUBLIC_UDP	14
-};
 
 /* options */
 
-/* from TEXT on no number is expected */
+/* from NUMBER on a value is expected, from TEXT on none that is a number */
 enum kind {
-	SET, NUMBER, MARK, PORTS, PORT, TEXT, DEVICE, SERVERS, TARGET, PROBE,
-	HELP, RELEASE
+	SET, HELP, RELEASE, NUMBER, MARK, PORTS, PORT, TEXT, DEVICE, SERVERS,
+	TARGET, PROBE
 };
 
 enum {				/* instead of a letter */
 	OPT_PID_FILE = 256, OPT_HELP, OPT_CHECK, OPT_PROBE, OPT_PROXY
 };
 
-#define AT(member)	offsetof(struct config, member)
-
 /* The one table: parser, checks and usage follow from it. */
+#define OPTIONS(X) \
+	X('4', SET, family, AF_INET, 0, \
+	    "ipv4", "", "use IPv4 (the default)") \
+	X('6', SET, family, AF_INET6, 0, "ipv6", "", "use IPv6") \
+	X('u', SET, type, SOCK_DGRAM, 0, \
+	    "udp", "", "map a UDP port (default: TCP)") \
+	X('i', DEVICE, interface, 0, 0, \
+	    "interface", "NAME|ADDR", "interface, or source address") \
+	X('b', PORTS, port_lo, 0, 65535, \
+	    "bind", "PORT", "local port: 0 any, P, A-B, A~B random") \
+	X('s', SERVERS, stun, STUN_PORT, 65535, \
+	    "stun", "HOST[:PORT],..", "STUN servers (default: public ones)") \
+	X('h', SERVERS, http, HTTP_PORT, 65535, \
+	    "http", "HOST[:PORT],..", "HTTP servers to keep alive with (TCP)") \
+	X('k', NUMBER, keepalive, 0, 86400, \
+	    "keepalive", "SECONDS", "between keep-alives (TCP 30, UDP 10)") \
+	X('c', NUMBER, cycle, 0, 10000, \
+	    "stun-cycle", "COUNT", "keep-alives per check (TCP 2, UDP 1)") \
+	X('e', TEXT, script, 0, 0, \
+	    "script", "PATH", "run this when the mapping changed") \
+	X('f', MARK, mark, 0, UINT32_MAX, \
+	    "fwmark", "MARK", "mark of the packets (SO_MARK)") \
+	X('t', TARGET, target, 0, 0, \
+	    "target", "HOST", "relay to this host (forward mode)") \
+	X('p', PORT, target_port, 0, 65535, \
+	    "target-port", "PORT", "its port; 0: the public port") \
+	X('T', NUMBER, idle_timeout, 0, 2678400, "forward-idle-timeout", \
+	    "SECONDS", "idle limit of a session; 0: never (300)") \
+	X('n', NUMBER, max_sessions, 1, 1000000, \
+	    "max-sessions", "COUNT", "relayed sessions at most") \
+	X('C', TEXT, congestion, 0, 0, \
+	    "congestion", "NAME", "TCP congestion control") \
+	X(OPT_PROXY, SET, proxy_protocol, 1, 0, \
+	    "proxy-protocol", "", "tell the target the client's address") \
+	X('1', SET, once, 1, 0, \
+	    "once", "", "map, print or run the script, exit") \
+	X(OPT_CHECK, SET, check, 1, 0, \
+	    "check", "", "tell whether the port is reachable") \
+	X(OPT_PROBE, PROBE, probe, HTTP_PORT, 65535, "probe", \
+	    "HOST[:PORT][/PATH]", "with --check: who shall connect to it") \
+	X('d', SET, daemon, 1, 0, "daemon", "", "detach from the terminal") \
+	X(OPT_PID_FILE, TEXT, pid_file, 0, 0, \
+	    "pid-file", "PATH", "write the process id there") \
+	X('v', SET, level, 1, 0, \
+	    "verbose", "", "log sessions and mappings") \
+	X('q', SET, level, -1, 0, "quiet", "", "log only what is fatal") \
+	X('V', RELEASE, level, 0, 0, "version", "", "print the version") \
+	X(OPT_HELP, HELP, level, 0, 0, "help", "", "print this")
+
+#define AT(member)	offsetof(struct config, member)
+#define ROW(letter, kind, member, lo, hi, name, arg, help) \
+	{ letter, AT(member), lo, kind, hi },
+#define WORDS(letter, kind, member, lo, hi, name, arg, help) \
+	name "\0" arg "\0" help "\0"
+
 static const struct option_row {
-	int letter;		/* above 255: long only */
-	enum kind kind;
-	const char *name, *arg, *help;
-	size_t at;		/* the member of struct config */
-	long long lo, hi;	/* SET: lo is the value; SERVERS: the port */
-} rows[] = {
-	{ '4', SET, "ipv4", NULL, "use IPv4 (the default)",
-	    AT(family), AF_INET, 0 },
-	{ '6', SET, "ipv6", NULL, "use IPv6", AT(family), AF_INET6, 0 },
-	{ 'u', SET, "udp", NULL, "map a UDP port (default: TCP)",
-	    AT(type), SOCK_DGRAM, 0 },
-	{ 'i', DEVICE, "interface", "NAME|ADDR",
-	    "interface, or source address", 0, 0, 0 },
-	{ 'b', PORTS, "bind", "PORT",
-	    "local port: 0 any, P, A-B, A~B random", 0, 0, 65535 },
-	{ 's', SERVERS, "stun", "HOST[:PORT],..",
-	    "STUN servers (default: public ones)", AT(stun), STUN_PORT, 0 },
-	{ 'h', SERVERS, "http", "HOST[:PORT],..",
-	    "HTTP servers to keep alive with (TCP)", AT(http), HTTP_PORT, 0 },
-	{ 'k', NUMBER, "keepalive", "SECONDS",
-	    "between keep-alives (TCP 30, UDP 10)", AT(keepalive), 0, 86400 },
-	{ 'c', NUMBER, "stun-cycle", "COUNT",
-	    "keep-alives per check (TCP 2, UDP 1)", AT(cycle), 0, 10000 },
-	{ 'e', TEXT, "script", "PATH", "run this when the mapping changed",
-	    AT(script), 0, 0 },
-	{ 'f', MARK, "fwmark", "MARK", "mark of the packets (SO_MARK)",
-	    0, 0, UINT32_MAX },
-	{ 't', TARGET, "target", "HOST", "relay to this host (forward mode)",
-	    0, 0, 0 },
-	{ 'p', PORT, "target-port", "PORT", "its port; 0: the public port",
-	    0, 0, 65535 },
-	{ 'T', NUMBER, "forward-idle-timeout", "SECONDS",
-	    "idle limit of a session; 0: never (300)",
-	    AT(idle_timeout), 0, 2678400 },
-	{ 'n', NUMBER, "max-sessions", "COUNT", "relayed sessions at most",
-	    AT(max_sessions), 1, 1000000 },
-	{ 'C', TEXT, "congestion", "NAME", "TCP congestion control",
-	    AT(congestion), 0, 0 },
-	{ OPT_PROXY, SET, "proxy-protocol", NULL,
-	    "tell the target the client's address", AT(proxy_protocol), 1, 0 },
-	{ '1', SET, "once", NULL, "map, print or run the script, exit",
-	    AT(once), 1, 0 },
-	{ OPT_CHECK, SET, "check", NULL, "tell whether the port is reachable",
-	    AT(check), 1, 0 },
-	{ OPT_PROBE, PROBE, "probe", "HOST[:PORT][/PATH]",
-	    "with --check: who shall connect to it", 0, 0, 0 },
-	{ 'd', SET, "daemon", NULL, "detach from the terminal",
-	    AT(daemon), 1, 0 },
-	{ OPT_PID_FILE, TEXT, "pid-file", "PATH", "write the process id there",
-	    AT(pid_file), 0, 0 },
-	{ 'v', SET, "verbose", NULL, "log sessions and mappings",
-	    AT(level), 1, 0 },
-	{ 'q', SET, "quiet", NULL, "log only what is fatal",
-	    AT(level), -1, 0 },
-	{ 'V', RELEASE, "version", NULL, "print the version", 0, 0, 0 },
-	{ OPT_HELP, HELP, "help", NULL, "print this", 0, 0, 0 }
-};
+	short letter;		/* above 255: long only */
+	short at;		/* the member of struct config */
+	short lo;		/* SET: the value; with a port: the default */
+	unsigned char kind;
+	uint32_t hi;
+} rows[] = { OPTIONS(ROW) };
+
+/* name, argument and help of each, with their NULs: no pointer to relocate */
+static const char words[] = OPTIONS(WORDS);
 
 #define BLANKS	" \t\r\n"
+#define DIGITS	"0123456789"
 #define ROWS	((int)(sizeof rows / sizeof *rows))
 
-static void
-put(int fd, const char *s)
+/* the word of that number, from 0, each of which ends in a NUL */
+static const char *
+nth(const char *list, int n)
 {
-	if (write(fd, s, strlen(s)) < 0)
+	while (n-- > 0)
+		list += strlen(list) + 1;
+	return list;
+}
+
+/* Prints, and gives up where that is impossible. */
+static NOINLINE void
+print(const char *f, const char *a, const char *b)
+{
+	char text[640];
+	int n = fmt(text, sizeof text, f, a, b);
+
+	if (write(STDOUT_FILENO, text, (size_t)n) < 0)
 		exit(1);
 }
 
-static void
-usage(int fd)
+static NORETURN void
+usage(int status)
 {
 	const struct option_row *o;
-	char left[40], line[96];
+	const char *s = words;
+	char left[48];
 
-	put(fd, "Usage: natmap [OPTION]...\n"
-	    "Open a port behind a full-cone NAT to the Internet.\n\n");
-	for (o = rows; o < rows + ROWS; o++) {
-		fmt(left, sizeof left, "--%s %s", o->name,
-		    o->arg ? o->arg : "");
-		fmt(line, sizeof line, o->letter < 256 ? "  -%c, %-32s %s\n" :
-		    "   %c  %-32s %s\n", o->letter < 256 ? o->letter : ' ',
-		    left, o->help);
-		put(fd, line);
+	print("Usage: natmap [OPTION]...\n"
+	    "Open a port behind a full-cone NAT to the Internet.\n\n",
+	    NULL, NULL);
+	for (o = rows; o < rows + ROWS; o++, s = nth(s, 3)) {
+		fmt(left, sizeof left, "-%c, --%s %s", o->letter, s,
+		    nth(s, 1));
+		if (o->letter > 255)
+			memset(left, ' ', 4);
+		print("  %-36s %s\n", left, nth(s, 2));
 	}
-	put(fd, "\nVersion: " VERSION "\n");
+	print("\nVersion: " VERSION "\n", NULL, NULL);
+	exit(status);
 }
 
-/* Says why of an option's value, NULL: of the option. */
-static void
-tell(enum say level, const struct option_row *o, const char *value,
-    const char *why)
+/* An option, and its value where that is not NULL, for a message. */
+static const char *
+named(const struct option_row *o, const char *value)
 {
-	char letter[4] = "";
+	static char text[128];
 
-	if (o->letter < 256)
-		fmt(letter, sizeof letter, "-%c/", o->letter);
-	log_line(level, value ? "%s--%s \"%.80s%s\": %s" : "%s--%s%s%s: %s",
-	    letter, o->name, value ? value : "",
-	    value && strlen(value) > 80 ? "..." : "", why);
+	fmt(text, sizeof text, value ? "-%c/--%s \"%.80s%s\"" : "-%c/--%s",
+	    o->letter, nth(words, 3 * (int)(o - rows)), value,
+	    value && strlen(value) > 80 ? "..." : "");
+	return o->letter < 256 ? text : text + 3;
 }
 
 static NORETURN void
 bad(const struct option_row *o, const char *value, const char *why)
 {
-	tell(SAY_FATAL, o, value, why);
-	exit(2);
+	quit(2, "%s: %s", named(o, value), why);
 }
 
 static const struct option_row *
@@ -213,24 +229,28 @@ row(int letter)
 	return o < rows + ROWS ? o : NULL;
 }
 
-/* Reads a number from lo to hi, in digits, -f: in C's syntax.  text is a part
- * of the value and goes up to its end or to one of stops. */
-static long long
-number(const struct option_row *o, const char *value, const char *text,
-    const char *stops, long long lo, long long hi)
+/* Reads a number in digits, -f: in C's syntax.  text is the value, or a part of
+ * it: a port that ends with the value and is not 0. */
+static int
+number(const struct option_row *o, const char *value, const char *text)
 {
-	char *end, why[64];
+	int lo = text == value ? o->lo : 1;
+	char *end;
 	long long n;
 
 	errno = 0;
 	n = strtoll(text, &end, o->kind == MARK ? 0 : 10);
-	if (text[0] < '0' || text[0] > '9' || !strchr(stops, *end))
+	if (text[0] < '0' || text[0] > '9' || (*end && (o->kind != PORTS ||
+	    text != value || !strchr("-~", *end))))
 		bad(o, value, "not a number");
-	if (errno || n < lo || n > hi) {
-		fmt(why, sizeof why, "out of range %lld to %lld", lo, hi);
-		bad(o, value, why);
+	if (o->kind == NUMBER && !lo && n > o->hi) {
+		warn("%s: used as \"%u\"", named(o, value), (unsigned)o->hi);
+		return (int)o->hi;
 	}
-	return n;
+	if (errno || n < lo || n > o->hi)
+		quit(2, "%s: out of range %d to %u", named(o, value), lo,
+		    (unsigned)o->hi);
+	return (int)n;
 }
 
 /* Reads an address of the family; -1 when value is a name.  The scope stays 0
@@ -245,7 +265,7 @@ read_literal(const struct option_row *o, const struct config *c,
 		bad(o, value, c->family == AF_INET ?
 		    "an IPv6 address under -4" : "an IPv4 address under -6");
 	if (strchr(value, '%') && !a->in6.sin6_scope_id && o->kind != DEVICE)
-		tell(SAY_WARN, o, value, "there is no such interface");
+		warn("%s: there is no such interface", named(o, value));
 	return 0;
 }
 
@@ -278,7 +298,7 @@ read_host(const struct option_row *o, const struct config *c, char *value,
 	if (port && o->kind == TARGET)
 		bad(o, value, "the port belongs to -p");
 	if (port)
-		h->port = (int)number(o, value, port, "", 1, 65535);
+		h->port = number(o, value, port);
 	*end = '\0';
 	h->name = name;
 	read_literal(o, c, name, &a);
@@ -302,7 +322,7 @@ read_servers(const struct option_row *o, struct config *c, char *value)
 			*next++ = '\0';
 		if (*count == MAX_SERVERS)
 			bad(o, value, "more than 16 servers");
-		list[*count].port = (int)o->lo;
+		list[*count].port = o->lo;
 		read_host(o, c, value, &list[(*count)++]);
 	}
 }
@@ -321,7 +341,7 @@ read_probe(const struct option_row *o, struct config *c, char *value)
 		*--end = '\0';
 	c->probe_path = *path ? path + 1 : path;
 	*path = '\0';
-	c->probe.port = HTTP_PORT;
+	c->probe.port = o->lo;
 	read_host(o, c, value, &c->probe);
 }
 
@@ -331,37 +351,15 @@ read_ports(const struct option_row *o, struct config *c, const char *value)
 {
 	const char *last = value + strcspn(value, "-~");
 
-	c->port_lo = (int)number(o, value, value, "-~", 0, 65535);
+	c->port_lo = number(o, value, value);
 	c->port_hi = c->port_lo;
 	c->port_random = *last == '~';
 	if (!*last)
 		return;
-	c->port_hi = (int)number(o, value, last + 1, "", 1, 65535);
+	c->port_hi = number(o, value, last + 1);
 	if (c->port_lo < 1 || c->port_lo > c->port_hi)
 		bad(o, value, "a range goes upwards, from 1 or more");
 }
-
-/* a number or the name of a service */
-static int
-read_port(const struct option_row *o, const struct config *c,
-    const char *value)
-{
-	struct addrinfo hints, *list;
-	union addr a;
-
-	if (value[0] >= '0' && value[0] <= '9')
-		return (int)number(o, value, value, "", o->lo, o->hi);
-	memset(&hints, 0, sizeof hints);
-	hints.ai_family = AF_INET;
-	hints.ai_socktype = c->type;
-	if ((value[0] | 32) < 'a' || getaddrinfo(NULL, value, &hints, &list))
-		bad(o, value, "neither a port nor a known service");
-	memcpy(&a, list->ai_addr, sizeof a.in);
-	freeaddrinfo(list);
-	return addr_port(&a);
-}
-
-#define DIGITS	"0123456789"
 
 /* Makes a comma list of what people paste: items with blanks between, URLs. */
 static void
@@ -372,13 +370,15 @@ tidy_list(char *list)
 
 	for (; *(p += strspn(p, BLANKS ",")); p = next) {
 		next = p + strcspn(p, BLANKS ",");
+		if (*next)
+			*next++ = '\0';
 		host = strstr(p, "://");
-		if (host && host < next)
+		if (host)
 			p = host + 3;
 		else if (strncmp(p, "stun:", 5) == 0 &&
-		    p + 5 + strspn(p + 5, DIGITS) < next)
+		    p[5 + strspn(p + 5, DIGITS)])
 			p += 5;         /* stun:3478 is a host and its port */
-		n = strcspn(p, BLANKS ",/?");
+		n = strcspn(p, "/?");
 		if (n && to > list)
 			*to++ = ',';
 		memmove(to, p, n);
@@ -387,93 +387,93 @@ tidy_list(char *list)
 	*to = '\0';
 }
 
-/* Cuts from value what other programs forgive. */
-static void
-tidy(const struct option_row *o, char *value)
-{
-	char *end = value + strspn(value, BLANKS);
-
-	if (o->kind == SERVERS || o->kind == TARGET)
-		tidy_list(value);
-	else if (o->kind != TEXT)
-		memmove(value, end, strlen(end) + 1);
-	if (o->kind == DEVICE || o->kind == MARK)
-		value[strcspn(value, "/")] = '\0';	/* a prefix, a mask */
-	end = value + strlen(value);
-	while (o->kind != TEXT && end > value && strchr(BLANKS, end[-1]))
-		*--end = '\0';
-	if (o->kind == NUMBER && !o->lo && !value[strspn(value, DIGITS)] &&
-	    strtoll(value, NULL, 10) > o->hi)
-		fmt(value, strlen(value) + 1, "%lld", o->hi);
-}
-
 /* Finds the value in what the user gave; NULL when that is as if the option
  * were not there. */
 static char *
 value_of(const struct option_row *o, struct config *c, const char *arg)
 {
-	char *value = strdup(arg), why[104];
+	char *value, *end;
 
+	value = strdup(arg + (o->kind == TEXT ? 0 : strspn(arg, BLANKS)));
 	if (!value)
 		die("no memory");
-	fmt(why, sizeof why, "its value is missing (found %.60s)", arg);
 	if (arg[0] == '-' && (arg[1] == '-' || (row(arg[1]) &&
 	    (o->kind >= TEXT || arg[1] > '9'))))
-		bad(o, NULL, why);
-	tidy(o, value);
+		quit(2, "%s: its value is missing (found %.60s)",
+		    named(o, NULL), arg);
+	if (o->kind == SERVERS || o->kind == TARGET)
+		tidy_list(value);
+	if (o->kind == DEVICE || o->kind == MARK)
+		value[strcspn(value, "/")] = '\0';	/* a prefix, a mask */
+	end = value + strlen(value);
+	while (o->kind != TEXT && end > value && strchr(BLANKS, end[-1]))
+		*--end = '\0';
 	if (o->kind == TARGET && strchr(value, ','))
 		bad(o, arg, "more than one host");
-	fmt(why, sizeof why, "used as \"%.80s\"", value);
 	if (*value && strcmp(value, arg) != 0)
-		tell(SAY_WARN, o, arg, why);
+		warn("%s: used as \"%.80s\"", named(o, arg), value);
 	if (*value || o->letter > 255)
 		return value;
 	if (o->kind == PORT)
 		c->target_port = 0;
 	if (o->kind == TARGET && !c->target)
 		c->target = "";
-	tell(SAY_WARN, o, arg, o->kind == PORT ? "used as \"0\"" :
+	warn("%s: %s", named(o, arg), o->kind == PORT ? "used as \"0\"" :
 	    "as if not given");
 	free(value);
 	return NULL;
+}
+
+/* the port of a service's name */
+static int
+service(const struct option_row *o, const struct config *c, const char *value)
+{
+	struct servent *s = (value[0] | 32) < 'a' ? NULL : getservbyname(value,
+	    c->type == SOCK_DGRAM ? "udp" : "tcp");
+
+	if (!s)
+		bad(o, value, "neither a port nor a known service");
+	return ntohs((uint16_t)s->s_port);
 }
 
 static NOINLINE void
 read_option(const struct option_row *o, struct config *c, const char *arg)
 {
 	void *at = (char *)c + o->at;
-	char *value = arg ? value_of(o, c, arg) : NULL;
+	char *value = arg ? value_of(o, c, arg) : NULL, *scope;
 	struct host h;
 
 	if (arg && !value)
 		return;
 	switch (o->kind) {
 	case SET:
-		*(int *)at = (int)o->lo;
+		*(int *)at = o->lo;
 		break;
+	case PORT:
+		if (value[0] < '0' || value[0] > '9') {
+			*(int *)at = service(o, c, value);
+			break;
+		}
+		/* fall through */
 	case NUMBER:
-		*(int *)at = (int)number(o, value, value, "", o->lo, o->hi);
-		break;
 	case MARK:
-		c->mark = (uint32_t)number(o, value, value, "", o->lo, o->hi);
+		*(int *)at = number(o, value, value);
 		break;
 	case DEVICE:
-		free((void *)(uintptr_t)c->interface);
-		c->interface = c->device = value;
-		if (read_literal(o, c, value, &c->source) < 0)
-			break;
-		c->device = strchr(value, '%');
-		if (c->device && c->source.in6.sin6_scope_id)
-			c->device = NULL;
-		else if (c->device)
-			c->device++;
-		break;
 	case TEXT:
 		if (!*value)
 			bad(o, value, "empty");
 		/* the last one wins */
 		free((void *)(uintptr_t)*(const char **)at);
 		*(const char **)at = value;
+		if (o->kind == TEXT)
+			break;
+		c->device = value;
+		if (read_literal(o, c, value, &c->source) < 0)
+			break;
+		scope = strchr(value, '%');
+		c->device = scope && !c->source.in6.sin6_scope_id ?
+		    scope + 1 : NULL;
 		break;
 	case PORTS:
 		read_ports(o, c, value);
@@ -490,15 +490,11 @@ read_option(const struct option_row *o, struct config *c, const char *arg)
 	case PROBE:
 		read_probe(o, c, value);
 		break;
-	case PORT:
-		c->target_port = read_port(o, c, value);
-		break;
 	case RELEASE:
-		put(STDOUT_FILENO, "natmap " VERSION "\n");
+		print("natmap " VERSION "\n", NULL, NULL);
 		exit(0);
 	case HELP:
-		usage(STDOUT_FILENO);
-		exit(0);
+		usage(0);
 	}
 	if (o->kind < TEXT)	/* a number has been read from it */
 		free(value);
@@ -509,15 +505,13 @@ read_option(const struct option_row *o, struct config *c, const char *arg)
 static void
 use_public(struct config *c)
 {
-	uint32_t first, n = c->type == SOCK_DGRAM ? PUBLIC_UDP : PUBLIC_TCP;
-	struct host *h;
+	int n = c->type == SOCK_DGRAM ? PUBLIC_UDP : PUBLIC_TCP, first;
 
-	first = c->check ? PUBLIC_RFC5780 + random_below(PUBLIC_TCP -
-	    PUBLIC_RFC5780) : random_below(n);
-	for (h = c->stun; c->nstun < (int)n; c->nstun++, h++, first++) {
-		first %= n;
-		h->name = public_stun[first];
-		h->port = STUN_PORT;
+	first = c->check ? PUBLIC_RFC5780 + (int)random_below(PUBLIC_TCP -
+	    PUBLIC_RFC5780) : (int)random_below((uint32_t)n);
+	for (; c->nstun < n; c->nstun++, first++) {
+		c->stun[c->nstun].name = nth(public_stun, first % n);
+		c->stun[c->nstun].port = STUN_PORT;
 	}
 }
 
@@ -557,24 +551,41 @@ check_options(struct config *c)
 		use_public(c);
 }
 
+/* What getopt_long() does not know: an option, or its value is missing, or it
+ * takes none. */
+static NORETURN void
+refuse(int ch, const char *arg)
+{
+	const struct option_row *o = row(optopt);
+	char letter[] = { '-', (char)optopt, '\0' };
+
+	if (o)
+		bad(o, NULL, ch == ':' ? "its value is missing" :
+		    "takes no value");
+	quit(2, "unknown option \"%s\", --help lists them",
+	    optopt ? letter : arg);
+}
+
 /* Fills c; a mistake of the user's is said and ends the program. */
 static NOINLINE void
 read_options(struct config *c, int argc, char **argv)
 {
 	struct option longs[ROWS + 1];
 	char shorts[2 * ROWS + 2], *s = shorts;
+	const char *name = words;
 	const struct option_row *o;
 	int i, ch, given = 0;
 
 	memset(longs, 0, sizeof longs);
 	*s++ = ':';             /* a missing value is told from a bad option */
-	for (i = 0; i < ROWS; i++) {
-		longs[i].name = rows[i].name;
-		longs[i].has_arg = rows[i].arg != NULL;
+	for (i = 0; i < ROWS; i++, name = nth(name, 3)) {
+		longs[i].name = name;
+		longs[i].has_arg = rows[i].kind >= NUMBER;
 		longs[i].val = rows[i].letter;
-		if (rows[i].letter < 256)
-			*s++ = (char)rows[i].letter;
-		if (rows[i].letter < 256 && rows[i].arg)
+		if (rows[i].letter > 255)
+			continue;
+		*s++ = (char)rows[i].letter;
+		if (longs[i].has_arg)
 			*s++ = ':';
 	}
 	*s = '\0';
@@ -585,25 +596,18 @@ read_options(struct config *c, int argc, char **argv)
 	c->target_port = -1;
 	opterr = 0;
 	/* Values are read the second time: they depend on -6, -u and -1. */
-	while ((ch = getopt_long(argc, argv, shorts, longs, NULL)) != -1)
-		if (row(ch) && row(ch)->kind == SET)
-			read_option(row(ch), c, NULL);
-	log_level(c->level);
-	optind = 0;
-	while ((ch = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
-		o = row(ch == '?' || ch == ':' ? optopt : ch);
-		if (o && ch == ':')
-			bad(o, NULL, "its value is missing");
-		if (o && ch == '?')
-			bad(o, NULL, "takes no value");
-		if (!o && optopt)
-			quit(2, "unknown option \"-%c\", --help lists them",
-			    optopt);
-		if (!o)
-			quit(2, "unknown option \"%s\", --help lists them",
-			    argv[optind - 1]);
-		read_option(o, c, optarg);
-		given = 1;
+	for (i = 0; i < 2; i++) {
+		optind = 0;
+		while ((ch = getopt_long(argc, argv, shorts, longs, NULL)) !=
+		    -1) {
+			o = row(ch);
+			if (!o && i)
+				refuse(ch, argv[optind - 1]);
+			if (i || (o && o->kind == SET))
+				read_option(o, c, optarg);
+			given |= i;
+		}
+		log_level(c->level);
 	}
 	for (i = optind; i < argc; i++) {
 		if (!given)
@@ -2976,29 +2980,10 @@ reach_step(struct reach *r, int64_t now)
 		probe_start(r, now);
 }
 
-/* A line of the result. */
-static NOINLINE void
-tell_line(const char *f, const char *a, const char *b)
-{
-	char line[640];
-
-	fmt(line, sizeof line, f, a, b);
-	put(STDOUT_FILENO, line);
-}
-
-/* the word of that number, from 0, each of which ends in a NUL */
-static const char *
-nth(const char *words, int n)
-{
-	while (n-- > 0)
-		words += strlen(words) + 1;
-	return words;
-}
-
 static void
 advise(const char *what)
 {
-	tell_line("advice:    %s\n", what, NULL);
+	print("advice:    %s\n", what, NULL);
 }
 
 static void
@@ -3046,7 +3031,7 @@ reach_mapping(const struct reach *r, int *several)
 			continue;
 		check_fake(r->m, &s->said, "");
 		if (n++ < REACH_SERVERS)
-			tell_line("public:    %s %s\n", addr_text(&s->said,
+			print("public:    %s %s\n", addr_text(&s->said,
 			    text), server_name(s, name));
 		if (!addr_same(&s->said, &first->said))
 			mapping = M_DEPENDS;
@@ -3055,7 +3040,7 @@ reach_mapping(const struct reach *r, int *several)
 		*several |= !addr_same_host(&s->said, &first->said);
 	}
 	if (!n)
-		tell_line("public:    none\n", NULL, NULL);
+		print("public:    none\n", NULL, NULL);
 	return mapping;
 }
 
@@ -3072,7 +3057,7 @@ reach_report(struct reach *r)
 	int several = 0;
 
 	check_fake(m, local, "");
-	tell_line(local->sa.sa_family ? "local:     %s %s\n" :
+	print(local->sa.sa_family ? "local:     %s %s\n" :
 	    "local:     none\n", addr_text(local, text),
 	    nth("public\0private\0shared\0link-local\0private",
 	    addr_kind(local)));
@@ -3085,11 +3070,11 @@ reach_report(struct reach *r)
 		answer = NO;
 	else if (answer == YES && !mapping)
 		answer = UNKNOWN;
-	tell_line("mapping:   %s\nfiltering: %s\n", nth("unknown\0none\0"
+	print("mapping:   %s\nfiltering: %s\n", nth("unknown\0none\0"
 	    "endpoint-independent\0destination-dependent", mapping),
 	    nth("unknown\0address-and-port-dependent\0address-dependent\0"
 	    "endpoint-independent", r->filtering));
-	tell_line("reachable: %s%s\n", nth("unknown\0no\0yes", answer),
+	print("reachable: %s%s\n", nth("unknown\0no\0yes", answer),
 	    answer == r->answer ? r->why : "");
 	if (!r->first) {
 		log_level(0);
@@ -3285,8 +3270,8 @@ main(int argc, char **argv)
 	int sigfd, status;
 
 	if (argc < 2) {
-		usage(STDERR_FILENO);
-		return 2;
+		dup2(STDERR_FILENO, STDOUT_FILENO);
+		usage(2);
 	}
 	read_options(&c, argc, argv);
 	files_raise();

@@ -69,17 +69,13 @@ struct config {
 	int type;		/* SOCK_STREAM or SOCK_DGRAM */
 	int daemon, once;
 	int check;		/* tell whether the port is reachable, end */
-	struct host probe;      /* who shall connect to it; name NULL: nobody */
-	const char *probe_path;	/* no '/' at its ends; "": none */
 	int level;		/* of the log: -1 quiet, 0, 1 verbose */
 	int keepalive;		/* s, at least 1 */
 	int cycle;		/* keep-alive intervals between checks */
 	int nstun, nhttp;
-	struct host stun[MAX_SERVERS], http[MAX_SERVERS];
 	const char *script;	/* NULL: print the mapping */
 	const char *interface;	/* of -i; NULL: any */
 	const char *device;	/* to bind to, of any length; NULL: any */
-	union addr source;	/* to bind to; sa_family 0: any */
 	uint32_t mark;		/* 0: none */
 	int port_lo, port_hi;	/* 0, 0: any */
 	int port_random;
@@ -90,6 +86,11 @@ struct config {
 	int proxy_protocol;	/* TCP: tell it the client's address */
 	int max_sessions;	/* 0: from the limits of the machine */
 	const char *pid_file;
+	/* last: near the start an access takes fewer bytes of code */
+	union addr source;	/* to bind to; sa_family 0: any */
+	struct host probe;      /* who shall connect to it; name NULL: nobody */
+	const char *probe_path;	/* no '/' at its ends; "": none */
+	struct host stun[MAX_SERVERS], http[MAX_SERVERS];
 };
 
 #if defined __GNUC__

@@ -184,8 +184,8 @@ ranges_agree() {
 }
 
 public_servers_named() {
-	sed -n '/^static .* public_stun\[/,/^};/p' natmap.c |
-	    grep -o '"[a-z0-9.-]*"' | tr -d '"' >"$dir/servers"
+	sed -n '/^static .* public_stun\[/,/";$/p' natmap.c |
+	    sed 's/\\0/ /g' | grep -oE '[a-z0-9-]+(\.[a-z0-9-]+)+' >"$dir/servers"
 	[ -s "$dir/servers" ] || return
 	sed -n '/^\.Ss Public servers/,/^\.Sh/p' natmap.8 |
 	    sed -n 's/^\([a-z0-9.-]*\.[a-z]*\)[,.]$/\1/p' |

@@ -207,12 +207,12 @@ public_servers(void)
 		for (firsts = 0, k = 0; k < 500; k++) {
 			options(&c, t[i].args);
 			CHECK(c.nstun == t[i].n);
-			for (at = 0; public_stun[at] != c.stun[0].name; )
+			for (at = 0; nth(public_stun, at) != c.stun[0].name; )
 				at++;
 			firsts |= 1U << at;
 			for (n = 0; n < c.nstun; n++, at++) {
 				CHECK(c.stun[n].name ==
-				    public_stun[at % t[i].n]);
+				    nth(public_stun, at % t[i].n));
 				CHECK(c.stun[n].port == 3478);
 			}
 			snprintf(name, sizeof name, " %s ", c.stun[0].name);
@@ -594,7 +594,8 @@ is_usage(const char *s)
 	for (o = rows; o < rows + ROWS; o++) {
 		snprintf(left, sizeof left, o->letter < 256 ? "\n  -%c, --" :
 		    "\n      --", o->letter);
-		snprintf(line, sizeof line, "%s%s ", left, o->name);
+		snprintf(line, sizeof line, "%s%s ", left,
+		    nth(words, 3 * (int)(o - rows)));
 		if (!strstr(s, line))
 			return 0;
 	}
