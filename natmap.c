@@ -646,33 +646,33 @@ struct hook {
 };
 
 /* IP4P of an IPv4 mapping, empty for IPv6 */
-static void
+static char *
 ip4p(const union addr *a, char buf[ADDR_TEXT])
 {
-	unsigned char b[4];
+	const unsigned char *b = (const void *)&a->in.sin_addr;
 
 	buf[0] = '\0';
-	if (a->sa.sa_family != AF_INET)
-		return;
-	memcpy(b, &a->in.sin_addr, sizeof b);
-	fmt(buf, ADDR_TEXT, "2001::%04x:%02x%02x:%02x%02x",
-	    (unsigned)addr_port(a), b[0], b[1], b[2], b[3]);
+	if (a->sa.sa_family == AF_INET)
+		fmt(buf, ADDR_TEXT, "2001::%04x:%04x:%04x",
+		    (unsigned)addr_port(a), (unsigned)b[0] << 8 | b[1],
+		    (unsigned)b[2] << 8 | b[3]);
+	return buf;
 }
 
-/* The six fields of the output line, which are the script's arguments. */
-struct fields {
-	char text[6][ADDR_TEXT];
-};
+#define LINE	(4 * ADDR_TEXT)
 
-static void
-fields_fill(struct fields *f, const struct mapping *m, int type)
+/* Writes the six fields of the output line, with sep between them: the
+ * script's arguments are the same.  Returns the length. */
+static int
+fields(const struct mapping *m, int type, int sep, char line[LINE])
 {
-	addr_host(&m->public, f->text[0]);
-	fmt(f->text[1], ADDR_TEXT, "%d", addr_port(&m->public));
-	ip4p(&m->public, f->text[2]);
-	fmt(f->text[3], ADDR_TEXT, "%d", addr_port(&m->local));
-	strcpy(f->text[4], type == SOCK_DGRAM ? "udp" : "tcp");
-	addr_host(&m->local, f->text[5]);
+	char public[ADDR_TEXT], four[ADDR_TEXT], local[ADDR_TEXT];
+
+	return fmt(line, LINE, "%s%c%d%c%s%c%d%c%s%c%s",
+	    addr_host(&m->public, public), sep, addr_port(&m->public), sep,
+	    ip4p(&m->public, four), sep, addr_port(&m->local), sep,
+	    type == SOCK_DGRAM ? "udp" : "tcp", sep,
+	    addr_host(&m->local, local));
 }
 
 static int
@@ -788,51 +788,53 @@ hook_ended(struct hook *h, int64_t now)
 	hook_failed(h, again, now);
 }
 
-/* Says why the script cannot be run. */
+/* Says why there is no delivery. */
 static NOINLINE void
 hook_complain(const struct config *c, enum say level)
 {
-	log_line(level, "%s: cannot be run%s%s:", c->script,
-	    errno == EACCES ? " (is it executable?)" :
-	    errno == ENOENT && strchr(c->script, ' ') ?
-	    " (-e takes a path, without arguments)" : "",
-	    level == SAY_FATAL || c->once ? "" : ", trying again");
+	if (!c->script)
+		warn("stdout: cannot be written:");
+	else
+		log_line(level, "%s: cannot be run%s%s:", c->script,
+		    errno == EACCES ? " (is it executable?)" :
+		    errno == ENOENT && strchr(c->script, ' ') ?
+		    " (-e takes a path, without arguments)" : "",
+		    level == SAY_FATAL || c->once ? "" : ", trying again");
 }
 
-static void
-hook_stuck(struct hook *h, int64_t now)
+/* A delivery could not begin: as hook_failed(). */
+static NOINLINE void
+hook_stuck(struct hook *h, int s, int64_t now)
 {
 	if (h->said != errno) {
 		h->said = errno;
 		hook_complain(h->cfg, SAY_WARN);
 	}
 	h->failed = h->cfg->once;
-	hook_failed(h, RUN_RETRY / 1000, now);
+	hook_failed(h, s, now);
 }
 
 static void
 hook_run(struct hook *h, int64_t now)
 {
 	const struct config *c = h->cfg;
-	char stun[SERVER_TEXT], port[8] = "", env[1024];
-	struct fields f, old;
-	const char *argv[] = { "/bin/sh", c->script, f.text[0], f.text[1],
-	    f.text[2], f.text[3], f.text[4], f.text[5], NULL };
+	char stun[SERVER_TEXT], port[8], env[1024], line[LINE], old[LINE];
+	const char *argv[9] = { "/bin/sh", c->script };
+	int i;
 
-	fields_fill(&f, &h->next, c->type);
-	fields_fill(&old, &h->last, c->type);
-	if (c->target)
-		fmt(port, sizeof port, "%d", c->target_port ? c->target_port :
-		    addr_port(&h->next.public));
+	fields(&h->next, c->type, 0, line);
+	fields(&h->last, c->type, 0, old);
+	for (i = 0; i < 6; i++)
+		argv[2 + i] = nth(line, i);
+	fmt(port, sizeof port, "%d", c->target_port);
 	fmt(env, sizeof env, "NATMAP_OLD_ADDR=%s%cNATMAP_OLD_PORT=%s%c"
 	    "NATMAP_STUN=%s%cNATMAP_INTERFACE=%.64s%c"
 	    "NATMAP_TARGET=%.255s%cNATMAP_TARGET_PORT=%s%c",
-	    old.text[0], 0, old.text[0][0] ? old.text[1] : "", 0,
-	    server_name(h->next.by, stun), 0,
-	    c->interface ? c->interface : "", 0, c->target ? c->target : "",
-	    0, port, 0);
+	    old, 0, *old ? nth(old, 1) : "", 0, server_name(h->next.by, stun),
+	    0, c->interface ? c->interface : "", 0, c->target ? c->target : "",
+	    0, !c->target ? "" : c->target_port ? port : argv[3], 0);
 	if (script_start(&h->run, argv, env) < 0)
-		hook_stuck(h, now);
+		hook_stuck(h, RUN_RETRY / 1000, now);
 	else
 		hook_sent(h);
 }
@@ -840,26 +842,15 @@ hook_run(struct hook *h, int64_t now)
 static void
 hook_print(struct hook *h, int64_t now)
 {
-	struct fields f;
-	char line[6 * ADDR_TEXT];
-	size_t n = 0;
-	int i;
+	char line[LINE];
+	int n = fields(&h->next, h->cfg->type, ' ', line);
 
-	fields_fill(&f, &h->next, h->cfg->type);
-	for (i = 0; i < 6; i++)
-		n += (size_t)fmt(line + n, sizeof line - n, "%s%c", f.text[i],
-		    i < 5 ? ' ' : '\n');
+	line[n++] = '\n';
 	hook_sent(h);
-	if (write(STDOUT_FILENO, line, n) == (ssize_t)n) {
+	if (write(STDOUT_FILENO, line, (size_t)n) == n)
 		hook_done(h);
-		return;
-	}
-	if (h->said != errno) {
-		h->said = errno;
-		warn("stdout: cannot be written:");
-	}
-	h->failed = h->cfg->once;
-	hook_failed(h, hook_pause(h, 0), now);
+	else
+		hook_stuck(h, hook_pause(h, 0), now);
 }
 
 static void
@@ -979,7 +970,7 @@ struct map {                    /* what is used most comes first: see size */
 	int64_t listen_check;	/* ms: NEVER when done */
 	int64_t first_at;	/* ms: the first answer of this network; 0 */
 	int64_t announced_at;	/* ms */
-	int64_t end;		/* ms: limit for ending the flows */
+	int64_t end;		/* ms: of --check, of --once, of map_end() */
 	struct server *follow;	/* its word is to be announced */
 	struct local local;
 	struct hook hook;
@@ -2733,7 +2724,6 @@ enum answer { UNKNOWN, NO, YES };
  */
 struct reach {
 	struct map *m;
-	int64_t end;		/* ms: of the check */
 	const struct server *first;	/* that answered; NULL: none did */
 	int heard;		/* no other server is to be asked */
 	int testing;		/* a filtering test is under way */
@@ -2818,7 +2808,7 @@ reach_ask(struct reach *r, int64_t now)
 	const struct contact *c;
 	struct server *s;
 	int answers = 0, waiting = 0, seek = m->udp && r->tests < 2 &&
-	    r->filtering != F_NONE && now < r->end - REACH_LAST;
+	    r->filtering != F_NONE && now < m->end - REACH_LAST;
 
 	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++) {
 		if (!s->said_at)
@@ -2877,8 +2867,8 @@ probe_ended(struct reach *r, int got, int64_t now)
 	    s->host->name, what);
 	flow_stop(&r->f[3], 0);
 	now += r->listener < 0 ? 0 : REACH_ARRIVAL;
-	if (r->end > now)
-		r->end = now;
+	if (r->m->end > now)
+		r->m->end = now;
 }
 
 /* Asks the service from another port: the NAT shall not know it from here. */
@@ -2891,7 +2881,7 @@ probe_start(struct reach *r, int64_t now)
 
 	r->heard = 1;
 	if (!r->m->http.n || !r->first) {
-		r->end = now;
+		r->m->end = now;
 		return;
 	}
 	r->listener = local_socket(&r->m->local, LOCAL_SERVER, NULL);
@@ -2900,7 +2890,7 @@ probe_start(struct reach *r, int64_t now)
 	l.port = 0;
 	errno = 0;
 	if (!s->addrs.n || flow_start(&r->f[3], FLOW_HTTP, local_socket(&l,
-	    LOCAL_FLOW, NULL), 0, &s->addrs.a[0], r->why, now, r->end) < 0)
+	    LOCAL_FLOW, NULL), 0, &s->addrs.a[0], r->why, now, r->m->end) < 0)
 		probe_ended(r, -1, now);
 }
 
@@ -2922,7 +2912,7 @@ probe_step(struct reach *r, int64_t now)
 		r->answer = YES;
 		fmt(r->why, sizeof r->why, " (%s came in)",
 		    addr_host(&a, host));
-		r->end = now;
+		r->m->end = now;
 		return;
 	}
 	got = flow_step(&r->f[3], m->w, now);
@@ -2937,19 +2927,18 @@ reach_start(struct reach *r, struct map *m, int64_t now)
 
 	memset(r, 0, sizeof *r);
 	r->m = m;
-	r->end = now + REACH_LIMIT;
 	r->listener = -1;
 	for (i = 0; i < 4; i++)
 		flow_init(&r->f[i]);
 	m->k = m->age = REACH_LIMIT;	/* no flow asks again */
-	m->lost = r->end;
+	m->lost = m->end;
 	if (m->http.n)
 		resolve(m, m->http.s, m->cfg->family, 0);
 	log_level(m->cfg->level > 0);   /* -q does not hide what is fatal */
 	fd = port_socket(m, LOCAL_FLOW);
 	addr_set_port(&m->route.source, m->local.port);
 	if (fd < 0) {
-		r->end = now;
+		r->m->end = now;
 		return;
 	}
 	close(fd);
@@ -2966,7 +2955,6 @@ reach_want(struct reach *r)
 	for (i = 0; i < 4; i++)
 		flow_want(&r->f[i], r->m->w);
 	r->slot = wake_on(r->m->w, r->listener, POLLIN);
-	wake_at(r->m->w, r->end);
 }
 
 static NOINLINE void
@@ -3117,68 +3105,57 @@ signals(struct map *m, int64_t now)
 
 /* 1 when there is nothing left to do */
 static int
-finished(struct map *m, int64_t now)
+finished(const struct map *m, int64_t now)
 {
 	int i, open = 0;
 
-	for (i = 0; i < CONTACTS; i++)
+	for (i = 0; i < CONTACTS && !m->cfg->check; i++)
 		open += is_open(&m->contact[i]);
 	if (m->quit)
 		return !open || now >= m->end;
-	return m->cfg->once && hook_delivered(&m->hook);
+	return now >= m->end || (m->cfg->once && hook_delivered(&m->hook));
 }
 
-/* Runs until a signal, or --once, ends it; 0 or the exit status. */
+/* Runs until a signal, --once or --check ends it; 0 or the exit status. */
 static NOINLINE int
 run(struct map *m, int sigfd)
 {
-	int64_t now = now_ms(), limit_at = now + ONCE_LIMIT;
-	int slot;
+	struct reach r;
+	int64_t now = now_ms();
+	int slot, check = m->cfg->check;
 
+	m->end = check ? now + REACH_LIMIT :
+	    m->cfg->once ? now + ONCE_LIMIT : NEVER;
+	if (check)
+		reach_start(&r, m, now);
 	while (!finished(m, now)) {
 		wake_clear(m->w);
 		slot = wake_on(m->w, sigfd, POLLIN);
-		map_want(m);
-		if (m->quit)
-			wake_at(m->w, m->end);
-		if (m->cfg->once && !m->announced.public.sa.sa_family)
-			wake_at(m->w, limit_at);
+		wake_at(m->w, m->end);
+		if (check)
+			reach_want(&r);
+		else
+			map_want(m);
 		m->now = now = wake_wait(m->w, now);
 		if (woke(m->w, slot))
 			signals(m, now);
-		map_step(m);
-		if (m->cfg->once && !m->announced.public.sa.sa_family &&
-		    now >= limit_at) {
-			log_level(0);   /* -q does not hide what is fatal */
-			warn("no STUN server answered within %d s",
-			    ONCE_LIMIT / 1000);
-			return 1;
-		}
+		if (check)
+			reach_step(&r, now);
+		else
+			map_step(m);
+		if (m->announced.public.sa.sa_family && !m->quit)
+			m->end = NEVER;
+	}
+	if (m->quit)
+		return 0;	/* main() knows more */
+	if (check)
+		return reach_report(&r);
+	if (now >= m->end) {
+		log_level(0);   /* -q does not hide what is fatal */
+		warn("no STUN server answered within %d s", ONCE_LIMIT / 1000);
+		return 1;
 	}
 	return m->hook.failed;
-}
-
-/* --check: the exit status */
-static NOINLINE int
-run_check(struct map *m, int sigfd)
-{
-	int64_t now = now_ms();
-	struct reach r;
-	int slot, status = 0;
-
-	reach_start(&r, m, now);
-	while (now < r.end && !m->quit) {
-		wake_clear(m->w);
-		slot = wake_on(m->w, sigfd, POLLIN);
-		reach_want(&r);
-		m->now = now = wake_wait(m->w, now);
-		if (woke(m->w, slot))
-			signals(m, now);
-		reach_step(&r, now);
-	}
-	if (!m->quit)
-		status = reach_report(&r);
-	return status;		/* what is open is closed by exit() */
 }
 
 /* what -d and --once refuse to start without */
@@ -3193,7 +3170,7 @@ startable(struct map *m)
 			hook_complain(c, SAY_FATAL);
 			exit(1);
 		}
-		hook_stuck(&m->hook, 0);
+		hook_stuck(&m->hook, 0, 0);
 		m->hook.pending = 0;
 	}
 	if (!c->daemon && !c->once)
@@ -3282,7 +3259,7 @@ main(int argc, char **argv)
 	map_init(m, &c, &w);
 	startable(m);
 	settle_down(&c);
-	status = c.check ? run_check(m, sigfd) : run(m, sigfd);
+	status = run(m, sigfd);
 	map_stop(m);
 	wake_free(&w);
 	if (c.pid_file)

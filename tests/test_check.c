@@ -21,7 +21,7 @@ check_now(const char *args)
 	int i, status;
 
 	start(args);
-	status = run_check(&sim.m, -1);
+	status = run(&sim.m, -1);
 	for (i = 0; i < sim.nev; i++)
 		if (sim.ev[i].what == ASKED)
 			fprintf(stderr, "%c%d ", sim.ev[i].who,
