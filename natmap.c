@@ -236,21 +236,18 @@ number(const struct option_row *o, const char *value, const char *text)
 {
 	int lo = text == value ? o->lo : 1;
 	char *end;
-	long long n;
+	long long n = strtoll(text, &end, o->kind == MARK ? 0 : 10);
 
-	errno = 0;
-	n = strtoll(text, &end, o->kind == MARK ? 0 : 10);
 	if (text[0] < '0' || text[0] > '9' || (*end && (o->kind != PORTS ||
 	    text != value || !strchr("-~", *end))))
 		bad(o, value, "not a number");
-	if (o->kind == NUMBER && !lo && n > o->hi) {
-		warn("%s: used as \"%u\"", named(o, value), (unsigned)o->hi);
-		return (int)o->hi;
-	}
-	if (errno || n < lo || n > o->hi)
+	if (n >= lo && n <= o->hi)
+		return (int)n;
+	if (o->kind != NUMBER || lo)
 		quit(2, "%s: out of range %d to %u", named(o, value), lo,
 		    (unsigned)o->hi);
-	return (int)n;
+	warn("%s: used as \"%u\"", named(o, value), (unsigned)o->hi);
+	return (int)o->hi;
 }
 
 /* Reads an address of the family; -1 when value is a name.  The scope stays 0
@@ -515,17 +512,22 @@ use_public(struct config *c)
 	}
 }
 
+static NORETURN void
+conflict(int letter, const char *value, const char *why)
+{
+	bad(row(letter), value, why);
+}
+
 /* What can be judged only when all options are known. */
 static void
 check_options(struct config *c)
 {
 	int udp = c->type == SOCK_DGRAM;
-	char port[8];
 
 	if (c->once && c->daemon)
-		bad(row('1'), NULL, "not with -d");
+		conflict('1', NULL, "not with -d");
 	if (c->check && (c->once || c->daemon))
-		bad(row(OPT_CHECK), NULL, "not with -d or --once");
+		conflict(OPT_CHECK, NULL, "not with -d or --once");
 	if (c->check) {
 		free((void *)(uintptr_t)c->pid_file);
 		c->pid_file = NULL;	/* that is a running natmap's */
@@ -533,16 +535,16 @@ check_options(struct config *c)
 		c->nhttp = c->probe.name && !udp;
 	}
 	if (c->probe.name && !c->check)
-		bad(row(OPT_PROBE), c->probe.name, "only with --check");
-	fmt(port, sizeof port, "%d", c->target_port);
+		conflict(OPT_PROBE, c->probe.name, "only with --check");
 	if (!c->target && c->target_port > 0)
-		bad(row('p'), port, "there is no target (-t)");
+		quit(2, "%s \"%d\": there is no target (-t)",
+		    named(row('p'), NULL), c->target_port);
 	if (c->target && !*c->target)
 		c->target = NULL;
 	if (c->target && c->target_port < 0)
-		bad(row('t'), c->target, "its port (-p) is missing");
+		conflict('t', c->target, "its port (-p) is missing");
 	if (c->proxy_protocol && (udp || !c->target))
-		bad(row(OPT_PROXY), NULL, "only with -t and in TCP");
+		conflict(OPT_PROXY, NULL, "only with -t and in TCP");
 	if (!c->keepalive)
 		c->keepalive = udp ? UDP_KEEPALIVE : TCP_KEEPALIVE;
 	if (!c->cycle)
@@ -570,13 +572,12 @@ refuse(int ch, const char *arg)
 static NOINLINE void
 read_options(struct config *c, int argc, char **argv)
 {
-	struct option longs[ROWS + 1];
+	static struct option longs[ROWS + 1];
 	char shorts[2 * ROWS + 2], *s = shorts;
 	const char *name = words;
 	const struct option_row *o;
 	int i, ch, given = 0;
 
-	memset(longs, 0, sizeof longs);
 	*s++ = ':';             /* a missing value is told from a bad option */
 	for (i = 0; i < ROWS; i++, name = nth(name, 3)) {
 		longs[i].name = name;
@@ -610,10 +611,11 @@ read_options(struct config *c, int argc, char **argv)
 		log_level(c->level);
 	}
 	for (i = optind; i < argc; i++) {
+		log_line(given ? SAY_WARN : SAY_FATAL,
+		    "\"%.80s\": not an option, %s", argv[i], given ?
+		    "ignored" : "a port is given with -b");
 		if (!given)
-			quit(2, "\"%.80s\": not an option, a port is given "
-			    "with -b", argv[i]);
-		warn("\"%.80s\": not an option, ignored", argv[i]);
+			exit(2);
 	}
 	check_options(c);
 }
