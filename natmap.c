@@ -2373,16 +2373,17 @@ contacts_step(struct map *m)
 
 /* the relay */
 
-/* 1 when a is an address of a STUN server that we know */
+/* 1 when an address of a STUN server that we know is the same as a */
 static int
-is_server(struct map *m, const union addr *a)
+is_server(struct map *m, const union addr *a,
+    int (*same)(const union addr *, const union addr *))
 {
 	const struct server *s;
 	int i;
 
 	for (s = m->stun.first; s; s = s->next)
 		for (i = 0; i < s->addrs.n; i++)
-			if (addr_same(&s->addrs.a[i], a))
+			if (same(&s->addrs.a[i], a))
 				return 1;
 	return 0;
 }
@@ -2403,7 +2404,8 @@ claim(void *arg, const union addr *from, const union addr *to,
 			r = flow_claim(&c->f, from, to, p, n);
 			c->event = r < 0 ? -errno : r;
 		}
-	return r != 0 || (stun_is_message(p, n) && is_server(m, from));
+	return r != 0 || (stun_is_message(p, n) &&
+	    is_server(m, from, addr_same));
 }
 
 /* 1 when a client at a proves that others reach the port: a is no address of
@@ -2739,20 +2741,6 @@ struct reach {
 	char why[520];		/* the answer; before, the probe's URL */
 };
 
-/* 1 when a server whose name was looked up has that host */
-static int
-was_asked(const struct map *m, const union addr *a)
-{
-	const struct server *s;
-	int i;
-
-	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++)
-		for (i = 0; i < s->addrs.n; i++)
-			if (addr_same_host(&s->addrs.a[i], a))
-				return 1;
-	return 0;
-}
-
 /* Begins the filtering test (RFC 5780 section 4.4) with s, where s can answer
  * from a host and a port that were not asked. */
 static void
@@ -2764,7 +2752,7 @@ filter_start(struct reach *r, struct server *s, int64_t now)
 
 	s->other.sa.sa_family = 0;
 	if (!is_plausible(&to, &s->by) || addr_kind(&to) != addr_kind(&s->by) ||
-	    port == addr_port(&s->by) || was_asked(r->m, &to))
+	    port == addr_port(&s->by) || is_server(r->m, &to, addr_same_host))
 		return;
 	for (f = &r->f[2]; f >= r->f; f--) {	/* the one that asks last */
 		flow_stop(f, 0);
@@ -2778,8 +2766,8 @@ filter_start(struct reach *r, struct server *s, int64_t now)
 	r->seen = F_PORT;
 	r->f[0].host = NULL;
 	r->testing = flow_ask(r->f, 1, now, now + REACH_FILTER) == 0;
-	memcpy(r->f[1].id, r->f[0].id, STUN_ID);
-	memcpy(r->f[2].id, r->f[0].id, STUN_ID);
+	for (f = &r->f[1]; f < &r->f[3]; f++)
+		memcpy(f->id, r->f[0].id, STUN_ID);
 }
 
 /* Who answers from where it was asked, or with an error, cannot tell. */
@@ -2809,13 +2797,14 @@ reach_ask(struct reach *r, int64_t now)
 	struct map *m = r->m;
 	const struct contact *c;
 	struct server *s;
-	int answers = 0, waiting = 0, seek = m->udp && r->tests < 2 &&
-	    r->filtering != F_NONE && now < m->end - REACH_LAST;
+	int missing = REACH_SERVERS, waiting = 0, seek = m->udp &&
+	    r->tests < 2 && r->filtering != F_NONE &&
+	    now < m->end - REACH_LAST;
 
 	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++) {
 		if (!s->said_at)
 			continue;
-		answers++;
+		missing--;
 		if (!r->first)
 			r->first = s;
 		if (seek && !r->testing)
@@ -2825,11 +2814,11 @@ reach_ask(struct reach *r, int64_t now)
 		return 1;
 	for (c = m->contact; c < m->contact + CONTACTS; c++)
 		waiting += c->s && !c->seen && !c->late;
-	while ((seek ? !waiting : answers + waiting < REACH_SERVERS) &&
-	    check_start(m, 0))
+	if (seek)
+		missing = 1;
+	while (waiting < missing && check_start(m, 0))
 		waiting++;
-	return (waiting && (seek || answers < REACH_SERVERS)) ||
-	    (m->http.n && m->http.s->lookup.busy);
+	return (waiting && missing > 0) || m->http.s->lookup.busy;
 }
 
 /* 1 or 0, or "reachable": true or false */
@@ -2908,7 +2897,8 @@ probe_step(struct reach *r, int64_t now)
 	while (woke(m->w, r->slot) &&
 	    (fd = accept(r->listener, &a.sa, &len)) >= 0) {
 		close(fd);
-		if (addr_kind(&a) != A_PUBLIC || was_asked(m, &a) ||
+		if (addr_kind(&a) != A_PUBLIC ||
+		    is_server(m, &a, addr_same_host) ||
 		    addr_same_host(&a, &r->first->said))
 			continue;
 		r->answer = YES;
@@ -3177,15 +3167,14 @@ startable(struct map *m)
 	}
 	if (!c->daemon && !c->once)
 		return;
-	if (c->level < 0)	/* -q does not hide what is fatal */
-		log_level(0);
+	log_level(0);		/* -q does not hide what is fatal */
 	fd = port_socket(m, c->target ? LOCAL_SERVER : LOCAL_FLOW);
 	if (fd < 0 && m->port_error != ENODEV &&
 	    m->port_error != EADDRNOTAVAIL)
 		exit(1);
 	if (c->target)
 		m->spare = fd;
-	else if (fd >= 0)
+	else
 		close(fd);
 	log_level(c->level);
 }
@@ -3195,7 +3184,7 @@ startable(struct map *m)
 static int
 detach(void)
 {
-	int p[2], null;
+	int p[2];
 	char c;
 	pid_t pid = -1;
 
@@ -3208,11 +3197,8 @@ detach(void)
 		_exit(read(p[0], &c, 1) != 1);
 	}
 	setsid();
-	null = open("/dev/null", O_RDWR);
-	if (null >= 0) {
-		dup2(null, STDIN_FILENO);
-		close(null);
-	}
+	close(STDIN_FILENO);
+	open("/dev/null", O_RDWR);
 	close(p[0]);
 	fcntl(p[1], F_SETFD, FD_CLOEXEC);
 	return p[1];
@@ -3245,7 +3231,7 @@ main(int argc, char **argv)
 	static struct map map;  /* zeros, and what stays unused costs no page */
 	/* All functions are shorter where its address is not a constant. */
 	struct map *volatile at = &map, *m = at;
-	struct wake w = { NULL, 0, 0, NEVER };
+	struct wake w = { 0 };
 	int sigfd, status;
 
 	if (argc < 2) {
