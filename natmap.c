@@ -266,28 +266,26 @@ read_literal(const struct option_row *o, const struct config *c,
 	return 0;
 }
 
-/* HOST, HOST:PORT, ADDR:PORT, [V6]:PORT, [V6] or a bare V6; h keeps its port
- * where there is none, and points into value */
+/* HOST, HOST:PORT, ADDR:PORT, [V6]:PORT, [V6] or a bare V6; h points into
+ * value */
 static void
 read_host(const struct option_row *o, const struct config *c, char *value,
     struct host *h)
 {
-	char *name = value, *end = strchr(value, ':');
-	const char *port;
+	char *name = value, *end = strchr(value, ':'), *port = NULL;
 	union addr a;
 
+	h->port = o->lo;
 	if (value[0] == '[') {
 		name++;
 		end = strchr(name, ']');
 		if (!end || (end[1] && end[1] != ':'))
 			bad(o, value, "no ']:' after the address");
 		port = end[1] ? end + 2 : NULL;
-	} else if (end && !strchr(end + 1, ':')) {
+	} else if (end && !strchr(end + 1, ':'))
 		port = end + 1;
-	} else {
+	else
 		end = value + strlen(value);
-		port = NULL;
-	}
 	if (end == name)
 		bad(o, value, "the host is empty");
 	if (end - name > 253)
@@ -319,7 +317,6 @@ read_servers(const struct option_row *o, struct config *c, char *value)
 			*next++ = '\0';
 		if (*count == MAX_SERVERS)
 			bad(o, value, "more than 16 servers");
-		list[*count].port = o->lo;
 		read_host(o, c, value, &list[(*count)++]);
 	}
 }
@@ -338,7 +335,6 @@ read_probe(const struct option_row *o, struct config *c, char *value)
 		*--end = '\0';
 	c->probe_path = *path ? path + 1 : path;
 	*path = '\0';
-	c->probe.port = o->lo;
 	read_host(o, c, value, &c->probe);
 }
 
@@ -348,8 +344,7 @@ read_ports(const struct option_row *o, struct config *c, const char *value)
 {
 	const char *last = value + strcspn(value, "-~");
 
-	c->port_lo = number(o, value, value);
-	c->port_hi = c->port_lo;
+	c->port_lo = c->port_hi = number(o, value, value);
 	c->port_random = *last == '~';
 	if (!*last)
 		return;
@@ -359,7 +354,7 @@ read_ports(const struct option_row *o, struct config *c, const char *value)
 }
 
 /* Makes a comma list of what people paste: items with blanks between, URLs. */
-static void
+static NOINLINE void
 tidy_list(char *list)
 {
 	char *p = list, *to = list, *next, *host;
@@ -537,8 +532,8 @@ check_options(struct config *c)
 	if (c->probe.name && !c->check)
 		conflict(OPT_PROBE, c->probe.name, "only with --check");
 	if (!c->target && c->target_port > 0)
-		quit(2, "%s \"%d\": there is no target (-t)",
-		    named(row('p'), NULL), c->target_port);
+		quit(2, "-p/--target-port \"%d\": there is no target (-t)",
+		    c->target_port);
 	if (c->target && !*c->target)
 		c->target = NULL;
 	if (c->target && c->target_port < 0)
@@ -558,11 +553,10 @@ check_options(struct config *c)
 static NORETURN void
 refuse(int ch, const char *arg)
 {
-	const struct option_row *o = row(optopt);
 	char letter[] = { '-', (char)optopt, '\0' };
 
-	if (o)
-		bad(o, NULL, ch == ':' ? "its value is missing" :
+	if (row(optopt))
+		conflict(optopt, NULL, ch == ':' ? "its value is missing" :
 		    "takes no value");
 	quit(2, "unknown option \"%s\", --help lists them",
 	    optopt ? letter : arg);
