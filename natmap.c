@@ -236,12 +236,14 @@ number(const struct option_row *o, const char *value, const char *text)
 {
 	int lo = text == value ? o->lo : 1;
 	char *end;
-	long long n = strtoll(text, &end, o->kind == MARK ? 0 : 10);
+	unsigned long n;
 
+	errno = 0;
+	n = strtoul(text, &end, o->kind == MARK ? 0 : 10);
 	if (text[0] < '0' || text[0] > '9' || (*end && (o->kind != PORTS ||
 	    text != value || !strchr("-~", *end))))
 		bad(o, value, "not a number");
-	if (n >= lo && n <= o->hi)
+	if (!errno && n >= (unsigned)lo && n <= o->hi)
 		return (int)n;
 	if (o->kind != NUMBER || lo)
 		quit(2, "%s: out of range %d to %u", named(o, value), lo,
@@ -384,11 +386,12 @@ tidy_list(char *list)
 static char *
 value_of(const struct option_row *o, struct config *c, const char *arg)
 {
-	char *value, *end;
+	size_t n = strlen(arg) + 2;
+	char *value = calloc(1, n), *end;
 
-	value = strdup(arg + (o->kind == TEXT ? 0 : strspn(arg, BLANKS)));
 	if (!value)
 		die("no memory");
+	fmt(value, n, "%s", arg + (o->kind == TEXT ? 0 : strspn(arg, BLANKS)));
 	if (arg[0] == '-' && (arg[1] == '-' || (row(arg[1]) &&
 	    (o->kind >= TEXT || arg[1] > '9'))))
 		quit(2, "%s: its value is missing (found %.60s)",
@@ -402,16 +405,15 @@ value_of(const struct option_row *o, struct config *c, const char *arg)
 		*--end = '\0';
 	if (o->kind == TARGET && strchr(value, ','))
 		bad(o, arg, "more than one host");
+	if (o->kind == PORT && !*value)
+		*value = '0';
 	if (*value && strcmp(value, arg) != 0)
 		warn("%s: used as \"%.80s\"", named(o, arg), value);
 	if (*value || o->letter > 255)
 		return value;
-	if (o->kind == PORT)
-		c->target_port = 0;
 	if (o->kind == TARGET && !c->target)
 		c->target = "";
-	warn("%s: %s", named(o, arg), o->kind == PORT ? "used as \"0\"" :
-	    "as if not given");
+	warn("%s: as if not given", named(o, arg));
 	free(value);
 	return NULL;
 }
@@ -420,12 +422,13 @@ value_of(const struct option_row *o, struct config *c, const char *arg)
 static int
 service(const struct option_row *o, const struct config *c, const char *value)
 {
-	struct servent *s = (value[0] | 32) < 'a' ? NULL : getservbyname(value,
-	    c->type == SOCK_DGRAM ? "udp" : "tcp");
+	struct addrinfo hints = { .ai_family = AF_INET };
+	static struct addrinfo *found;	/* small, and never freed */
 
-	if (!s)
+	hints.ai_socktype = c->type;
+	if ((value[0] | 32) < 'a' || getaddrinfo(NULL, value, &hints, &found))
 		bad(o, value, "neither a port nor a known service");
-	return ntohs((uint16_t)s->s_port);
+	return addr_port((const union addr *)(const void *)found->ai_addr);
 }
 
 static NOINLINE void
@@ -572,7 +575,7 @@ read_options(struct config *c, int argc, char **argv)
 	const struct option_row *o;
 	int i, ch, given = 0;
 
-	*s++ = ':';             /* a missing value is told from a bad option */
+	*s++ = ':';             /* getopt_long() itself says nothing */
 	for (i = 0; i < ROWS; i++, name = nth(name, 3)) {
 		longs[i].name = name;
 		longs[i].has_arg = rows[i].kind >= NUMBER;
@@ -589,7 +592,6 @@ read_options(struct config *c, int argc, char **argv)
 	c->type = SOCK_STREAM;
 	c->idle_timeout = IDLE_TIMEOUT;
 	c->target_port = -1;
-	opterr = 0;
 	/* Values are read the second time: they depend on -6, -u and -1. */
 	for (i = 0; i < 2; i++) {
 		optind = 0;
@@ -3248,7 +3250,7 @@ main(int argc, char **argv)
 		unlink(c.pid_file);
 	signals_close();
 	if (m->quit) {
-		raise(m->quit);
+		kill(getpid(), m->quit);
 		status = 128 + m->quit;	/* no signal kills process 1 */
 	}
 	exit(status);

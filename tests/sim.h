@@ -51,7 +51,7 @@ static void sim_flow_want(struct flow *, struct wake *);
 static int sim_flow_step(struct flow *, const struct wake *, int64_t);
 static int sim_flow_claim(struct flow *, const union addr *,
     const union addr *, const unsigned char *, size_t);
-static char *sim_strdup(const char *);
+static void *sim_calloc(size_t, size_t);
 static void sim_free(void *);
 int natmap_main(int, char **);
 
@@ -77,10 +77,10 @@ int natmap_main(int, char **);
 #define flow_want	sim_flow_want
 #define flow_step	sim_flow_step
 #define flow_claim	sim_flow_claim
-#undef strdup
-#define strdup		sim_strdup
+#define calloc		sim_calloc
 #define free		sim_free
 #include "../natmap.c"
+#undef calloc
 #undef free
 #undef main
 
@@ -852,15 +852,14 @@ options(struct config *c, const char *args)
 /* Values of options: the program never frees them. */
 static char *kept[64];
 
-static char *
-sim_strdup(const char *value)
+static void *
+sim_calloc(size_t n, size_t size)
 {
-	size_t i = 0, n = strlen(value) + 1;
+	size_t i = 0;
 
 	while (kept[i])
 		i++;
-	kept[i] = malloc(n);
-	return memcpy(kept[i], value, n);
+	return kept[i] = calloc(n, size);
 }
 
 static void
