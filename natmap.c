@@ -170,7 +170,7 @@ nth(const char *list, int n)
 }
 
 /* Prints, and gives up where that is impossible. */
-static NOINLINE void
+static void
 print(const char *f, const char *a, const char *b)
 {
 	char text[640];
@@ -704,7 +704,7 @@ hook_sent(struct hook *h)
 }
 
 /* What was sent is delivered. */
-static NOINLINE void
+static void
 hook_done(struct hook *h)
 {
 	if (h->fails)
@@ -736,7 +736,7 @@ hook_pause(struct hook *h, int least)
 }
 
 /* Says how a run failed; it is repeated in so many s, or not. */
-static NOINLINE void
+static void
 hook_blame(struct hook *h, int status, int again)
 {
 	const int sig = WTERMSIG(status), code = WEXITSTATUS(status);
@@ -787,7 +787,7 @@ hook_ended(struct hook *h, int64_t now)
 }
 
 /* Says why there is no delivery. */
-static NOINLINE void
+static void
 hook_complain(const struct config *c, enum say level)
 {
 	if (!c->script)
@@ -801,7 +801,7 @@ hook_complain(const struct config *c, enum say level)
 }
 
 /* A delivery could not begin: as hook_failed(). */
-static NOINLINE void
+static void
 hook_stuck(struct hook *h, int s, int64_t now)
 {
 	if (h->said != errno) {
@@ -851,7 +851,7 @@ hook_print(struct hook *h, int64_t now)
 		hook_stuck(h, hook_pause(h, 0), now);
 }
 
-static void
+static NOINLINE void
 hook_want(struct hook *h, struct wake *w)
 {
 	h->slot = -1;
@@ -864,7 +864,7 @@ hook_want(struct hook *h, struct wake *w)
 		h->slot = wake_on(w, STDOUT_FILENO, POLLOUT);
 }
 
-static void
+static NOINLINE void
 hook_step(struct hook *h, const struct wake *w, int64_t now)
 {
 	script_step(&h->run, now);
@@ -2908,7 +2908,7 @@ probe_step(struct reach *r, int64_t now)
 		probe_ended(r, got, now);
 }
 
-static NOINLINE void
+static void
 reach_start(struct reach *r, struct map *m, int64_t now)
 {
 	int i, fd;
