@@ -444,15 +444,12 @@ read_option(const struct option_row *o, struct config *c, const char *arg)
 	case SET:
 		*(int *)at = o->lo;
 		break;
-	case PORT:
-		if (value[0] < '0' || value[0] > '9') {
-			*(int *)at = service(o, c, value);
-			break;
-		}
-		/* fall through */
 	case NUMBER:
 	case MARK:
-		*(int *)at = number(o, value, value);
+	case PORT:
+		*(int *)at = o->kind == PORT && (*value < '0' ||
+		    *value > '9') ? service(o, c, value) :
+		    number(o, value, value);
 		break;
 	case DEVICE:
 	case TEXT:
@@ -495,21 +492,6 @@ read_option(const struct option_row *o, struct config *c, const char *arg)
 		free(value);
 }
 
-/* Takes the public servers, from a random one on: all installations together
- * shall not ask the first one first. */
-static void
-use_public(struct config *c)
-{
-	int n = c->type == SOCK_DGRAM ? PUBLIC_UDP : PUBLIC_TCP, first;
-
-	first = c->check ? PUBLIC_RFC5780 + (int)random_below(PUBLIC_TCP -
-	    PUBLIC_RFC5780) : (int)random_below((uint32_t)n);
-	for (; c->nstun < n; c->nstun++, first++) {
-		c->stun[c->nstun].name = nth(public_stun, first % n);
-		c->stun[c->nstun].port = STUN_PORT;
-	}
-}
-
 static NORETURN void
 conflict(int letter, const char *value, const char *why)
 {
@@ -520,7 +502,7 @@ conflict(int letter, const char *value, const char *why)
 static void
 check_options(struct config *c)
 {
-	int udp = c->type == SOCK_DGRAM;
+	int udp = c->type == SOCK_DGRAM, n, at;
 
 	if (c->once && c->daemon)
 		conflict('1', NULL, "not with -d");
@@ -547,8 +529,17 @@ check_options(struct config *c)
 		c->keepalive = udp ? UDP_KEEPALIVE : TCP_KEEPALIVE;
 	if (!c->cycle)
 		c->cycle = udp ? UDP_CYCLE : TCP_CYCLE;
-	if (!c->nstun)
-		use_public(c);
+	if (c->nstun)
+		return;
+	/* Public ones, from a random one on: all installations together shall
+	 * not ask the first one first. */
+	n = c->type == SOCK_DGRAM ? PUBLIC_UDP : PUBLIC_TCP;
+	at = c->check ? PUBLIC_RFC5780 + (int)random_below(PUBLIC_TCP -
+	    PUBLIC_RFC5780) : (int)random_below((uint32_t)n);
+	for (; c->nstun < n; c->nstun++, at++) {
+		c->stun[c->nstun].name = nth(public_stun, at % n);
+		c->stun[c->nstun].port = STUN_PORT;
+	}
 }
 
 /* What getopt_long() does not know: an option, or its value is missing, or it
@@ -3200,26 +3191,6 @@ detach(void)
 	return p[1];
 }
 
-/* Everything was good: goes into the background where that was asked for. */
-static void
-settle_down(const struct config *c)
-{
-	int report = c->daemon ? detach() : -1;
-	int busy = c->pid_file ? pid_write(c->pid_file) : 0;
-
-	if (busy < 0)
-		die("%s: cannot be written:", c->pid_file);
-	if (busy > 0)
-		die("%s: locked by another natmap, which still runs",
-		    c->pid_file);
-	if (report < 0)
-		return;
-	log_to(LOG_TO_SYSLOG);
-	if (write(report, "", 1) != 1)
-		warn("the starting process is gone");
-	close(report);
-}
-
 int
 main(int argc, char **argv)
 {
@@ -3228,7 +3199,7 @@ main(int argc, char **argv)
 	/* All functions are shorter where its address is not a constant. */
 	struct map *volatile at = &map, *m = at;
 	struct wake w = { 0 };
-	int sigfd, status;
+	int sigfd, report, busy, status;
 
 	if (argc < 2) {
 		dup2(STDERR_FILENO, STDOUT_FILENO);
@@ -3242,7 +3213,19 @@ main(int argc, char **argv)
 		die("cannot catch signals:");
 	map_init(m, &c, &w);
 	startable(m);
-	settle_down(&c);
+	report = c.daemon ? detach() : -1;
+	busy = c.pid_file ? pid_write(c.pid_file) : 0;
+	if (busy < 0)
+		die("%s: cannot be written:", c.pid_file);
+	if (busy > 0)
+		die("%s: locked by another natmap, which still runs",
+		    c.pid_file);
+	if (report >= 0) {
+		log_to(LOG_TO_SYSLOG);
+		if (write(report, "", 1) != 1)
+			warn("the starting process is gone");
+		close(report);
+	}
 	status = run(m, sigfd);
 	map_stop(m);
 	wake_free(&w);
