@@ -2853,22 +2853,23 @@ probe_ended(struct reach *r, int got, int64_t now)
 static void
 probe_start(struct reach *r, int64_t now)
 {
-	const char *path = r->m->cfg->probe_path;
-	const struct server *s = r->m->http.s;
-	struct local l = r->m->local;
+	struct map *m = r->m;
+	const struct server *s = m->http.s;
+	const char *path = m->cfg->probe_path;
+	struct local l = m->local;
 
 	r->heard = 1;
-	if (!r->m->http.n || !r->first) {
-		r->m->end = now;
+	if (!m->http.n || !r->first) {
+		m->end = now;
 		return;
 	}
-	r->listener = local_socket(&r->m->local, LOCAL_SERVER, NULL);
+	r->listener = local_socket(&m->local, LOCAL_SERVER, NULL);
 	fmt(r->why, sizeof r->why, "%s/%.200s%s%d", s->host->name, path,
 	    *path ? "/" : "", addr_port(&r->first->said));
 	l.port = 0;
 	errno = 0;
 	if (!s->addrs.n || flow_start(&r->f[3], FLOW_HTTP, local_socket(&l,
-	    LOCAL_FLOW, NULL), 0, &s->addrs.a[0], r->why, now, r->m->end) < 0)
+	    LOCAL_FLOW, NULL), 0, &s->addrs.a[0], r->why, now, m->end) < 0)
 		probe_ended(r, -1, now);
 }
 
@@ -2891,7 +2892,7 @@ probe_step(struct reach *r, int64_t now)
 		r->answer = YES;
 		fmt(r->why, sizeof r->why, " (%s came in)",
 		    addr_host(&a, host));
-		r->m->end = now;
+		m->end = now;
 		return;
 	}
 	got = flow_step(&r->f[3], m->w, now);
@@ -2917,7 +2918,7 @@ reach_start(struct reach *r, struct map *m, int64_t now)
 	fd = port_socket(m, LOCAL_FLOW);
 	addr_set_port(&m->route.source, m->local.port);
 	if (fd < 0) {
-		r->m->end = now;
+		m->end = now;
 		return;
 	}
 	close(fd);
