@@ -128,8 +128,8 @@ static const char *const why_text[WHYS] = {
 	"closed", "broken", "refused", "idle", "made room", "stopped"
 };
 
-#define LEG(i)		(1 << (i))	/* a leg's bit in a mask */
-#define BOTH		3
+enum { CLIENT = 1, TARGET = 2, BOTH = 3 };	/* legs, also in masks */
+#define OTHER(leg)	(BOTH ^ (leg))
 
 struct pending {		/* bytes that the other leg did not take yet */
 	size_t off, n;		/* sent of data, left of data */
@@ -344,7 +344,7 @@ touch(struct relay *r, struct session *s)
 
 /* Makes fd a leg of s; closes fd and returns -1 without memory. */
 static int
-leg_open(struct relay *r, struct session *s, int i, int fd)
+leg_open(struct relay *r, struct session *s, unsigned leg, int fd)
 {
 	struct session **p;
 	int n = fd + 256;
@@ -360,38 +360,40 @@ leg_open(struct relay *r, struct session *s, int i, int fd)
 		r->nfds = n;
 	}
 	r->by_fd[fd] = s;
-	s->fd[i] = fd;
+	s->fd[leg - 1] = fd;
 	return 0;
 }
 
 static void
-leg_close(struct relay *r, struct session *s, int i)
+leg_close(struct relay *r, struct session *s, unsigned leg)
 {
-	if (s->fd[i] < 0)
+	int *fd = &s->fd[leg - 1];
+
+	if (*fd < 0)
 		return;
-	r->by_fd[s->fd[i]] = NULL;
-	close(s->fd[i]);
-	s->fd[i] = -1;
+	r->by_fd[*fd] = NULL;
+	close(*fd);
+	*fd = -1;
 }
 
-/* Leg i does not work any more. */
+/* A leg does not work any more. */
 static NOINLINE void
-leg_broken(struct session *s, int i, int e)
+leg_broken(struct session *s, unsigned leg, int e)
 {
-	s->broken |= LEG(i);
+	s->broken |= (uint8_t)leg;
 	if (!s->err)
 		s->err = (uint8_t)e;
 }
 
 static void
-pending_free(struct relay *r, struct session *s, int i)
+pending_free(struct relay *r, struct session *s, unsigned leg)
 {
-	struct pending *p = s->u.pending[i];
+	struct pending **p = &s->u.pending[leg - 1];
 
-	if (p)
-		r->pending -= p->off + p->n;
-	free(p);
-	s->u.pending[i] = NULL;
+	if (*p)
+		r->pending -= (*p)->off + (*p)->n;
+	free(*p);
+	*p = NULL;
 }
 
 /* A hash of a's host and of port, below BUCKETS; of a's source for port 0. */
@@ -462,19 +464,19 @@ port_rest(struct relay *r, int fd)
 static void
 session_end(struct relay *r, struct session *s, enum why why)
 {
-	int i;
+	unsigned leg;
 
 	note_end(r, s, why);
 	if (r->udp) {
 		unhash(r, s);
 		port_rest(r, s->fd[1]);
 	}
-	for (i = 0; i < 2; i++) {
+	for (leg = CLIENT; leg <= TARGET; leg++) {
 		if (!r->udp)
-			pending_free(r, s, i);
+			pending_free(r, s, leg);
 		if (why == WHY_ERROR || why == WHY_REFUSED)
-			fd_abortive(s->fd[i], 1);
-		leg_close(r, s, i);
+			fd_abortive(s->fd[leg - 1], 1);
+		leg_close(r, s, leg);
 	}
 	idle_drop(&s->idle);
 	r->guests -= s->state == S_GUEST;
@@ -693,11 +695,11 @@ fd_splice(int from, int to, size_t n)
 #endif
 }
 
-/* Keeps n bytes of direction i, from the buffer, or from the pipe when from is
+/* Keeps n bytes of a leg, from the buffer, or from the pipe when from is
  * NULL, until the other leg takes them; -1 with errno. */
 static NOINLINE int
-keep(struct relay *r, struct session *s, int i, const unsigned char *from,
-    size_t n)
+keep(struct relay *r, struct session *s, unsigned leg,
+    const unsigned char *from, size_t n)
 {
 	struct pending *p = malloc(sizeof *p + n);
 	ssize_t got;
@@ -706,7 +708,7 @@ keep(struct relay *r, struct session *s, int i, const unsigned char *from,
 		return -1;
 	p->off = 0;
 	p->n = n;
-	s->u.pending[i] = p;
+	s->u.pending[leg - 1] = p;
 	r->pending += n;
 	if (from)
 		memcpy(p->data, from, n);
@@ -718,19 +720,19 @@ keep(struct relay *r, struct session *s, int i, const unsigned char *from,
 	return 0;
 }
 
-/* Gives leg !i what waits of direction i; 1 when nothing is left. */
+/* Gives the other leg what waits of this one; 1 when nothing is left. */
 static int
-flush(struct relay *r, struct session *s, int i)
+flush(struct relay *r, struct session *s, unsigned leg)
 {
-	struct pending *p = s->u.pending[i];
+	struct pending *p = s->u.pending[leg - 1];
 	ssize_t n;
 
 	if (!p)
 		return 1;
-	n = send(s->fd[!i], p->data + p->off, p->n, 0);
+	n = send(s->fd[OTHER(leg) - 1], p->data + p->off, p->n, 0);
 	if (n < 0) {
 		if (!fd_again())
-			leg_broken(s, !i, errno);
+			leg_broken(s, OTHER(leg), errno);
 		return 0;
 	}
 	p->off += (size_t)n;
@@ -738,25 +740,25 @@ flush(struct relay *r, struct session *s, int i)
 	touch(r, s);
 	if (p->n)
 		return 0;
-	pending_free(r, s, i);
+	pending_free(r, s, leg);
 	return 1;
 }
 
-/* Gives leg !i the n bytes of leg i that are in the pipe, or in the buffer;
- * -1 with errno when they are lost. */
+/* Gives the other leg n bytes of this one that are in the pipe, or in the
+ * buffer; -1 with errno when they are lost. */
 static NOINLINE int
-pass(struct relay *r, struct session *s, int i, size_t n, int piped)
+pass(struct relay *r, struct session *s, unsigned leg, size_t n, int piped)
 {
-	ssize_t sent = piped ? fd_splice(r->pipe[0], s->fd[!i], n) :
-	    send(s->fd[!i], r->buf, n, 0);
-	int lost = 0;
+	int to = s->fd[OTHER(leg) - 1], lost = 0;
+	ssize_t sent = piped ? fd_splice(r->pipe[0], to, n) :
+	    send(to, r->buf, n, 0);
 
 	if (sent < 0 && !fd_again())
-		leg_broken(s, !i, errno);
+		leg_broken(s, OTHER(leg), errno);
 	else if (sent < 0)
 		sent = 0;
 	if (sent >= 0 && (size_t)sent < n)
-		lost = keep(r, s, i, piped ? NULL : r->buf + sent,
+		lost = keep(r, s, leg, piped ? NULL : r->buf + sent,
 		    n - (size_t)sent);
 	if (piped && (sent < 0 || lost < 0))
 		pipe_close(r);		/* what is in it is nobody's */
@@ -786,61 +788,61 @@ fitting(const struct relay *r, int fd)
 	return r->pending < PENDING_MOST ? PIPE_SIZE : SCARCE;
 }
 
-/* Moves what leg i has at once to the other leg; returns how many bytes. */
+/* Moves what a leg has at once to the other; returns how many bytes. */
 static ssize_t
-take(struct relay *r, struct session *s, int i)
+take(struct relay *r, struct session *s, unsigned leg)
 {
-	int bulk = s->bulk & LEG(i);
+	int bulk = s->bulk & (int)leg, fd = s->fd[leg - 1];
 	size_t most = bulk || r->pending >= PENDING_MOST ?
-	    fitting(r, s->fd[!i]) : CHUNK;
+	    fitting(r, s->fd[OTHER(leg) - 1]) : CHUNK;
 	int piped = bulk && most >= CHUNK && pipe_open(r);
 	ssize_t n = -1;
 
 	if (piped) {
-		n = fd_splice(s->fd[i], r->pipe[1],
+		n = fd_splice(fd, r->pipe[1],
 		    most < PIPE_SIZE ? most : PIPE_SIZE);
 		piped = n >= 0 || (errno != EINVAL && errno != ENOSYS);
 	}
 	if (!piped) {
 		if (!buffer(r))
 			return -1;
-		n = recv(s->fd[i], r->buf, most < CHUNK ? most : CHUNK, 0);
+		n = recv(fd, r->buf, most < CHUNK ? most : CHUNK, 0);
 	}
 	if (n <= 0)
 		return n;
+	s->bulk |= (uint8_t)leg;
 	if ((size_t)n < most && n < (piped ? BULK_LEAST : CHUNK))
-		s->bulk &= (uint8_t)~LEG(i);
-	else
-		s->bulk |= LEG(i);
-	return pass(r, s, i, (size_t)n, piped) < 0 ? -1 : n;
+		s->bulk ^= (uint8_t)leg;
+	return pass(r, s, leg, (size_t)n, piped) < 0 ? -1 : n;
 }
 
-/* Moves bytes of direction i until a leg blocks or others have their turn. */
+/* Moves bytes of a leg until one blocks or others have their turn. */
 static void
-carry(struct relay *r, struct session *s, int i)
+carry(struct relay *r, struct session *s, unsigned leg)
 {
 	size_t total = 0;
 	ssize_t n;
 
-	if (!flush(r, s, i) || s->eof & LEG(i))
+	if (!flush(r, s, leg) || s->eof & leg)
 		return;
 	do {
-		if (s->broken & LEG(!i))
+		if (s->broken & OTHER(leg))
 			return;
-		n = take(r, s, i);
+		n = take(r, s, leg);
 		if (n < 0 && fd_again())
 			return;
 		if (n < 0)
-			leg_broken(s, i, errno);
+			leg_broken(s, leg, errno);
 		if (n <= 0) {
-			s->eof |= LEG(i);
+			s->eof |= (uint8_t)leg;
 			return;
 		}
 		touch(r, s);
 		total += (size_t)n;
-		s->bytes[i] += (uint64_t)n;
-		r->bytes[i] += (uint64_t)n;
-	} while (n >= BULK_LEAST && total < CARRY_MOST && !s->u.pending[i]);
+		s->bytes[leg - 1] += (uint64_t)n;
+		r->bytes[leg - 1] += (uint64_t)n;
+	} while (n >= BULK_LEAST && total < CARRY_MOST &&
+	    !s->u.pending[leg - 1]);
 }
 
 /* A leg is broken: brings the other what came before, then resets it.  With a
@@ -848,15 +850,16 @@ carry(struct relay *r, struct session *s, int i)
 static void
 wind_up(struct relay *r, struct session *s)
 {
-	int j = s->broken == LEG(1);	/* the broken leg */
+	unsigned dead = s->broken == BOTH ? CLIENT : s->broken;
+	int fd = s->fd[OTHER(dead) - 1];
 
-	pending_free(r, s, !j);
-	carry(r, s, j);
-	if (s->eof & LEG(j) && !s->u.pending[j]) {
-		if (s->fd[!j] < 0 || !unsent(s->fd[!j]))
+	pending_free(r, s, OTHER(dead));
+	carry(r, s, dead);
+	if (s->eof & dead && !s->u.pending[dead - 1]) {
+		if (fd < 0 || !unsent(fd))
 			s->broken = BOTH;
 		else
-			fd_option(s->fd[!j], SOL_SOCKET, SO_SNDBUF, 1);
+			fd_option(fd, SOL_SOCKET, SO_SNDBUF, 1);
 	}
 	if (s->broken == BOTH) {
 		session_end(r, s, WHY_ERROR);
@@ -872,7 +875,7 @@ static void
 session_review(struct relay *r, struct session *s)
 {
 	struct pending **p = s->u.pending;
-	int i;
+	unsigned leg;
 
 	if (s->broken) {
 		wind_up(r, s);
@@ -882,13 +885,13 @@ session_review(struct relay *r, struct session *s)
 		session_end(r, s, WHY_CLOSED);
 		return;
 	}
-	for (i = 0; i < 2; i++) {
-		if (!(s->eof & LEG(i)) || p[i])
+	for (leg = CLIENT; leg <= TARGET; leg++) {
+		if (!(s->eof & leg) || p[leg - 1])
 			continue;
-		if (s->eof == BOTH)	/* leg !i has nothing more to do */
-			leg_close(r, s, !i);
+		if (s->eof == BOTH)	/* the other has nothing more to do */
+			leg_close(r, s, OTHER(leg));
 		else
-			shutdown(s->fd[!i], SHUT_WR);
+			shutdown(s->fd[OTHER(leg) - 1], SHUT_WR);
 	}
 }
 
@@ -939,7 +942,7 @@ dial(struct relay *r, struct session *s)
 	const union addr *to = &s->peer;
 	int fd = fd_socket(to->sa.sa_family, r->cfg->type);
 
-	if (fd < 0 || leg_open(r, s, 1, fd) < 0)
+	if (fd < 0 || leg_open(r, s, TARGET, fd) < 0)
 		return -1;
 	disarm(s);
 	s->armed = ARMED_NEVER;
@@ -976,7 +979,7 @@ dial_any(struct relay *r, struct session *s)
 			return 0;
 		}
 		s->err = (uint8_t)errno;
-		leg_close(r, s, 1);
+		leg_close(r, s, TARGET);
 		if (no_descriptors(s->err))
 			break;
 		s->tried++;
@@ -1038,7 +1041,7 @@ send_header(struct session *s)
 		getsockname(s->fd[0], &a.sa, &len);
 	}
 	if (send(s->fd[1], h, 2 * n + 20, 0) < 0)
-		leg_broken(s, 1, errno);
+		leg_broken(s, TARGET, errno);
 }
 
 /* Has leg 1 connected? */
@@ -1048,7 +1051,7 @@ step_waiting(struct relay *r, struct session *s)
 	int c = connected(s);
 
 	if (c < 0) {
-		leg_close(r, s, 1);
+		leg_close(r, s, TARGET);
 		dial_next(r, s);
 	}
 	if (c != 1)
@@ -1057,7 +1060,7 @@ step_waiting(struct relay *r, struct session *s)
 	target_is(r, 0);
 	if (r->cfg->proxy_protocol)
 		send_header(s);
-	carry(r, s, 0);
+	carry(r, s, CLIENT);
 	session_review(r, s);
 }
 
@@ -1183,7 +1186,7 @@ accept_one(struct relay *r)
 	if (!s)
 		return -1;
 	fd = fd_accept(r->fd, &s->client);
-	if (fd < 0 || leg_open(r, s, 0, fd) < 0) {
+	if (fd < 0 || leg_open(r, s, CLIENT, fd) < 0) {
 		free(s);
 		return -1;
 	}
@@ -1598,30 +1601,37 @@ answer(struct relay *r, struct session *s)
 
 /* stepping */
 
-/* What poll shall wait for on leg i; -1 when the leg needs no slot. */
+/* What poll shall wait for on a leg; -1 when the leg needs no slot. */
 static int
-events(const struct relay *r, const struct session *s, int i)
+events(const struct relay *r, const struct session *s, unsigned leg)
 {
 	int ev = 0;
 
-	if (s->fd[i] < 0)
+	if (s->fd[leg - 1] < 0)
 		return -1;
 	if (s->state == S_ENDING)
-		return s->broken & LEG(i) ? -1 : POLLOUT;
+		return s->broken & leg ? -1 : POLLOUT;
 	if (r->udp)
 		return POLLIN;
 	if (s->state < S_OPEN)
-		return i ? POLLOUT : 0;
-	if (!(s->eof & LEG(i)) && !s->u.pending[i])
+		return leg == TARGET ? POLLOUT : 0;
+	if (!(s->eof & leg) && !s->u.pending[leg - 1])
 		ev |= POLLIN;
-	if (s->u.pending[!i])
+	if (s->u.pending[OTHER(leg) - 1])
 		ev |= POLLOUT;
-	return ev || !(s->hung & LEG(i)) ? ev : -1;
+	return ev || !(s->hung & leg) ? ev : -1;
 }
 
-/* Steps the session of which leg i is ready. */
+static unsigned
+leg_of(const struct session *s, int fd)
+{
+	return s->fd[1] == fd ? TARGET : CLIENT;
+}
+
+/* Steps the session of which a leg is ready. */
 static void
-session_step(struct relay *r, struct session *s, int i, int wanted, int came)
+session_step(struct relay *r, struct session *s, unsigned leg, int wanted,
+    int came)
 {
 	int e;
 
@@ -1630,19 +1640,19 @@ session_step(struct relay *r, struct session *s, int i, int wanted, int came)
 	} else if (s->state == S_ENDING) {
 		wind_up(r, s);
 	} else if (s->state < S_OPEN) {
-		if (i == 1)
+		if (leg == TARGET)
 			step_waiting(r, s);
 		else
 			session_end(r, s, WHY_ERROR);   /* client went away */
 	} else {
-		if (!wanted && (e = fd_error(s->fd[i])) != 0)
-			leg_broken(s, i, e);
+		if (!wanted && (e = fd_error(s->fd[leg - 1])) != 0)
+			leg_broken(s, leg, e);
 		else if (!wanted)
-			s->hung |= LEG(i);
+			s->hung |= (uint8_t)leg;
 		if (came & ~POLLOUT)
-			carry(r, s, i);
+			carry(r, s, leg);
 		if (came & ~POLLIN)
-			carry(r, s, !i);
+			carry(r, s, OTHER(leg));
 		session_review(r, s);
 	}
 }
@@ -1666,7 +1676,7 @@ step_ready(struct relay *r, const struct pollfd *p, int n)
 		if (!s)
 			continue;
 		disarm(s);
-		session_step(r, s, s->fd[1] == p->fd, p->events, p->revents);
+		session_step(r, s, leg_of(s, p->fd), p->events, p->revents);
 	}
 }
 
@@ -1684,7 +1694,7 @@ check_some(struct relay *r, int fd, int ending)
 		s = r->by_fd[fd];
 		if (!s || (ending && s->state != S_ENDING))
 			continue;
-		ev = events(r, s, s->fd[1] == fd);
+		ev = events(r, s, leg_of(s, fd));
 		if (ev < 0)
 			continue;
 		p[n].fd = fd;
@@ -1714,13 +1724,13 @@ signalled(struct relay *r, int fd, int came)
 {
 	struct session *s = session_of(r, fd);
 	struct pollfd p = { fd, 0, 0 };
-	int wanted = s ? events(r, s, s->fd[1] == fd) : -1;
+	int wanted = s ? events(r, s, leg_of(s, fd)) : -1;
 
 	if (wanted < 0)
 		return;
 	came &= wanted | POLLERR | POLLHUP;
 	if (came && (wanted || poll(&p, 1, 0) > 0))
-		session_step(r, s, s->fd[1] == fd, wanted, came);
+		session_step(r, s, leg_of(s, fd), wanted, came);
 }
 #endif
 
@@ -1756,7 +1766,7 @@ expire(struct relay *r, struct session *s)
 {
 	if (s->state == S_WAITING && !r->udp) {
 		s->err = ETIMEDOUT;
-		leg_close(r, s, 1);
+		leg_close(r, s, TARGET);
 		dial_next(r, s);
 	} else
 		session_end(r, s,
@@ -1808,11 +1818,12 @@ relay_step(struct relay *r, struct wake *w, int64_t now)
 static void
 want_legs(struct relay *r, struct session *s, struct wake *w)
 {
-	int i, ev;
+	unsigned leg;
+	int ev;
 
-	for (i = 0; i < 2; i++) {
-		ev = events(r, s, i);
-		if (ev >= 0 && wake_on(w, s->fd[i], ev) < 0)
+	for (leg = CLIENT; leg <= TARGET; leg++) {
+		ev = events(r, s, leg);
+		if (ev >= 0 && wake_on(w, s->fd[leg - 1], ev) < 0)
 			wake_at(w, r->now + ACCEPT_PAUSE);      /* no memory */
 	}
 }
