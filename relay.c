@@ -165,11 +165,11 @@ union control {			/* ancillary data of a datagram */
 };
 
 struct batch {			/* of datagrams; lies in r->buf */
-	struct mmsghdr in[BATCH], out[BATCH];
+	struct mmsghdr msg[BATCH];	/* what was read and looked at
+					   serves to send */
 	struct iovec iov[BATCH];
+	union control control[BATCH];
 	union addr from[BATCH], to[BATCH];
-	union control in_control[BATCH], out_control[BATCH];
-	size_t segment;		/* longest in a segmented send */
 	unsigned char data[BATCH][DGRAM];
 };
 
@@ -1254,40 +1254,27 @@ relay_accept(struct relay *r)
 
 /* UDP */
 
-static int
-recv_many(int fd, struct mmsghdr *m, int n)
+/* Sends n datagrams, or reads up to a batch for n 0; -1 with errno. */
+static NOINLINE int
+exchange(int fd, struct mmsghdr *m, int n)
 {
 	ssize_t len;
 	int k;
 
 #ifdef MSG_WAITFORONE
-	k = recvmmsg(fd, m, (unsigned)n, MSG_DONTWAIT, NULL);
+	k = n ? sendmmsg(fd, m, (unsigned)n, MSG_DONTWAIT) :
+	    recvmmsg(fd, m, BATCH, MSG_DONTWAIT, NULL);
 	if (k >= 0 || errno != ENOSYS)
 		return k;
 #endif
-	for (k = 0; k < n; k++) {
-		len = recvmsg(fd, &m[k].msg_hdr, 0);
+	for (k = 0; k < (n ? n : BATCH); k++) {
+		len = n ? sendmsg(fd, &m[k].msg_hdr, 0) :
+		    recvmsg(fd, &m[k].msg_hdr, 0);
 		if (len < 0)
-			break;
+			return k ? k : -1;
 		m[k].msg_len = (unsigned)len;
 	}
-	return k ? k : -1;
-}
-
-static int
-send_many(int fd, struct mmsghdr *m, int n)
-{
-	int k;
-
-#ifdef MSG_WAITFORONE
-	k = sendmmsg(fd, m, (unsigned)n, MSG_DONTWAIT);
-	if (k >= 0 || errno != ENOSYS)
-		return k;
-#endif
-	for (k = 0; k < n; k++)
-		if (sendmsg(fd, &m[k].msg_hdr, 0) < 0)
-			break;
-	return k ? k : -1;
+	return k;
 }
 
 /* Reads datagrams into the batch; returns how many, -1 with errno. */
@@ -1300,17 +1287,17 @@ read_batch(struct batch *b, int fd)
 	for (k = 0; k < BATCH; k++) {
 		b->iov[k].iov_base = b->data[k];
 		b->iov[k].iov_len = DGRAM;
-		h = &b->in[k].msg_hdr;
+		h = &b->msg[k].msg_hdr;
 		h->msg_name = &b->from[k];
 		h->msg_namelen = sizeof b->from[k];
 		h->msg_iov = &b->iov[k];
 		h->msg_iovlen = 1;
-		h->msg_control = b->in_control[k].buf;
-		h->msg_controllen = sizeof b->in_control[k].buf;
+		h->msg_control = b->control[k].buf;
+		h->msg_controllen = sizeof b->control[k].buf;
 	}
-	n = recv_many(fd, b->in, BATCH);
+	n = exchange(fd, b->msg, 0);
 	for (k = 0; k < n; k++)
-		b->iov[k].iov_len = b->in[k].msg_len;
+		b->iov[k].iov_len = b->msg[k].msg_len;
 	return n;
 }
 
@@ -1333,6 +1320,9 @@ static NOINLINE void
 leave_from(struct msghdr *h, const union addr *a)
 {
 	struct in6_pktinfo v6;
+#ifdef IP_PKTINFO
+	struct in_pktinfo v4 = { 0, a->in.sin_addr, { 0 } };
+#endif
 
 	if (addr_any(a))
 		return;
@@ -1342,12 +1332,8 @@ leave_from(struct msghdr *h, const union addr *a)
 		attach(h, IPPROTO_IPV6, IPV6_PKTINFO, &v6, sizeof v6);
 	}
 #ifdef IP_PKTINFO
-	if (a->sa.sa_family == AF_INET) {
-		struct in_pktinfo v4 = { 0 };
-
-		v4.ipi_spec_dst = a->in.sin_addr;
+	else
 		attach(h, IPPROTO_IP, IP_PKTINFO, &v4, sizeof v4);
-	}
 #endif
 }
 
@@ -1356,25 +1342,22 @@ leave_from(struct msghdr *h, const union addr *a)
 static NOINLINE void
 came_to(const struct relay *r, struct msghdr *h, union addr *a)
 {
-	struct cmsghdr *c = CMSG_FIRSTHDR(h);
+	struct cmsghdr *c = CMSG_FIRSTHDR(h);	/* only tell_addresses()' */
 	struct in6_pktinfo v6;
 
 	*a = r->local;
 	if (!c)
 		return;
-	if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
+	if (a->sa.sa_family == AF_INET6) {
 		memcpy(&v6, CMSG_DATA(c), sizeof v6);
 		a->in6.sin6_addr = v6.ipi6_addr;
 		if (IN6_IS_ADDR_LINKLOCAL(&v6.ipi6_addr))
 			a->in6.sin6_scope_id = v6.ipi6_ifindex;
 	}
 #ifdef IP_PKTINFO
-	if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
-		struct in_pktinfo v4;
-
-		memcpy(&v4, CMSG_DATA(c), sizeof v4);
-		a->in.sin_addr = v4.ipi_spec_dst;
-	}
+	else
+		memcpy(&a->in.sin_addr, CMSG_DATA(c) +
+		    offsetof(struct in_pktinfo, ipi_spec_dst), 4);
 #endif
 }
 
@@ -1397,24 +1380,23 @@ run_length(size_t segment, const struct iovec *iov, int n)
 	return k;
 }
 
-/* Writes what sends datagrams first to last - 1 to b->out; how many sends. */
+/* Writes what sends datagrams first to last - 1 to b->msg; how many sends. */
 static int
-compose(struct batch *b, int first, int last, const union addr *to,
-    const union addr *from)
+compose(struct batch *b, int first, int last, size_t segment,
+    const union addr *to, const union addr *from)
 {
 	struct msghdr *h;
 	uint16_t size;
 	int k, n = 0;
 
 	for (; first < last; first += k) {
-		h = &b->out[n].msg_hdr;
-		memset(h, 0, sizeof *h);
+		h = &b->msg[n++].msg_hdr;
 		h->msg_name = (void *)(uintptr_t)to;
 		h->msg_namelen = to ? addr_len(to) : 0;
 		h->msg_iov = &b->iov[first];
-		k = run_length(b->segment, h->msg_iov, last - first);
+		k = run_length(segment, h->msg_iov, last - first);
 		h->msg_iovlen = (uint16_t)k;
-		h->msg_control = b->out_control[n++].buf;
+		h->msg_controllen = 0;
 		if (from)
 			leave_from(h, from);
 		if (k > 1) {
@@ -1431,23 +1413,22 @@ static void
 send_batch(struct relay *r, int fd, struct batch *b, int first, int last,
     const union addr *to, const union addr *from)
 {
-	struct msghdr *h = &b->out[0].msg_hdr;
+	size_t segment = r->segment;
 	int k, n;
 
-	b->segment = r->segment;
 	while (first < last) {
-		n = compose(b, first, last, to, from);
-		n = send_many(fd, b->out, n);
+		n = compose(b, first, last, segment, to, from);
+		n = exchange(fd, b->msg, n);
 		for (k = 0; k < n; k++)
-			first += (int)b->out[k].msg_hdr.msg_iovlen;
+			first += (int)b->msg[k].msg_hdr.msg_iovlen;
 		if (n > 0)
 			continue;
 		if (fd_again())
 			return;
 		if (errno == EIO || errno == EOPNOTSUPP)
 			r->segment = 0;
-		if (h->msg_iovlen > 1)  /* or longer than the path's MTU */
-			b->segment = 0;
+		if (b->msg->msg_hdr.msg_iovlen > 1)
+			segment = 0;    /* or longer than the path's MTU */
 		else
 			first++;
 	}
@@ -1565,7 +1546,7 @@ receive(struct relay *r)
 		return 0;
 	n = read_batch(b, r->fd);
 	for (k = 0; k < n; k++) {
-		came_to(r, &b->in[k].msg_hdr, &b->to[k]);
+		came_to(r, &b->msg[k].msg_hdr, &b->to[k]);
 		claimed = r->calls.claim && r->calls.claim(r->calls.arg,
 		    &b->from[k], &b->to[k], b->data[k], b->iov[k].iov_len,
 		    r->now) == 1;
