@@ -1066,12 +1066,16 @@ step_waiting(struct relay *r, struct session *s)
 
 /* making room */
 
-static int
-same_source(const union addr *a, const union addr *b)
+/* All of a client's address that its host cannot choose. */
+static uint64_t
+source(const union addr *a)
 {
-	return a->sa.sa_family == AF_INET6 ?
-	    memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, V6_SOURCE) == 0 :
-	    addr_same_host(a, b);
+	uint64_t v6;
+
+	if (a->sa.sa_family != AF_INET6)
+		return a->in.sin_addr.s_addr;
+	memcpy(&v6, &a->in6.sin6_addr, V6_SOURCE);
+	return v6;
 }
 
 /* Ends at most that many sessions, idle for longest, of the source that has
@@ -1083,34 +1087,35 @@ static int
 evict_crowd(struct relay *r, const union addr *client, int64_t age, int share,
     int most)
 {
-	struct idle *e, *next, *head = &r->list[S_OPEN];
+	struct idle *e, *next, *head = &r->list[S_OPEN], *young = head->next;
 	const union addr *a;
-	union addr crowd;
+	uint64_t crowd = 0;
 	int count[BUCKETS] = { 0 };
-	int n = share;
+	int n = share, *c;
 
 	r->seed++;
-	crowd.sa.sa_family = AF_UNSPEC;
-	for (e = head->next; e != head; e = e->next)
+	for (e = head->next; e != head; e = e->next) {
 		count[hash_of(r, &((struct session *)e)->client, 0)]++;
-	for (e = head->next; e != head && r->now - e->last > age; e = e->next) {
+		if (r->now - e->last > age)
+			young = e->next;
+	}
+	for (e = head->next; e != young; e = e->next) {
 		a = &((struct session *)e)->client;
-		if (count[hash_of(r, a, 0)] > n &&
-		    !(client && same_source(a, client))) {
-			n = count[hash_of(r, a, 0)];
-			crowd = *a;
+		c = &count[hash_of(r, a, 0)];
+		if (*c > n && !(client && source(a) == source(client))) {
+			n = *c;
+			crowd = source(a);
 		}
 	}
 	if (n == share)
 		return 0;
 	for (n = -share, e = head->next; e != head; e = e->next)
-		n += same_source(&((struct session *)e)->client, &crowd);
+		n += source(&((struct session *)e)->client) == crowd;
 	if (most > n)
 		most = n;
-	for (e = head->next; e != head && most > 0 && r->now - e->last > age;
-	    e = next) {
+	for (e = head->next; e != young && most > 0; e = next) {
 		next = e->next;
-		if (same_source(&((struct session *)e)->client, &crowd)) {
+		if (source(&((struct session *)e)->client) == crowd) {
 			session_end(r, (struct session *)e, WHY_LIMIT);
 			most--;
 		}

@@ -1785,7 +1785,7 @@ v6_sources_count_by_network(void)
 	    c = local("2001:db8:0:2::1");
 
 	setup(SOCK_STREAM, "127.0.0.1");
-	CHECK(same_source(&a, &b) && !same_source(&a, &c));
+	CHECK(source(&a) == source(&b) && source(&a) != source(&c));
 	CHECK(hash_of(r, &a, 0) == hash_of(r, &b, 0));
 	CHECK(hash_of(r, &a, 1) != hash_of(r, &b, 1));
 	teardown();
