@@ -320,11 +320,22 @@ enter(struct relay *r, struct session *s, enum session_state state)
 	idle_touch(&r->list[state], &s->idle, r->now);
 }
 
+/* The session that came first to a state, and did not move there for age ms;
+ * NULL. */
+static NOINLINE struct session *
+oldest(const struct relay *r, int state, int64_t age)
+{
+	const struct idle *head = &r->list[state];
+
+	return head->next != head && r->now - head->next->last >= age ?
+	    (struct session *)head->next : NULL;
+}
+
 /* Something ends or moved: looks soon at what else is ending. */
 static void
 look_soon(struct relay *r)
 {
-	if (!idle_oldest(&r->list[S_ENDING]))
+	if (!oldest(r, S_ENDING, 0))
 		return;
 	r->pause = LOOK_LEAST;
 	r->look_at = min64(r->look_at, r->now + LOOK_LEAST);
@@ -1128,20 +1139,18 @@ evict_crowd(struct relay *r, const union addr *client, int64_t age, int share,
 static int
 evict_dead(struct relay *r)
 {
-	struct idle *e = idle_oldest(&r->list[S_ENDING]);
-	struct idle *head = &r->list[S_OPEN];
-	struct session *s;
+	struct session *s = oldest(r, S_ENDING, 0);
+	struct idle *e, *head = &r->list[S_OPEN];
 	uint32_t t = (uint32_t)(r->now / 1000);
 
-	for (e = e ? e : head->next; e != head; e = e->next) {
+	for (e = head->next; !s && e != head; e = e->next) {
 		s = (struct session *)e;
-		if (s->state == S_ENDING ||
-		    (!s->bytes[0] && t - s->born > ROOM_AGE / 1000)) {
-			session_end(r, s, WHY_LIMIT);
-			return 1;
-		}
+		if (s->bytes[0] || t - s->born <= ROOM_AGE / 1000)
+			s = NULL;
 	}
-	return 0;
+	if (s)
+		session_end(r, s, WHY_LIMIT);
+	return s != NULL;
 }
 
 /* 1 when there is room for another session, which a client waits for. */
@@ -1158,14 +1167,13 @@ make_room(struct relay *r, const union addr *client)
 static int
 guest_place(struct relay *r)
 {
-	struct idle *e = idle_oldest(&r->list[S_GUEST]);
+	struct session *s = oldest(r, S_GUEST, GUEST_AGE);
 
 	if (r->guests < r->guests_max)
 		return 1;
-	if (r->now - e->last < GUEST_AGE ||
-	    evict_crowd(r, NULL, ROOM_IDLE, r->max / 4, 0) <= 0)
+	if (!s || evict_crowd(r, NULL, ROOM_IDLE, r->max / 4, 0) <= 0)
 		return 0;
-	session_end(r, (struct session *)e, WHY_LIMIT);
+	session_end(r, s, WHY_LIMIT);
 	return 1;
 }
 
@@ -1463,17 +1471,13 @@ serves(const struct session *s, const union addr *from, const union addr *to)
 static int
 make_room_udp(struct relay *r)
 {
-	struct idle *e;
-	int k;
+	struct session *s = oldest(r, S_WAITING, ROOM_UDP);
 
-	for (k = S_WAITING; k <= S_OPEN; k++) {
-		e = idle_oldest(&r->list[k]);
-		if (e && r->now - e->last >= ROOM_UDP) {
-			session_end(r, (struct session *)e, WHY_LIMIT);
-			return 1;
-		}
-	}
-	return 0;
+	if (!s)
+		s = oldest(r, S_OPEN, ROOM_UDP);
+	if (s)
+		session_end(r, s, WHY_LIMIT);
+	return s != NULL;
 }
 
 /* A session for a client that comes for the first time; NULL if there can be
@@ -1762,19 +1766,18 @@ expire(struct relay *r, struct session *s)
 static void
 step_times(struct relay *r)
 {
-	struct idle *e;
+	struct session *s;
 	int k;
 
 	if (r->now >= r->look_at) {
 		r->pause = r->pause * 2 < LOOK_MOST ? r->pause * 2 : LOOK_MOST;
 		r->look = check_some(r, r->look, 1);
-		r->look_at = idle_oldest(&r->list[S_ENDING]) ?
+		r->look_at = oldest(r, S_ENDING, 0) ?
 		    r->now + r->pause : NEVER;
 	}
 	for (k = 0; k < STATES; k++)
-		while ((e = idle_oldest(&r->list[k])) &&
-		    r->now - e->last >= r->limit[k])
-			expire(r, (struct session *)e);
+		while ((s = oldest(r, k, r->limit[k])))
+			expire(r, s);
 }
 
 void
@@ -1837,13 +1840,13 @@ want_sessions(struct relay *r, struct wake *w)
 static void
 want_times(struct relay *r, struct wake *w)
 {
-	struct idle *e;
+	struct session *s;
 	int k;
 
 	for (k = 0; k < STATES; k++) {
-		e = idle_oldest(&r->list[k]);
-		if (e && r->limit[k] != NEVER)
-			wake_at(w, e->last + r->limit[k]);
+		s = oldest(r, k, 0);
+		if (s && r->limit[k] != NEVER)
+			wake_at(w, s->idle.last + r->limit[k]);
 	}
 	wake_at(w, r->look_at);
 	if (r->guests)
@@ -1999,14 +2002,14 @@ relay_report(const struct relay *r)
 void
 relay_stop(struct relay *r)
 {
-	struct idle *e;
+	struct session *s;
 	int k;
 
 	if (!r)
 		return;
 	for (k = 0; k < STATES; k++)
-		while ((e = idle_oldest(&r->list[k])))
-			session_end(r, (struct session *)e, WHY_STOP);
+		while ((s = oldest(r, k, 0)))
+			session_end(r, s, WHY_STOP);
 	relax(r);
 	free(r->hash);
 	close(r->fd);
