@@ -520,15 +520,16 @@ session_begin(struct relay *r, struct session *s)
 		r->calls.used(r->calls.arg, &s->client, r->now);
 }
 
-/* Says the first failure, and every one that doubles their number. */
+/* Says the first failure, and every one that doubles their number; e is the
+ * errno of it, 0 where the limit is the reason. */
 static void
-complain(struct relay *r, const char *what, const char *why)
+complain(struct relay *r, const char *what, int e)
 {
 	r->no_room++;
 	if (r->no_room & (r->no_room - 1))
 		return;
-	warn("relay: %s: %s (%d sessions now, %u times so far)", what, why,
-	    r->n, r->no_room);
+	warn("relay: %s: %s (%d sessions now, %u times so far)", what,
+	    e ? strerror(e) : "session limit", r->n, r->no_room);
 }
 
 /* sockets */
@@ -946,7 +947,7 @@ port_take(struct relay *r, int fd, int family)
 	return -1;
 }
 
-/* Opens leg 1 and connects it to s->peer; -1 with errno. */
+/* Opens leg 1 and connects it to s->peer; returns errno, 0 for none. */
 static int
 dial(struct relay *r, struct session *s)
 {
@@ -954,17 +955,17 @@ dial(struct relay *r, struct session *s)
 	int fd = fd_socket(to->sa.sa_family, r->cfg->type);
 
 	if (fd < 0 || leg_open(r, s, TARGET, fd) < 0)
-		return -1;
+		return errno;
 	disarm(s);
 	s->armed = ARMED_NEVER;
 	if (!r->udp)
 		tune(r, fd);
 	else if (port_take(r, fd, to->sa.sa_family) < 0)
-		return -1;
+		return errno;
 	if (connect(fd, &to->sa, addr_len(to)) == 0 ||
 	    errno == EINPROGRESS || errno == EINTR)
 		return 0;
-	return -1;
+	return errno;
 }
 
 static int
@@ -973,30 +974,25 @@ no_descriptors(int e)
 	return e == EMFILE || e == ENFILE;
 }
 
-/* Tries the target's next addresses; -1 with errno when none is left, or
- * there is no descriptor. */
+/* Leaves the target's address, and tries the next ones; -1 with s->err when
+ * none is left, or there is no descriptor. */
 static int
 dial_any(struct relay *r, struct session *s)
 {
-	int k;
+	int self;
 
-	while (s->tried < r->target.n) {
-		k = s->tried;
-		s->peer = r->target.a[k];
-		errno = EADDRINUSE;
-		if (!(r->self & 1U << k) && dial(r, s) == 0) {
-			s->tried++;
-			s->err = 0;
-			return 0;
-		}
-		s->err = (uint8_t)errno;
+	do {
 		leg_close(r, s, TARGET);
+		if (s->tried >= r->target.n)
+			return -1;
+		s->peer = r->target.a[s->tried];
+		self = r->self >> s->tried & 1;
+		s->err = self ? EADDRINUSE : (uint8_t)dial(r, s);
 		if (no_descriptors(s->err))
-			break;
+			return -1;
 		s->tried++;
-	}
-	errno = s->err;
-	return -1;
+	} while (s->err);
+	return 0;
 }
 
 /* Says that the target fails, with errno e, or is well again, with 0. */
@@ -1018,13 +1014,13 @@ static int
 dial_next(struct relay *r, struct session *s)
 {
 	if (dial_any(r, s) < 0) {
-		if (!no_descriptors(errno)) {
-			if (errno != EADDRINUSE)	/* itself: was said */
-				target_is(r, errno);
+		if (!no_descriptors(s->err)) {
+			if (s->err != EADDRINUSE)	/* itself: was said */
+				target_is(r, s->err);
 			session_end(r, s, WHY_REFUSED);
 			return -1;
 		}
-		complain(r, "a client must wait", strerror(errno));
+		complain(r, "a client must wait", s->err);
 	}
 	touch(r, s);
 	return 0;
@@ -1061,10 +1057,8 @@ step_waiting(struct relay *r, struct session *s)
 {
 	int c = connected(s);
 
-	if (c < 0) {
-		leg_close(r, s, TARGET);
+	if (c < 0)
 		dial_next(r, s);
-	}
 	if (c != 1)
 		return;
 	enter(r, s, S_OPEN);
@@ -1211,15 +1205,14 @@ accept_one(struct relay *r)
 	s->state = S_GUEST;
 	r->guests++;
 	session_begin(r, s);
-	complain(r, "clients must wait", "session limit");
+	complain(r, "clients must wait", 0);
 	return 0;
 }
 
 static void
 accept_some(struct relay *r)
 {
-	const char *why = "session limit";
-	int k;
+	int k, e = 0;
 
 	for (k = 0; k < ACCEPTS; k++) {
 		if (r->n - r->guests >= r->max && !guest_place(r))
@@ -1227,13 +1220,13 @@ accept_some(struct relay *r)
 		if (accept_one(r) < 0 && errno != ECONNABORTED) {
 			if (fd_again())
 				return;
-			why = strerror(errno);
+			e = errno;
 			break;
 		}
 	}
 	if (k == ACCEPTS)
 		return;
-	complain(r, "clients must wait", why);
+	complain(r, "clients must wait", e);
 	r->room_at = r->now + ACCEPT_PAUSE;
 }
 
@@ -1483,25 +1476,28 @@ make_room_udp(struct relay *r)
 /* A session for a client that comes for the first time; NULL if there can be
  * none. */
 static struct session *
-client_new(struct relay *r, const union addr *from, const union addr *to)
+client_new(struct relay *r, struct session **bucket, const union addr *from,
+    const union addr *to)
 {
-	struct session *s;
+	struct session *s = NULL;
+	int e = 0;
 
-	if (r->n >= r->max && !make_room_udp(r)) {
-		complain(r, "datagram dropped", "session limit");
-		return NULL;
+	if (r->n < r->max || make_room_udp(r)) {
+		e = ENOMEM;
+		s = session_new();
 	}
-	s = session_new();
 	if (!s || dial_any(r, s) < 0) {
-		if (errno != EADDRINUSE)
-			complain(r, "datagram dropped", strerror(errno));
+		if (s)
+			e = s->err;
+		if (e != EADDRINUSE)
+			complain(r, "datagram dropped", e);
 		free(s);
 		return NULL;
 	}
 	s->client = *from;
 	s->peer = *to;
-	s->u.next = *bucket(r, from);
-	*bucket(r, from) = s;
+	s->u.next = *bucket;
+	*bucket = s;
 	session_begin(r, s);
 	return s;
 }
@@ -1523,13 +1519,13 @@ is_target(const struct relay *r, const union addr *from)
 static NOINLINE struct session *
 client(struct relay *r, const union addr *from, const union addr *to)
 {
-	struct session *s = *bucket(r, from);
+	struct session **b = bucket(r, from), *s = *b;
 
 	if (is_target(r, from))
 		return NULL;
 	while (s && !serves(s, from, to))
 		s = s->u.next;
-	return s || !r->target.n ? s : client_new(r, from, to);
+	return s || !r->target.n ? s : client_new(r, b, from, to);
 }
 
 /* Sends datagrams first to last - 1 of client s, if any, to the target. */
@@ -1756,7 +1752,6 @@ expire(struct relay *r, struct session *s)
 {
 	if (s->state == S_WAITING && !r->udp) {
 		s->err = ETIMEDOUT;
-		leg_close(r, s, TARGET);
 		dial_next(r, s);
 	} else
 		session_end(r, s,
