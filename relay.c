@@ -1173,14 +1173,18 @@ guest_place(struct relay *r)
 
 /* accepting */
 
-/* Dials for a client for whom there is room, as far as it goes at once. */
-static NOINLINE void
-serve(struct relay *r, struct session *s)
+/* Dials for a guest, as far as it goes at once, where there is room. */
+static int
+seat(struct relay *r, struct session *s)
 {
+	if (!make_room(r, &s->client))
+		return -1;
+	r->guests--;
 	s->state = S_WAITING;
 	s->born = (uint32_t)(r->now / 1000);
 	if (dial_next(r, s) == 0)
 		step_waiting(r, s);
+	return 0;
 }
 
 /* Starts the session of a client; -1 with errno. */
@@ -1197,15 +1201,11 @@ accept_one(struct relay *r)
 		free(s);
 		return -1;
 	}
-	if (make_room(r, &s->client)) {
-		session_begin(r, s);
-		serve(r, s);
-		return 0;
-	}
 	s->state = S_GUEST;
 	r->guests++;
 	session_begin(r, s);
-	complain(r, "clients must wait", 0);
+	if (seat(r, s) < 0)
+		complain(r, "clients must wait", 0);
 	return 0;
 }
 
@@ -1235,19 +1235,14 @@ static void
 seat_guests(struct relay *r)
 {
 	struct idle *e, *next, *head = &r->list[S_GUEST];
-	struct session *s;
 	int due = r->now >= r->seat_at;
 
 	if (due)
 		r->seat_at = r->now + ACCEPT_PAUSE;
 	for (e = head->next; e != head; e = next) {
 		next = e->next;
-		s = (struct session *)e;
-		if ((!due && r->n - r->guests >= r->max) ||
-		    !make_room(r, &s->client))
-			continue;
-		r->guests--;
-		serve(r, s);
+		if (due || r->n - r->guests < r->max)
+			seat(r, (struct session *)e);
 	}
 }
 
