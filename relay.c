@@ -152,7 +152,7 @@ struct session {
 		struct session *next;	/* UDP: of the same bucket */
 	} u;
 	uint64_t bytes[2];	/* taken from each leg */
-	uint32_t born;		/* s, monotonic */
+	int64_t born;		/* ms, monotonic */
 	union addr client;
 	union addr peer;	/* TCP: the target; UDP: our own address that
 				   the client sends to */
@@ -447,13 +447,18 @@ note_end(const struct relay *r, const struct session *s, enum why why)
 	union addr to = s->peer;
 	socklen_t len = sizeof to;
 	char a[ADDR_TEXT], b[ADDR_TEXT];
+	const char *colon = "", *error = "";
 
 	if (r->udp && getpeername(s->fd[1], &to.sa, &len) < 0)
 		return;
+	if (s->err) {
+		colon = ": ";
+		error = strerror(s->err);
+	}
 	note("%s to %s: %s%s%s after %ld s, %lld bytes in, %lld out",
 	    addr_text(&s->client, a), addr_text(&to, b), why_text[why],
-	    s->err ? ": " : "", s->err ? strerror(s->err) : "",
-	    (long)((uint32_t)(r->now / 1000) - s->born),
+	    colon, error,
+	    (long)((r->now - s->born) / 1000),
 	    (long long)s->bytes[0], (long long)s->bytes[1]);
 }
 
@@ -512,7 +517,7 @@ session_new(void)
 static NOINLINE void
 session_begin(struct relay *r, struct session *s)
 {
-	s->born = (uint32_t)(r->now / 1000);
+	s->born = r->now;
 	r->n++;
 	r->ever++;
 	touch(r, s);
@@ -1135,11 +1140,10 @@ evict_dead(struct relay *r)
 {
 	struct session *s = oldest(r, S_ENDING, 0);
 	struct idle *e, *head = &r->list[S_OPEN];
-	uint32_t t = (uint32_t)(r->now / 1000);
 
 	for (e = head->next; !s && e != head; e = e->next) {
 		s = (struct session *)e;
-		if (s->bytes[0] || t - s->born <= ROOM_AGE / 1000)
+		if (s->bytes[0] || r->now - s->born <= ROOM_AGE)
 			s = NULL;
 	}
 	if (s)
@@ -1181,7 +1185,7 @@ seat(struct relay *r, struct session *s)
 		return -1;
 	r->guests--;
 	s->state = S_WAITING;
-	s->born = (uint32_t)(r->now / 1000);
+	s->born = r->now;
 	if (dial_next(r, s) == 0)
 		step_waiting(r, s);
 	return 0;
