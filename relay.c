@@ -428,7 +428,7 @@ hash_of(const struct relay *r, const union addr *a, int port)
 static struct session **
 bucket(const struct relay *r, const union addr *client)
 {
-	return &r->hash[hash_of(r, client, addr_port(client))];
+	return &r->hash[hash_of(r, client, client->in.sin_port)];
 }
 
 static void
@@ -472,7 +472,7 @@ port_rest(struct relay *r, int fd)
 
 	if (getsockname(fd, &a.sa, &len) < 0)
 		return;
-	k = (unsigned)addr_port(&a) % PORTS;
+	k = ntohs(a.in.sin_port) % PORTS;
 	r->rest[0][k / 8] |= (unsigned char)(1 << k % 8);
 }
 
@@ -650,17 +650,14 @@ is_self(const struct relay *r, const union addr *to)
 	socklen_t len = sizeof from;
 	int fd, self;
 
-	if (addr_port(to) != addr_port(&r->local) ||
+	if (to->in.sin_port != r->local.in.sin_port ||
 	    to->sa.sa_family != r->local.sa.sa_family ||
 	    (!addr_any(&r->local) && !addr_same_host(&r->local, to)))
 		return 0;
 	fd = fd_socket(to->sa.sa_family, SOCK_DGRAM);
-	if (fd < 0)
-		return 0;
 	self = connect(fd, &to->sa, addr_len(to)) == 0 &&
 	    getsockname(fd, &from.sa, &len) == 0 &&
-	    (addr_same_host(&from, to) || (from.sa.sa_family == AF_INET &&
-	    from.in.sin_addr.s_addr == htonl(INADDR_LOOPBACK)));
+	    (addr_same_host(&from, to) || addr_is_loopback(&from));
 	close(fd);
 	return self;
 }
@@ -1039,20 +1036,26 @@ dial_next(struct relay *r, struct session *s)
 static NOINLINE void
 send_header(struct session *s)
 {
-	unsigned char h[52] = "\r\n\r\n\0\r\nQUIT\n\x21";
-	union addr a = s->client;
+	unsigned char h[52] = "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c";
+	unsigned char *ports = h + 24;
+	const union addr *c = &s->client;
+	union addr a;
 	socklen_t len = sizeof a;
-	size_t v6 = a.sa.sa_family == AF_INET6, n = v6 ? 16 : 4, i;
 
-	h[13] = v6 ? 0x21 : 0x11;
-	h[15] = (unsigned char)(2 * n + 4);
-	for (i = 0; i < 2; i++) {
-		memcpy(h + 16 + i * n, v6 ? (void *)&a.in6.sin6_addr :
-		    (void *)&a.in.sin_addr, n);
-		memcpy(h + 16 + 2 * n + 2 * i, &a.in.sin_port, 2);
-		getsockname(s->fd[0], &a.sa, &len);
+	getsockname(s->fd[0], &a.sa, &len);
+	if (c->sa.sa_family == AF_INET6) {
+		h[13] = 0x21;
+		h[15] = 36;
+		memcpy(h + 16, &c->in6.sin6_addr, 16);
+		memcpy(h + 32, &a.in6.sin6_addr, 16);
+		ports = h + 48;
+	} else {
+		memcpy(h + 16, &c->in.sin_addr, 4);
+		memcpy(h + 20, &a.in.sin_addr, 4);
 	}
-	if (send(s->fd[1], h, 2 * n + 20, 0) < 0)
+	memcpy(ports, &c->in.sin_port, 2);
+	memcpy(ports + 2, &a.in.sin_port, 2);
+	if (send(s->fd[1], h, (size_t)(ports + 4 - h), 0) < 0)
 		leg_broken(s, TARGET, errno);
 }
 
@@ -1971,8 +1974,7 @@ relay_target(struct relay *r, const struct addrs *to)
 	int k;
 
 	for (k = 0; k < to->n; k++)
-		if (is_self(r, &to->a[k]))
-			self |= 1U << k;
+		self |= (unsigned)is_self(r, &to->a[k]) << k;
 	if (self && !r->self)
 		warn("relay: the target is the mapped port itself, refused");
 	r->self = self;
