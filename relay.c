@@ -1589,14 +1589,30 @@ answer(struct relay *r, struct session *s)
 
 /* stepping */
 
-/* What poll shall wait for on a leg; -1 when the leg needs no slot. */
-static int
-events(const struct relay *r, const struct session *s, unsigned leg)
+static struct session *
+session_of(const struct relay *r, int fd)
 {
+	return (unsigned)fd < (unsigned)r->nfds ? r->by_fd[fd] : NULL;
+}
+
+static unsigned
+leg_of(const struct session *s, int fd)
+{
+	return s->fd[1] == fd ? TARGET : CLIENT;
+}
+
+/* What poll shall wait for on the leg fd; -1 when it needs no slot, or is no
+ * leg. */
+static NOINLINE int
+events(const struct relay *r, int fd)
+{
+	struct session *s = session_of(r, fd);
+	unsigned leg;
 	int ev = 0;
 
-	if (s->fd[leg - 1] < 0)
+	if (!s)
 		return -1;
+	leg = leg_of(s, fd);
 	if (s->state == S_ENDING)
 		return s->broken & leg ? -1 : POLLOUT;
 	if (r->udp)
@@ -1610,17 +1626,11 @@ events(const struct relay *r, const struct session *s, unsigned leg)
 	return ev || !(s->hung & leg) ? ev : -1;
 }
 
-static unsigned
-leg_of(const struct session *s, int fd)
-{
-	return s->fd[1] == fd ? TARGET : CLIENT;
-}
-
 /* Steps the session of which a leg is ready. */
 static void
-session_step(struct relay *r, struct session *s, unsigned leg, int wanted,
-    int came)
+session_step(struct relay *r, struct session *s, const struct pollfd *p)
 {
+	unsigned leg = leg_of(s, p->fd);
 	int e;
 
 	if (r->udp) {
@@ -1633,22 +1643,16 @@ session_step(struct relay *r, struct session *s, unsigned leg, int wanted,
 		else
 			session_end(r, s, WHY_ERROR);   /* client went away */
 	} else {
-		if (!wanted && (e = fd_error(s->fd[leg - 1])) != 0)
+		if (!p->events && (e = fd_error(p->fd)) != 0)
 			leg_broken(s, leg, e);
-		else if (!wanted)
+		else if (!p->events)
 			s->hung |= (uint8_t)leg;
-		if (came & ~POLLOUT)
+		if (p->revents & ~POLLOUT)
 			carry(r, s, leg);
-		if (came & ~POLLIN)
+		if (p->revents & ~POLLIN)
 			carry(r, s, OTHER(leg));
 		session_review(r, s);
 	}
-}
-
-static struct session *
-session_of(const struct relay *r, int fd)
-{
-	return fd >= 0 && fd < r->nfds ? r->by_fd[fd] : NULL;
 }
 
 /* Steps the sessions whose descriptors are ready.  A session that ends takes
@@ -1664,7 +1668,7 @@ step_ready(struct relay *r, const struct pollfd *p, int n)
 		if (!s)
 			continue;
 		disarm(s);
-		session_step(r, s, leg_of(s, p->fd), p->events, p->revents);
+		session_step(r, s, p);
 	}
 }
 
@@ -1682,7 +1686,7 @@ check_some(struct relay *r, int fd, int ending)
 		s = r->by_fd[fd];
 		if (!s || (ending && s->state != S_ENDING))
 			continue;
-		ev = events(r, s, leg_of(s, fd));
+		ev = events(r, fd);
 		if (ev < 0)
 			continue;
 		p[n].fd = fd;
@@ -1710,15 +1714,14 @@ check_all(struct relay *r)
 static void
 signalled(struct relay *r, int fd, int came)
 {
-	struct session *s = session_of(r, fd);
-	struct pollfd p = { fd, 0, 0 };
-	int wanted = s ? events(r, s, leg_of(s, fd)) : -1;
+	int wanted = events(r, fd);
+	struct pollfd p = { fd, (short)wanted, 0 };
 
 	if (wanted < 0)
 		return;
-	came &= wanted | POLLERR | POLLHUP;
-	if (came && (wanted || poll(&p, 1, 0) > 0))
-		session_step(r, s, leg_of(s, fd), wanted, came);
+	p.revents = (short)(came & (wanted | POLLERR | POLLHUP));
+	if (p.revents && (wanted || poll(&p, 1, 0) > 0))
+		session_step(r, r->by_fd[fd], &p);
 }
 #endif
 
@@ -1804,12 +1807,11 @@ relay_step(struct relay *r, struct wake *w, int64_t now)
 static void
 want_legs(struct relay *r, struct session *s, struct wake *w)
 {
-	unsigned leg;
-	int ev;
+	int i, ev;
 
-	for (leg = CLIENT; leg <= TARGET; leg++) {
-		ev = events(r, s, leg);
-		if (ev >= 0 && wake_on(w, s->fd[leg - 1], ev) < 0)
+	for (i = 0; i < 2; i++) {
+		ev = events(r, s->fd[i]);
+		if (ev >= 0 && wake_on(w, s->fd[i], ev) < 0)
 			wake_at(w, r->now + ACCEPT_PAUSE);      /* no memory */
 	}
 }
