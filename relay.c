@@ -98,7 +98,7 @@ struct mmsghdr {
 /* bytes and datagrams */
 #define CHUNK		32768	/* copied at a time */
 #define PIPE_SIZE	262144	/* spliced at a time */
-#define UNSENT          262144  /* of a leg, in the kernel; what waits there */
+#define UNSENT          PIPE_SIZE	/* of a leg, in the kernel, waiting */
 #define BULK_LEAST	8192	/* what is shorter ends a bulk flow */
 #define CARRY_MOST      (4 * PIPE_SIZE) /* of a session, then others */
 #define PENDING_MOST	(4 << 20)	/* waiting in memory, of all */
@@ -387,13 +387,16 @@ leg_close(struct relay *r, struct session *s, unsigned leg)
 	*fd = -1;
 }
 
-/* A leg does not work any more. */
-static NOINLINE void
-leg_broken(struct session *s, unsigned leg, int e)
+/* Is a leg broken, by an errno that is an error? */
+static NOINLINE int
+leg_broken(struct session *s, unsigned leg)
 {
+	if (fd_again())
+		return 0;
 	s->broken |= (uint8_t)leg;
 	if (!s->err)
-		s->err = (uint8_t)e;
+		s->err = (uint8_t)errno;
+	return 1;
 }
 
 static void
@@ -624,16 +627,23 @@ fd_error(int fd)
 	return (uint8_t)e;
 }
 
+static NOINLINE int
+fd_connected(int fd)
+{
+	union addr a;
+	socklen_t len = sizeof a;
+
+	return getpeername(fd, &a.sa, &len) == 0;
+}
+
 /* Bytes that the peer of a connection has not acknowledged; unknown is some.
  * A connection that was reset meanwhile has none. */
 static int
 unsent(int fd)
 {
-	union addr a;
-	socklen_t len = sizeof a;
 	int n = 1;
 
-	if (getpeername(fd, &a.sa, &len) < 0)
+	if (!fd_connected(fd))
 		return 0;
 #ifdef TIOCOUTQ
 	ioctl(fd, TIOCOUTQ, &n);
@@ -686,7 +696,6 @@ pipe_open(struct relay *r)
 		fcntl(r->pipe[0], F_SETPIPE_SZ, PIPE_SIZE);
 		return 1;
 	}
-	r->pipe[0] = -1;
 #else
 	(void)r;
 #endif
@@ -709,31 +718,6 @@ fd_splice(int from, int to, size_t n)
 #endif
 }
 
-/* Keeps n bytes of a leg, from the buffer, or from the pipe when from is
- * NULL, until the other leg takes them; -1 with errno. */
-static NOINLINE int
-keep(struct relay *r, struct session *s, unsigned leg,
-    const unsigned char *from, size_t n)
-{
-	struct pending *p = malloc(sizeof *p + n);
-	ssize_t got;
-
-	if (!p)
-		return -1;
-	p->off = 0;
-	p->n = n;
-	s->u.pending[leg - 1] = p;
-	r->pending += n;
-	if (from)
-		memcpy(p->data, from, n);
-	for (; !from && n > 0; n -= (size_t)got) {
-		got = read(r->pipe[0], p->data + p->n - n, n);
-		if (got <= 0)
-			return -1;
-	}
-	return 0;
-}
-
 /* Gives the other leg what waits of this one; 1 when nothing is left. */
 static int
 flush(struct relay *r, struct session *s, unsigned leg)
@@ -745,8 +729,7 @@ flush(struct relay *r, struct session *s, unsigned leg)
 		return 1;
 	n = send(s->fd[OTHER(leg) - 1], p->data + p->off, p->n, 0);
 	if (n < 0) {
-		if (!fd_again())
-			leg_broken(s, OTHER(leg), errno);
+		leg_broken(s, OTHER(leg));
 		return 0;
 	}
 	p->off += (size_t)n;
@@ -759,22 +742,37 @@ flush(struct relay *r, struct session *s, unsigned leg)
 }
 
 /* Gives the other leg n bytes of this one that are in the pipe, or in the
- * buffer; -1 with errno when they are lost. */
+ * buffer, and keeps what it does not take; -1 with errno when they are lost. */
 static NOINLINE int
 pass(struct relay *r, struct session *s, unsigned leg, size_t n, int piped)
 {
-	int to = s->fd[OTHER(leg) - 1], lost = 0;
+	int to = s->fd[OTHER(leg) - 1];
+	struct pending *p = NULL;
 	ssize_t sent = piped ? fd_splice(r->pipe[0], to, n) :
 	    send(to, r->buf, n, 0);
+	int lost = 0;
 
-	if (sent < 0 && !fd_again())
-		leg_broken(s, OTHER(leg), errno);
-	else if (sent < 0)
+	if (sent < 0 && leg_broken(s, OTHER(leg)))
+		goto fail;
+	if (sent < 0)
 		sent = 0;
-	if (sent >= 0 && (size_t)sent < n)
-		lost = keep(r, s, leg, piped ? NULL : r->buf + sent,
-		    n - (size_t)sent);
-	if (piped && (sent < 0 || lost < 0))
+	n -= (size_t)sent;
+	if (n == 0)
+		return 0;
+	lost = -1;
+	p = malloc(sizeof *p + n);
+	if (!p || (piped && read(r->pipe[0], p->data, n) != (ssize_t)n))
+		goto fail;
+	if (!piped)
+		memcpy(p->data, r->buf + sent, n);
+	p->off = 0;
+	p->n = n;
+	s->u.pending[leg - 1] = p;
+	r->pending += n;
+	return 0;
+fail:
+	free(p);
+	if (piped)
 		pipe_close(r);		/* what is in it is nobody's */
 	return lost;
 }
@@ -813,19 +811,20 @@ take(struct relay *r, struct session *s, unsigned leg)
 	ssize_t n = -1;
 
 	if (piped) {
-		n = fd_splice(fd, r->pipe[1],
-		    most < PIPE_SIZE ? most : PIPE_SIZE);
+		n = fd_splice(fd, r->pipe[1], most);
 		piped = n >= 0 || (errno != EINVAL && errno != ENOSYS);
 	}
 	if (!piped) {
 		if (!buffer(r))
 			return -1;
-		n = recv(fd, r->buf, most < CHUNK ? most : CHUNK, 0);
+		if (most > CHUNK)
+			most = CHUNK;
+		n = recv(fd, r->buf, most, 0);
 	}
 	if (n <= 0)
 		return n;
 	s->bulk |= (uint8_t)leg;
-	if ((size_t)n < most && n < (piped ? BULK_LEAST : CHUNK))
+	if ((size_t)n < most && (!piped || n < BULK_LEAST))
 		s->bulk ^= (uint8_t)leg;
 	return pass(r, s, leg, (size_t)n, piped) < 0 ? -1 : n;
 }
@@ -843,10 +842,8 @@ carry(struct relay *r, struct session *s, unsigned leg)
 		if (s->broken & OTHER(leg))
 			return;
 		n = take(r, s, leg);
-		if (n < 0 && fd_again())
+		if (n < 0 && !leg_broken(s, leg))
 			return;
-		if (n < 0)
-			leg_broken(s, leg, errno);
 		if (n <= 0) {
 			s->eof |= (uint8_t)leg;
 			return;
@@ -910,19 +907,6 @@ session_review(struct relay *r, struct session *s)
 }
 
 /* connecting */
-
-/* 1 connected, 0 not yet, -1 failed. */
-static int
-connected(struct session *s)
-{
-	union addr a;
-	socklen_t len = sizeof a;
-
-	s->err = fd_error(s->fd[1]);
-	if (s->err)
-		return -1;
-	return getpeername(s->fd[1], &a.sa, &len) == 0;
-}
 
 /* Binds fd, of a UDP session, to the next port that does not rest. */
 static int
@@ -1055,26 +1039,33 @@ send_header(struct session *s)
 	}
 	memcpy(ports, &c->in.sin_port, 2);
 	memcpy(ports + 2, &a.in.sin_port, 2);
-	if (send(s->fd[1], h, (size_t)(ports + 4 - h), 0) < 0)
-		leg_broken(s, TARGET, errno);
+	if (send(s->fd[1], h, (size_t)(ports + 4 - h), 0) < 0) {
+		s->broken = TARGET;
+		s->err = (uint8_t)errno;
+	}
 }
 
-/* Has leg 1 connected? */
+/* The target has connected: begins with what the client has sent. */
 static void
-step_waiting(struct relay *r, struct session *s)
+session_open(struct relay *r, struct session *s)
 {
-	int c = connected(s);
-
-	if (c < 0)
-		dial_next(r, s);
-	if (c != 1)
-		return;
 	enter(r, s, S_OPEN);
 	target_is(r, 0);
 	if (r->cfg->proxy_protocol)
 		send_header(s);
 	carry(r, s, CLIENT);
 	session_review(r, s);
+}
+
+/* Has leg 1 connected? */
+static void
+step_waiting(struct relay *r, struct session *s)
+{
+	s->err = fd_error(s->fd[1]);
+	if (s->err)
+		dial_next(r, s);
+	else if (fd_connected(s->fd[1]))
+		session_open(r, s);
 }
 
 /* making room */
@@ -1323,15 +1314,19 @@ attach(struct msghdr *h, int level, int type, const void *p, size_t n)
 	h->msg_controllen += (socklen_t)CMSG_SPACE(n);
 }
 
-/* Sends h from our address a: the client expects answers from there. */
+/* Sends h to the client of s, from the address that it asked: it expects
+ * answers from there. */
 static NOINLINE void
-leave_from(struct msghdr *h, const union addr *a)
+address(struct msghdr *h, struct session *s)
 {
+	const union addr *a = &s->peer;
 	struct in6_pktinfo v6;
 #ifdef IP_PKTINFO
 	struct in_pktinfo v4 = { 0, a->in.sin_addr, { 0 } };
 #endif
 
+	h->msg_name = &s->client;
+	h->msg_namelen = addr_len(&s->client);
 	if (addr_any(a))
 		return;
 	if (a->sa.sa_family == AF_INET6) {
@@ -1388,47 +1383,57 @@ run_length(size_t segment, const struct iovec *iov, int n)
 	return k;
 }
 
-/* Writes what sends datagrams first to last - 1 to b->msg; how many sends. */
+/* Writes what sends the datagrams from iov to end to m; how many sends.  s is
+ * NULL on a connected socket. */
 static int
-compose(struct batch *b, int first, int last, size_t segment,
-    const union addr *to, const union addr *from)
+compose(struct mmsghdr *m, struct iovec *iov, struct iovec *end,
+    size_t segment, struct session *s)
 {
 	struct msghdr *h;
 	uint16_t size;
-	int k, n = 0;
+	int k, n;
 
-	for (; first < last; first += k) {
-		h = &b->msg[n++].msg_hdr;
-		h->msg_name = (void *)(uintptr_t)to;
-		h->msg_namelen = to ? addr_len(to) : 0;
-		h->msg_iov = &b->iov[first];
-		k = run_length(segment, h->msg_iov, last - first);
+	for (n = 0; iov < end; n++, iov += k) {
+		k = run_length(segment, iov, (int)(end - iov));
+		h = &m[n].msg_hdr;
+		h->msg_namelen = 0;
+		h->msg_iov = iov;
 		h->msg_iovlen = (uint16_t)k;
 		h->msg_controllen = 0;
-		if (from)
-			leave_from(h, from);
+		if (s)
+			address(h, s);
 		if (k > 1) {
-			size = (uint16_t)h->msg_iov->iov_len;
+			size = (uint16_t)iov->iov_len;
 			attach(h, IPPROTO_UDP, UDP_SEGMENT, &size, sizeof size);
 		}
 	}
 	return n;
 }
 
-/* Sends datagrams first to last - 1 of the batch to one peer: to and from
- * are NULL on a connected socket.  What is not taken now is lost. */
+/* Sends datagrams first to last - 1, of a leg of s, to the other, for NULL
+ * nowhere.  What is not taken now is lost. */
 static void
-send_batch(struct relay *r, int fd, struct batch *b, int first, int last,
-    const union addr *to, const union addr *from)
+forward(struct relay *r, struct session *s, struct batch *b, unsigned leg,
+    int first, int last)
 {
+	struct iovec *iov = b->iov + first, *end = b->iov + last;
 	size_t segment = r->segment;
-	int k, n;
+	int fd, k, n = 0;
 
-	while (first < last) {
-		n = compose(b, first, last, segment, to, from);
+	if (!s)
+		return;
+	for (k = first; k < last; k++)
+		n += b->iov[k].iov_len;
+	s->bytes[leg - 1] += n;
+	r->bytes[leg - 1] += n;
+	touch(r, s);
+	fd = leg == TARGET ? r->fd : s->fd[1];
+	while (iov < end) {
+		n = compose(b->msg, iov, end, segment,
+		    leg == TARGET ? s : NULL);
 		n = exchange(fd, b->msg, n);
 		for (k = 0; k < n; k++)
-			first += (int)b->msg[k].msg_hdr.msg_iovlen;
+			iov += b->msg[k].msg_hdr.msg_iovlen;
 		if (n > 0)
 			continue;
 		if (fd_again())
@@ -1438,20 +1443,8 @@ send_batch(struct relay *r, int fd, struct batch *b, int first, int last,
 		if (b->msg->msg_hdr.msg_iovlen > 1)
 			segment = 0;    /* or longer than the path's MTU */
 		else
-			first++;
+			iov++;
 	}
-}
-
-/* Counts and touches for datagrams first to last - 1 from leg i. */
-static NOINLINE void
-count_batch(struct relay *r, struct session *s, struct batch *b, int i,
-    int first, int last)
-{
-	for (; first < last; first++) {
-		s->bytes[i] += b->iov[first].iov_len;
-		r->bytes[i] += b->iov[first].iov_len;
-	}
-	touch(r, s);
 }
 
 /* Does s serve this client, who sends to our address to? */
@@ -1530,17 +1523,6 @@ client(struct relay *r, const union addr *from, const union addr *to)
 	return s || !r->target.n ? s : client_new(r, b, from, to);
 }
 
-/* Sends datagrams first to last - 1 of client s, if any, to the target. */
-static void
-to_target(struct relay *r, struct session *s, struct batch *b, int first,
-    int last)
-{
-	if (!s)
-		return;
-	count_batch(r, s, b, 0, first, last);
-	send_batch(r, s->fd[1], b, first, last, NULL, NULL);
-}
-
 /* Reads a batch from the mapped port; 1 when there may be more. */
 static int
 receive(struct relay *r)
@@ -1559,11 +1541,11 @@ receive(struct relay *r)
 		    r->now) == 1;
 		if (!claimed && s && serves(s, &b->from[k], &b->to[k]))
 			continue;
-		to_target(r, s, b, first, k);
+		forward(r, s, b, CLIENT, first, k);
 		first = k;
 		s = claimed ? NULL : client(r, &b->from[k], &b->to[k]);
 	}
-	to_target(r, s, b, first, k);
+	forward(r, s, b, CLIENT, first, k);
 	return n == BATCH;
 }
 
@@ -1583,8 +1565,7 @@ answer(struct relay *r, struct session *s)
 		return;
 	target_is(r, 0);
 	s->state = S_OPEN;
-	count_batch(r, s, b, 1, 0, n);
-	send_batch(r, r->fd, b, 0, n, &s->client, &s->peer);
+	forward(r, s, b, TARGET, 0, n);
 }
 
 /* stepping */
@@ -1631,22 +1612,19 @@ static void
 session_step(struct relay *r, struct session *s, const struct pollfd *p)
 {
 	unsigned leg = leg_of(s, p->fd);
-	int e;
 
 	if (r->udp) {
 		answer(r, s);
-	} else if (s->state == S_ENDING) {
-		wind_up(r, s);
 	} else if (s->state < S_OPEN) {
 		if (leg == TARGET)
 			step_waiting(r, s);
 		else
 			session_end(r, s, WHY_ERROR);   /* client went away */
 	} else {
-		if (!p->events && (e = fd_error(p->fd)) != 0)
-			leg_broken(s, leg, e);
-		else if (!p->events)
-			s->hung |= (uint8_t)leg;
+		if (!p->events) {
+			s->err = fd_error(p->fd);
+			*(s->err ? &s->broken : &s->hung) |= (uint8_t)leg;
+		}
 		if (p->revents & ~POLLOUT)
 			carry(r, s, leg);
 		if (p->revents & ~POLLIN)
@@ -1871,16 +1849,16 @@ relax(struct relay *r)
 void
 relay_want(struct relay *r, struct wake *w)
 {
-	if (r->check_at == NEVER && r->now - r->active < ACTIVE)
+	if (r->check_at == NEVER && r->now - r->active >= ACTIVE)
+		relax(r);
+	else if (r->check_at == NEVER)
 		r->check_at = r->now + (r->sigfd >= 0 ? CHECK_ALL :
 		    CHECK_PLAIN + r->n / 64);
-	if (r->check_at == NEVER)
-		relax(r);
 	r->slot = -1;
-	if (r->udp || (r->target.n && r->now >= r->room_at))
-		r->slot = wake_on(w, r->fd, POLLIN);
-	else if (r->target.n)
+	if (r->now < r->room_at)
 		wake_at(w, r->room_at);
+	else if (r->udp || r->target.n)
+		r->slot = wake_on(w, r->fd, POLLIN);
 	r->sigslot = wake_on(w, r->sigfd, POLLIN);
 	want_sessions(r, w);
 	want_times(r, w);
