@@ -136,6 +136,12 @@ struct pending {		/* bytes that the other leg did not take yet */
 	unsigned char data[];
 };
 
+struct pair {			/* of a session, or a datagram's to us */
+	union addr client;
+	union addr peer;	/* TCP: the target; UDP: our own address that
+				   the client sends to */
+};
+
 struct session {
 	struct idle idle;	/* first: a list entry is its session */
 	int fd[2];		/* -1 when closed */
@@ -153,9 +159,7 @@ struct session {
 	} u;
 	uint64_t bytes[2];	/* taken from each leg */
 	int64_t born;		/* ms, monotonic */
-	union addr client;
-	union addr peer;	/* TCP: the target; UDP: our own address that
-				   the client sends to */
+	struct pair pair;
 };
 
 union control {			/* ancillary data of a datagram */
@@ -169,7 +173,7 @@ struct batch {			/* of datagrams; lies in r->buf */
 					   serves to send */
 	struct iovec iov[BATCH];
 	union control control[BATCH];
-	union addr from[BATCH], to[BATCH];
+	struct pair pair[BATCH];
 	unsigned char data[BATCH][DGRAM];
 };
 
@@ -198,8 +202,7 @@ struct relay {			/* the small and often used comes first */
 	int look;               /* descriptor from which to look at those that
 				   end */
 	int64_t look_at, pause; /* ms: when, and how long after that again */
-	struct session **hash;	/* UDP: by client */
-	unsigned port;          /* UDP: of the newest session, less PORTS */
+	unsigned port;          /* UDP: of the newest session, modulo PORTS */
 	int64_t rest_at;	/* ms: when rest[0] was begun */
 	size_t segment;         /* UDP: longest datagram of a segmented send */
 	unsigned no_room;	/* failures to make a session */
@@ -212,6 +215,7 @@ struct relay {			/* the small and often used comes first */
 	struct relay_calls calls;
 	union addr local;	/* what fd is bound to */
 	struct addrs target;	/* n 0: not known yet, the listener waits */
+	struct session *hash[BUCKETS];	/* UDP: by client */
 	unsigned char rest[2][PORTS / 8];	/* UDP: a bit for each port
 				   whose session ended since then, or before */
 };
@@ -263,6 +267,7 @@ signals_fd(void)
 static int
 arm(struct session *s, enum armed on)
 {
+	int bad = 0;
 #ifdef F_SETSIG
 	int i, fd;
 
@@ -270,17 +275,15 @@ arm(struct session *s, enum armed on)
 		fd = s->fd[i];
 		if (fd < 0)
 			continue;
-		if (s->armed == ARMED_NEVER &&
-		    (fcntl(fd, F_SETSIG, SIGRTMIN) < 0 ||
-		    fcntl(fd, F_SETOWN, getpid()) < 0))
-			return -1;
-		if (fcntl(fd, F_SETFL, on == ARMED_ON ?
-		    O_NONBLOCK | O_ASYNC : O_NONBLOCK) < 0)
-			return -1;
+		if (s->armed == ARMED_NEVER)
+			bad |= fcntl(fd, F_SETSIG, SIGRTMIN) |
+			    fcntl(fd, F_SETOWN, getpid());
+		bad |= fcntl(fd, F_SETFL, on == ARMED_ON ?
+		    O_NONBLOCK | O_ASYNC : O_NONBLOCK);
 	}
 #endif
 	s->armed = (uint8_t)on;
-	return 0;
+	return bad;
 }
 
 static void
@@ -429,7 +432,7 @@ hash_of(const struct relay *r, const union addr *a, int port)
 }
 
 static struct session **
-bucket(const struct relay *r, const union addr *client)
+bucket(struct relay *r, const union addr *client)
 {
 	return &r->hash[hash_of(r, client, client->in.sin_port)];
 }
@@ -437,7 +440,7 @@ bucket(const struct relay *r, const union addr *client)
 static void
 unhash(struct relay *r, struct session *s)
 {
-	struct session **p = bucket(r, &s->client);
+	struct session **p = bucket(r, &s->pair.client);
 
 	while (*p != s)
 		p = &(*p)->u.next;
@@ -447,7 +450,7 @@ unhash(struct relay *r, struct session *s)
 static void
 note_end(const struct relay *r, const struct session *s, enum why why)
 {
-	union addr to = s->peer;
+	union addr to = s->pair.peer;
 	socklen_t len = sizeof to;
 	char a[ADDR_TEXT], b[ADDR_TEXT];
 	const char *colon = "", *error = "";
@@ -459,7 +462,7 @@ note_end(const struct relay *r, const struct session *s, enum why why)
 		error = strerror(s->err);
 	}
 	note("%s to %s: %s%s%s after %ld s, %lld bytes in, %lld out",
-	    addr_text(&s->client, a), addr_text(&to, b), why_text[why],
+	    addr_text(&s->pair.client, a), addr_text(&to, b), why_text[why],
 	    colon, error,
 	    (long)((r->now - s->born) / 1000),
 	    (long long)s->bytes[0], (long long)s->bytes[1]);
@@ -525,7 +528,7 @@ session_begin(struct relay *r, struct session *s)
 	r->ever++;
 	touch(r, s);
 	if (r->calls.used)
-		r->calls.used(r->calls.arg, &s->client, r->now);
+		r->calls.used(r->calls.arg, &s->pair.client, r->now);
 }
 
 /* Says the first failure, and every one that doubles their number; e is the
@@ -923,21 +926,21 @@ port_take(struct relay *r, int fd, int family)
 	}
 	errno = EAGAIN;
 	for (n = 0; n < PORTS; n++) {
-		k = r->port = (r->port + 1) % PORTS;
+		k = ++r->port % PORTS;
 		if ((r->rest[0][k / 8] | r->rest[1][k / 8]) >> k % 8 & 1)
 			continue;
-		addr_set_port(&a, (int)(PORTS + k));
+		a.in.sin_port = htons((uint16_t)(PORTS + k));
 		if (bind(fd, &a.sa, addr_len(&a)) == 0)
 			return 0;
 	}
 	return -1;
 }
 
-/* Opens leg 1 and connects it to s->peer; returns errno, 0 for none. */
+/* Opens leg 1 and connects it to s->pair.peer; returns errno, 0 for none. */
 static int
 dial(struct relay *r, struct session *s)
 {
-	const union addr *to = &s->peer;
+	const union addr *to = &s->pair.peer;
 	int fd = fd_socket(to->sa.sa_family, r->cfg->type);
 
 	if (fd < 0 || leg_open(r, s, TARGET, fd) < 0)
@@ -971,7 +974,7 @@ dial_any(struct relay *r, struct session *s)
 		leg_close(r, s, TARGET);
 		if (s->tried >= r->target.n)
 			return -1;
-		s->peer = r->target.a[s->tried];
+		s->pair.peer = r->target.a[s->tried];
 		self = r->self >> s->tried & 1;
 		s->err = self ? EADDRINUSE : (uint8_t)dial(r, s);
 		if (no_descriptors(s->err))
@@ -1022,7 +1025,7 @@ send_header(struct session *s)
 {
 	unsigned char h[52] = "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c";
 	unsigned char *ports = h + 24;
-	const union addr *c = &s->client;
+	const union addr *c = &s->pair.client;
 	union addr a;
 	socklen_t len = sizeof a;
 
@@ -1088,23 +1091,24 @@ source(const union addr *a)
  * Counts by hash: a collision can hide a source for one call only, the seed
  * changes with each. */
 static int
-evict_crowd(struct relay *r, const union addr *client, int64_t age, int share,
-    int most)
+evict_crowd(struct relay *r, const union addr *client, int most)
 {
 	struct idle *e, *next, *head = &r->list[S_OPEN], *young = head->next;
 	const union addr *a;
 	uint64_t crowd = 0;
 	int count[BUCKETS] = { 0 };
+	int age = most == ROOM_BATCH ? ROOM_AGE : ROOM_IDLE;
+	int share = most == ROOM_BATCH ? ROOM_SHARE : r->max / 4;
 	int n = share, *c;
 
 	r->seed++;
 	for (e = head->next; e != head; e = e->next) {
-		count[hash_of(r, &((struct session *)e)->client, 0)]++;
+		count[hash_of(r, &((struct session *)e)->pair.client, 0)]++;
 		if (r->now - e->last > age)
 			young = e->next;
 	}
 	for (e = head->next; e != young; e = e->next) {
-		a = &((struct session *)e)->client;
+		a = &((struct session *)e)->pair.client;
 		c = &count[hash_of(r, a, 0)];
 		if (*c > n && !(client && source(a) == source(client))) {
 			n = *c;
@@ -1114,12 +1118,12 @@ evict_crowd(struct relay *r, const union addr *client, int64_t age, int share,
 	if (n == share)
 		return 0;
 	for (n = -share, e = head->next; e != head; e = e->next)
-		n += source(&((struct session *)e)->client) == crowd;
+		n += source(&((struct session *)e)->pair.client) == crowd;
 	if (most > n)
 		most = n;
 	for (e = head->next; e != young && most > 0; e = next) {
 		next = e->next;
-		if (source(&((struct session *)e)->client) == crowd) {
+		if (source(&((struct session *)e)->pair.client) == crowd) {
 			session_end(r, (struct session *)e, WHY_LIMIT);
 			most--;
 		}
@@ -1150,8 +1154,8 @@ static int
 make_room(struct relay *r, const union addr *client)
 {
 	return r->n - r->guests < r->max || evict_dead(r) ||
-	    evict_crowd(r, NULL, ROOM_AGE, ROOM_SHARE, ROOM_BATCH) > 0 ||
-	    evict_crowd(r, client, ROOM_IDLE, r->max / 4, 1) > 0;
+	    evict_crowd(r, NULL, ROOM_BATCH) > 0 ||
+	    evict_crowd(r, client, 1) > 0;
 }
 
 /* 1 when another guest can be accepted.  Behind guests for whom there is no
@@ -1159,11 +1163,12 @@ make_room(struct relay *r, const union addr *client)
 static int
 guest_place(struct relay *r)
 {
-	struct session *s = oldest(r, S_GUEST, GUEST_AGE);
+	struct session *s;
 
 	if (r->guests < r->guests_max)
 		return 1;
-	if (!s || evict_crowd(r, NULL, ROOM_IDLE, r->max / 4, 0) <= 0)
+	s = oldest(r, S_GUEST, GUEST_AGE);
+	if (!s || evict_crowd(r, NULL, 0) <= 0)
 		return 0;
 	session_end(r, s, WHY_LIMIT);
 	return 1;
@@ -1175,7 +1180,7 @@ guest_place(struct relay *r)
 static int
 seat(struct relay *r, struct session *s)
 {
-	if (!make_room(r, &s->client))
+	if (!make_room(r, &s->pair.client))
 		return -1;
 	r->guests--;
 	s->state = S_WAITING;
@@ -1194,7 +1199,7 @@ accept_one(struct relay *r)
 
 	if (!s)
 		return -1;
-	fd = fd_accept(r->fd, &s->client);
+	fd = fd_accept(r->fd, &s->pair.client);
 	if (fd < 0 || leg_open(r, s, CLIENT, fd) < 0) {
 		free(s);
 		return -1;
@@ -1287,8 +1292,8 @@ read_batch(struct batch *b, int fd)
 		b->iov[k].iov_base = b->data[k];
 		b->iov[k].iov_len = DGRAM;
 		h = &b->msg[k].msg_hdr;
-		h->msg_name = &b->from[k];
-		h->msg_namelen = sizeof b->from[k];
+		h->msg_name = &b->pair[k].client;
+		h->msg_namelen = sizeof b->pair[k].client;
 		h->msg_iov = &b->iov[k];
 		h->msg_iovlen = 1;
 		h->msg_control = b->control[k].buf;
@@ -1319,14 +1324,14 @@ attach(struct msghdr *h, int level, int type, const void *p, size_t n)
 static NOINLINE void
 address(struct msghdr *h, struct session *s)
 {
-	const union addr *a = &s->peer;
+	const union addr *a = &s->pair.peer;
 	struct in6_pktinfo v6;
 #ifdef IP_PKTINFO
 	struct in_pktinfo v4 = { 0, a->in.sin_addr, { 0 } };
 #endif
 
-	h->msg_name = &s->client;
-	h->msg_namelen = addr_len(&s->client);
+	h->msg_name = &s->pair.client;
+	h->msg_namelen = addr_len(&s->pair.client);
 	if (addr_any(a))
 		return;
 	if (a->sa.sa_family == AF_INET6) {
@@ -1447,11 +1452,12 @@ forward(struct relay *r, struct session *s, struct batch *b, unsigned leg,
 	}
 }
 
-/* Does s serve this client, who sends to our address to? */
+/* Does s serve this client, who sends to that address of ours? */
 static int
-serves(const struct session *s, const union addr *from, const union addr *to)
+serves(const struct session *s, const struct pair *a)
 {
-	return addr_same(&s->client, from) && addr_same_host(&s->peer, to);
+	return addr_same(&s->pair.client, &a->client) &&
+	    addr_same_host(&s->pair.peer, &a->peer);
 }
 
 /* Ends a session without an answer, or else any, the one that was idle for
@@ -1471,8 +1477,7 @@ make_room_udp(struct relay *r)
 /* A session for a client that comes for the first time; NULL if there can be
  * none. */
 static struct session *
-client_new(struct relay *r, struct session **bucket, const union addr *from,
-    const union addr *to)
+client_new(struct relay *r, struct session **bucket, const struct pair *a)
 {
 	struct session *s = NULL;
 	int e = 0;
@@ -1489,8 +1494,7 @@ client_new(struct relay *r, struct session **bucket, const union addr *from,
 		free(s);
 		return NULL;
 	}
-	s->client = *from;
-	s->peer = *to;
+	s->pair = *a;
 	s->u.next = *bucket;
 	*bucket = s;
 	session_begin(r, s);
@@ -1512,15 +1516,15 @@ is_target(const struct relay *r, const union addr *from)
 
 /* The session of a client, an old or a new one; NULL if there can be none. */
 static NOINLINE struct session *
-client(struct relay *r, const union addr *from, const union addr *to)
+client(struct relay *r, const struct pair *a)
 {
-	struct session **b = bucket(r, from), *s = *b;
+	struct session **b = bucket(r, &a->client), *s = *b;
 
-	if (is_target(r, from))
+	if (is_target(r, &a->client))
 		return NULL;
-	while (s && !serves(s, from, to))
+	while (s && !serves(s, a))
 		s = s->u.next;
-	return s || !r->target.n ? s : client_new(r, b, from, to);
+	return s || !r->target.n ? s : client_new(r, b, a);
 }
 
 /* Reads a batch from the mapped port; 1 when there may be more. */
@@ -1529,21 +1533,23 @@ receive(struct relay *r)
 {
 	struct batch *b = (void *)buffer(r);
 	struct session *s = NULL;
+	struct pair *a;
 	int k, n, claimed, first = 0;
 
 	if (!b)
 		return 0;
 	n = read_batch(b, r->fd);
 	for (k = 0; k < n; k++) {
-		came_to(r, &b->msg[k].msg_hdr, &b->to[k]);
+		a = &b->pair[k];
+		came_to(r, &b->msg[k].msg_hdr, &a->peer);
 		claimed = r->calls.claim && r->calls.claim(r->calls.arg,
-		    &b->from[k], &b->to[k], b->data[k], b->iov[k].iov_len,
+		    &a->client, &a->peer, b->data[k], b->iov[k].iov_len,
 		    r->now) == 1;
-		if (!claimed && s && serves(s, &b->from[k], &b->to[k]))
+		if (!claimed && s && serves(s, a))
 			continue;
 		forward(r, s, b, CLIENT, first, k);
 		first = k;
-		s = claimed ? NULL : client(r, &b->from[k], &b->to[k]);
+		s = claimed ? NULL : client(r, a);
 	}
 	forward(r, s, b, CLIENT, first, k);
 	return n == BATCH;
@@ -1709,21 +1715,17 @@ static void
 read_signals(struct relay *r)
 {
 #ifdef F_SETSIG
-	struct signalfd_siginfo si[32];
+	struct signalfd_siginfo si[32], *p;
 	ssize_t got;
-	int k, all = 0;
 
 	do {
 		got = read(r->sigfd, si, sizeof si);
-		for (k = 0; k < (int)(got / (ssize_t)sizeof *si); k++)
-			if (si[k].ssi_signo == SIGIO)
-				all = 1;
+		for (p = si; (char *)p < (char *)si + got; p++)
+			if (p->ssi_signo == SIGIO)
+				check_all(r);
 			else
-				signalled(r, si[k].ssi_fd,
-				    (int)si[k].ssi_band);
+				signalled(r, p->ssi_fd, (int)p->ssi_band);
 	} while (got == sizeof si);
-	if (all)
-		check_all(r);
 #else
 	(void)r;
 #endif
@@ -1910,8 +1912,7 @@ relay_start(const struct config *cfg, const struct relay_calls *calls, int fd,
 	socklen_t len = sizeof r->local;
 	int k;
 
-	if (!r || getsockname(fd, &r->local.sa, &len) < 0 ||
-	    !(r->hash = calloc(BUCKETS, sizeof *r->hash))) {
+	if (!r || getsockname(fd, &r->local.sa, &len) < 0) {
 		fd_close(fd);
 		free(r);
 		return NULL;
@@ -1987,7 +1988,6 @@ relay_stop(struct relay *r)
 		while ((s = oldest(r, k, 0)))
 			session_end(r, s, WHY_STOP);
 	relax(r);
-	free(r->hash);
 	close(r->fd);
 	if (r->sigfd >= 0)
 		close(r->sigfd);
