@@ -139,7 +139,8 @@ struct pending {		/* bytes that the other leg did not take yet */
 struct pair {			/* of a session, or a datagram's to us */
 	union addr client;
 	union addr peer;	/* TCP: the target; UDP: our own address that
-				   the client sends to */
+				   the client sends to; of a session with the
+				   port of leg 1, as in r->port */
 };
 
 struct session {
@@ -468,30 +469,17 @@ note_end(const struct relay *r, const struct session *s, enum why why)
 	    (long long)s->bytes[0], (long long)s->bytes[1]);
 }
 
-/* The port of a UDP session that ends shall rest: late answers may come. */
-static void
-port_rest(struct relay *r, int fd)
-{
-	union addr a;
-	socklen_t len = sizeof a;
-	unsigned k;
-
-	if (getsockname(fd, &a.sa, &len) < 0)
-		return;
-	k = ntohs(a.in.sin_port) % PORTS;
-	r->rest[0][k / 8] |= (unsigned char)(1 << k % 8);
-}
 
 /* Ends s, by a reset where it was broken or refused. */
 static void
 session_end(struct relay *r, struct session *s, enum why why)
 {
-	unsigned leg;
+	unsigned leg, port = s->pair.peer.in.sin_port % PORTS;
 
 	note_end(r, s, why);
-	if (r->udp) {
+	if (r->udp) {		/* late answers may come to its port */
 		unhash(r, s);
-		port_rest(r, s->fd[1]);
+		r->rest[0][port / 8] |= (unsigned char)(1 << port % 8);
 	}
 	for (leg = CLIENT; leg <= TARGET; leg++) {
 		if (!r->udp)
@@ -1098,7 +1086,7 @@ evict_crowd(struct relay *r, const union addr *client, int most)
 	uint64_t crowd = 0;
 	int count[BUCKETS] = { 0 };
 	int age = most == ROOM_BATCH ? ROOM_AGE : ROOM_IDLE;
-	int share = most == ROOM_BATCH ? ROOM_SHARE : r->max / 4;
+	int share = most == ROOM_BATCH ? ROOM_SHARE : r->max >> 2;
 	int n = share, *c;
 
 	r->seed++;
@@ -1495,6 +1483,7 @@ client_new(struct relay *r, struct session **bucket, const struct pair *a)
 		return NULL;
 	}
 	s->pair = *a;
+	s->pair.peer.in.sin_port = (in_port_t)r->port;
 	s->u.next = *bucket;
 	*bucket = s;
 	session_begin(r, s);
@@ -1855,7 +1844,7 @@ relay_want(struct relay *r, struct wake *w)
 		relax(r);
 	else if (r->check_at == NEVER)
 		r->check_at = r->now + (r->sigfd >= 0 ? CHECK_ALL :
-		    CHECK_PLAIN + r->n / 64);
+		    CHECK_PLAIN + (r->n >> 6));
 	r->slot = -1;
 	if (r->now < r->room_at)
 		wake_at(w, r->room_at);
