@@ -2,9 +2,9 @@
 /*
  * Sessions between the mapped port and the target, TCP and UDP.
  *
- * A session has two legs: leg 0 to the client, leg 1 to the target.  Direction
- * i goes from leg i to the other leg.  UDP sessions have no leg 0: all clients
- * share the mapped port.  An idle session has descriptors and no buffer.
+ * A session has two legs: leg 0 to the client, leg 1 to the target.  UDP
+ * sessions have no leg 0: all clients share the mapped port.  An idle session
+ * has descriptors and no buffer.
  *
  *   S_WAITING  TCP: leg 1 connects, leg 0 is not read; UDP: no answer yet
  *   S_GUEST    TCP: no room yet: leg 0 is open, and not read
@@ -128,7 +128,8 @@ static const char *const why_text[WHYS] = {
 	"closed", "broken", "refused", "idle", "made room", "stopped"
 };
 
-enum { CLIENT = 1, TARGET = 2, BOTH = 3 };	/* legs, also in masks */
+/* a leg is its bit in a mask; arrays begin with the client's */
+enum { CLIENT = 1, TARGET = 2, BOTH = 3 };
 #define OTHER(leg)	(BOTH ^ (leg))
 
 struct pending {		/* bytes that the other leg did not take yet */
@@ -628,7 +629,7 @@ fd_connected(int fd)
 }
 
 /* Bytes that the peer of a connection has not acknowledged; unknown is some.
- * A connection that was reset meanwhile has none. */
+ * A connection that was reset meanwhile has none, nor has a closed leg. */
 static int
 unsent(int fd)
 {
@@ -644,7 +645,7 @@ unsent(int fd)
 
 /* Would a connection to the address to come back to the mapped port?  So do
  * those to an own address: their source is the same address, or loopback. */
-static int
+static NOINLINE int
 is_self(const struct relay *r, const union addr *to)
 {
 	union addr from;
@@ -734,7 +735,7 @@ flush(struct relay *r, struct session *s, unsigned leg)
 
 /* Gives the other leg n bytes of this one that are in the pipe, or in the
  * buffer, and keeps what it does not take; -1 with errno when they are lost. */
-static NOINLINE int
+static int
 pass(struct relay *r, struct session *s, unsigned leg, size_t n, int piped)
 {
 	int to = s->fd[OTHER(leg) - 1];
@@ -858,7 +859,7 @@ wind_up(struct relay *r, struct session *s)
 	pending_free(r, s, OTHER(dead));
 	carry(r, s, dead);
 	if (s->eof & dead && !s->u.pending[dead - 1]) {
-		if (fd < 0 || !unsent(fd))
+		if (!unsent(fd))
 			s->broken = BOTH;
 		else
 			fd_option(fd, SOL_SOCKET, SO_SNDBUF, 1);
@@ -945,28 +946,20 @@ dial(struct relay *r, struct session *s)
 	return errno;
 }
 
-static int
-no_descriptors(int e)
-{
-	return e == EMFILE || e == ENFILE;
-}
-
-/* Leaves the target's address, and tries the next ones; -1 with s->err when
- * none is left, or there is no descriptor. */
+/* Leaves the target's address, and tries the next ones; with s->err 1 when
+ * there is no descriptor, -1 when none is left. */
 static int
 dial_any(struct relay *r, struct session *s)
 {
-	int self;
-
 	do {
 		leg_close(r, s, TARGET);
 		if (s->tried >= r->target.n)
 			return -1;
 		s->pair.peer = r->target.a[s->tried];
-		self = r->self >> s->tried & 1;
-		s->err = self ? EADDRINUSE : (uint8_t)dial(r, s);
-		if (no_descriptors(s->err))
-			return -1;
+		s->err = r->self >> s->tried & 1 ? EADDRINUSE :
+		    (uint8_t)dial(r, s);
+		if (s->err == EMFILE || s->err == ENFILE)
+			return 1;
 		s->tried++;
 	} while (s->err);
 	return 0;
@@ -990,15 +983,16 @@ target_is(struct relay *r, int e)
 static int
 dial_next(struct relay *r, struct session *s)
 {
-	if (dial_any(r, s) < 0) {
-		if (!no_descriptors(s->err)) {
-			if (s->err != EADDRINUSE)	/* itself: was said */
-				target_is(r, s->err);
-			session_end(r, s, WHY_REFUSED);
-			return -1;
-		}
-		complain(r, "a client must wait", s->err);
+	int waits = dial_any(r, s);
+
+	if (waits < 0) {
+		if (s->err != EADDRINUSE)	/* itself: was said */
+			target_is(r, s->err);
+		session_end(r, s, WHY_REFUSED);
+		return -1;
 	}
+	if (waits)
+		complain(r, "a client must wait", s->err);
 	touch(r, s);
 	return 0;
 }
@@ -1040,7 +1034,8 @@ send_header(struct session *s)
 static void
 session_open(struct relay *r, struct session *s)
 {
-	enter(r, s, S_OPEN);
+	s->state = S_OPEN;
+	touch(r, s);
 	target_is(r, 0);
 	if (r->cfg->proxy_protocol)
 		send_header(s);
@@ -1062,7 +1057,7 @@ step_waiting(struct relay *r, struct session *s)
 /* making room */
 
 /* All of a client's address that its host cannot choose. */
-static uint64_t
+static NOINLINE uint64_t
 source(const union addr *a)
 {
 	uint64_t v6;
@@ -1075,9 +1070,9 @@ source(const union addr *a)
 
 /* Ends at most that many sessions, idle for longest, of the source that has
  * the most and one that is idle for age ms, but not of the client's own when
- * client is not NULL.  The source keeps share.  Returns how many it has more.
- * Counts by hash: a collision can hide a source for one call only, the seed
- * changes with each. */
+ * client is not NULL.  The source keeps share; both depend on whether a batch
+ * shall end.  Returns how many it has more.  Counts by hash: a collision can
+ * hide a source for one call only, the seed changes with each. */
 static int
 evict_crowd(struct relay *r, const union addr *client, int most)
 {
@@ -1119,31 +1114,28 @@ evict_crowd(struct relay *r, const union addr *client, int most)
 	return n;
 }
 
-/* Ends what is ending, or what is old and never carried a byte from the
- * client: one session, if any. */
+/* 1 when there is room for another session, which a client waits for.  First
+ * goes one that is ending, or is old and never carried a byte from its client,
+ * if any. */
 static int
-evict_dead(struct relay *r)
+make_room(struct relay *r, const union addr *client)
 {
-	struct session *s = oldest(r, S_ENDING, 0);
 	struct idle *e, *head = &r->list[S_OPEN];
+	struct session *s;
 
+	if (r->n - r->guests < r->max)
+		return 1;
+	s = oldest(r, S_ENDING, 0);
 	for (e = head->next; !s && e != head; e = e->next) {
 		s = (struct session *)e;
 		if (s->bytes[0] || r->now - s->born <= ROOM_AGE)
 			s = NULL;
 	}
-	if (s)
-		session_end(r, s, WHY_LIMIT);
-	return s != NULL;
-}
-
-/* 1 when there is room for another session, which a client waits for. */
-static int
-make_room(struct relay *r, const union addr *client)
-{
-	return r->n - r->guests < r->max || evict_dead(r) ||
-	    evict_crowd(r, NULL, ROOM_BATCH) > 0 ||
-	    evict_crowd(r, client, 1) > 0;
+	if (!s)
+		return evict_crowd(r, NULL, ROOM_BATCH) > 0 ||
+		    evict_crowd(r, client, 1) > 0;
+	session_end(r, s, WHY_LIMIT);
+	return 1;
 }
 
 /* 1 when another guest can be accepted.  Behind guests for whom there is no
@@ -1448,33 +1440,27 @@ serves(const struct session *s, const struct pair *a)
 	    addr_same_host(&s->pair.peer, &a->peer);
 }
 
-/* Ends a session without an answer, or else any, the one that was idle for
- * longest: the target may still work on what came just now. */
-static int
-make_room_udp(struct relay *r)
-{
-	struct session *s = oldest(r, S_WAITING, ROOM_UDP);
-
-	if (!s)
-		s = oldest(r, S_OPEN, ROOM_UDP);
-	if (s)
-		session_end(r, s, WHY_LIMIT);
-	return s != NULL;
-}
-
 /* A session for a client that comes for the first time; NULL if there can be
- * none. */
+ * none.  Room is made by one without an answer, or else by any, the one that
+ * was idle for longest: the target may still work on what came just now. */
 static struct session *
 client_new(struct relay *r, struct session **bucket, const struct pair *a)
 {
 	struct session *s = NULL;
 	int e = 0;
 
-	if (r->n < r->max || make_room_udp(r)) {
-		e = ENOMEM;
-		s = session_new();
+	if (r->n >= r->max) {
+		s = oldest(r, S_WAITING, ROOM_UDP);
+		if (!s)
+			s = oldest(r, S_OPEN, ROOM_UDP);
+		if (s)
+			session_end(r, s, WHY_LIMIT);
 	}
-	if (!s || dial_any(r, s) < 0) {
+	if (r->n < r->max) {
+		s = session_new();
+		e = ENOMEM;
+	}
+	if (!s || dial_any(r, s) != 0) {
 		if (s)
 			e = s->err;
 		if (e != EADDRINUSE)
@@ -1504,7 +1490,7 @@ is_target(const struct relay *r, const union addr *from)
 }
 
 /* The session of a client, an old or a new one; NULL if there can be none. */
-static NOINLINE struct session *
+static struct session *
 client(struct relay *r, const struct pair *a)
 {
 	struct session **b = bucket(r, &a->client), *s = *b;
@@ -1720,18 +1706,6 @@ read_signals(struct relay *r)
 #endif
 }
 
-/* The time is up for s, the head of its list. */
-static void
-expire(struct relay *r, struct session *s)
-{
-	if (s->state == S_WAITING && !r->udp) {
-		s->err = ETIMEDOUT;
-		dial_next(r, s);
-	} else
-		session_end(r, s,
-		    s->state == S_ENDING ? WHY_ERROR : WHY_IDLE);
-}
-
 static void
 step_times(struct relay *r)
 {
@@ -1746,7 +1720,12 @@ step_times(struct relay *r)
 	}
 	for (k = 0; k < STATES; k++)
 		while ((s = oldest(r, k, r->limit[k])))
-			expire(r, s);
+			if (k == S_WAITING && !r->udp) {
+				s->err = ETIMEDOUT;
+				dial_next(r, s);
+			} else
+				session_end(r, s,
+				    k == S_ENDING ? WHY_ERROR : WHY_IDLE);
 }
 
 void
