@@ -152,8 +152,8 @@ struct session {
 	uint8_t eof;		/* mask: legs with nothing more to read */
 	uint8_t bulk;		/* mask: legs that send in bulk */
 	uint8_t broken;         /* mask: legs that were reset or timed out */
-	uint8_t hung;           /* mask: POLLHUP while nothing was wanted */
 	uint8_t tried;		/* TCP: addresses of the target */
+	uint8_t hung;           /* mask: POLLHUP while nothing was wanted */
 	uint8_t err;		/* errno that broke the session */
 	union {
 		struct pending *pending[2];	/* TCP: of each direction */
@@ -180,7 +180,6 @@ struct batch {			/* of datagrams; lies in r->buf */
 };
 
 struct relay {			/* the small and often used comes first */
-	const struct config *cfg;
 	int64_t now;		/* ms: of the last step */
 	struct session **by_fd;	/* whose leg this descriptor is */
 	int nfds;
@@ -188,11 +187,13 @@ struct relay {			/* the small and often used comes first */
 	int udp;
 	int target_err;         /* errno that was said of it; 0: it works */
 	int slot;		/* of fd */
-	int sigfd, sigslot;	/* signals of armed sessions; -1: none */
+	int sigslot, sigfd;	/* signals of armed sessions; -1: none */
+	int pipe[2];            /* for bulk, while a session is active; -1 */
 	int n, max;		/* sessions now, and at most beside guests */
 	int guests, guests_max;	/* of n; at most */
 	int first, polled;	/* slots of sessions: the first, how many */
-	int pipe[2];            /* for bulk, while a session is active; -1 */
+	unsigned port;          /* UDP: of the newest session, modulo PORTS */
+	const struct config *cfg;
 	unsigned char *buf;     /* for all else; NULL */
 	size_t pending;		/* bytes in all struct pending */
 	int64_t active;		/* ms: when a session was */
@@ -203,8 +204,8 @@ struct relay {			/* the small and often used comes first */
 	int64_t seat_at;	/* ms: when to make room for guests */
 	int look;               /* descriptor from which to look at those that
 				   end */
-	int64_t look_at, pause; /* ms: when, and how long after that again */
-	unsigned port;          /* UDP: of the newest session, modulo PORTS */
+	int64_t look_at;	/* ms: when */
+	int pause;		/* ms: and how long after that again */
 	int64_t rest_at;	/* ms: when rest[0] was begun */
 	size_t segment;         /* UDP: longest datagram of a segmented send */
 	unsigned no_room;	/* failures to make a session */
@@ -269,7 +270,6 @@ signals_fd(void)
 static int
 arm(struct session *s, enum armed on)
 {
-	int bad = 0;
 #ifdef F_SETSIG
 	int i, fd;
 
@@ -277,15 +277,16 @@ arm(struct session *s, enum armed on)
 		fd = s->fd[i];
 		if (fd < 0)
 			continue;
-		if (s->armed == ARMED_NEVER)
-			bad |= fcntl(fd, F_SETSIG, SIGRTMIN) |
-			    fcntl(fd, F_SETOWN, getpid());
-		bad |= fcntl(fd, F_SETFL, on == ARMED_ON ?
-		    O_NONBLOCK | O_ASYNC : O_NONBLOCK);
+		if ((s->armed == ARMED_NEVER &&
+		    (fcntl(fd, F_SETSIG, SIGRTMIN) < 0 ||
+		    fcntl(fd, F_SETOWN, getpid()) < 0)) ||
+		    fcntl(fd, F_SETFL, on == ARMED_ON ?
+		    O_NONBLOCK | O_ASYNC : O_NONBLOCK) < 0)
+			return -1;
 	}
 #endif
 	s->armed = (uint8_t)on;
-	return bad;
+	return 0;
 }
 
 static void
@@ -317,14 +318,6 @@ must_poll(struct relay *r, struct session *s, int n, struct wake *w)
 
 /* life of a session */
 
-/* Puts s into the list of its new state. */
-static void
-enter(struct relay *r, struct session *s, enum session_state state)
-{
-	s->state = (uint8_t)state;
-	idle_touch(&r->list[state], &s->idle, r->now);
-}
-
 /* The session that came first to a state, and did not move there for age ms;
  * NULL. */
 static NOINLINE struct session *
@@ -355,7 +348,7 @@ touch(struct relay *r, struct session *s)
 		return;
 	}
 	r->active = r->now;
-	enter(r, s, s->state);
+	idle_touch(&r->list[s->state], &s->idle, r->now);
 }
 
 /* Makes fd a leg of s; closes fd and returns -1 without memory. */
@@ -393,7 +386,7 @@ leg_close(struct relay *r, struct session *s, unsigned leg)
 }
 
 /* Is a leg broken, by an errno that is an error? */
-static NOINLINE int
+static int
 leg_broken(struct session *s, unsigned leg)
 {
 	if (fd_again())
@@ -440,31 +433,21 @@ bucket(struct relay *r, const union addr *client)
 }
 
 static void
-unhash(struct relay *r, struct session *s)
+note_end(const struct relay *r, struct session *s, enum why why)
 {
-	struct session **p = bucket(r, &s->pair.client);
-
-	while (*p != s)
-		p = &(*p)->u.next;
-	*p = s->u.next;
-}
-
-static void
-note_end(const struct relay *r, const struct session *s, enum why why)
-{
-	union addr to = s->pair.peer;
-	socklen_t len = sizeof to;
+	union addr *to = &s->pair.peer;	/* UDP: ours is not needed any more */
+	socklen_t len = sizeof *to;
 	char a[ADDR_TEXT], b[ADDR_TEXT];
 	const char *colon = "", *error = "";
 
-	if (r->udp && getpeername(s->fd[1], &to.sa, &len) < 0)
+	if (r->udp && getpeername(s->fd[1], &to->sa, &len) < 0)
 		return;
 	if (s->err) {
 		colon = ": ";
 		error = strerror(s->err);
 	}
 	note("%s to %s: %s%s%s after %ld s, %lld bytes in, %lld out",
-	    addr_text(&s->pair.client, a), addr_text(&to, b), why_text[why],
+	    addr_text(&s->pair.client, a), addr_text(to, b), why_text[why],
 	    colon, error,
 	    (long)((r->now - s->born) / 1000),
 	    (long long)s->bytes[0], (long long)s->bytes[1]);
@@ -476,10 +459,13 @@ static void
 session_end(struct relay *r, struct session *s, enum why why)
 {
 	unsigned leg, port = s->pair.peer.in.sin_port % PORTS;
+	struct session **p;
 
 	note_end(r, s, why);
 	if (r->udp) {		/* late answers may come to its port */
-		unhash(r, s);
+		for (p = bucket(r, &s->pair.client); *p != s;)
+			p = &(*p)->u.next;
+		*p = s->u.next;
 		r->rest[0][port / 8] |= (unsigned char)(1 << port % 8);
 	}
 	for (leg = CLIENT; leg <= TARGET; leg++) {
@@ -596,19 +582,7 @@ set_congestion(const struct relay *r)
 	warn("congestion control %s: not used:", name);
 }
 
-/* Asks the mapped port to tell to which of our addresses a datagram came. */
-static void
-tell_addresses(const struct relay *r)
-{
-	if (r->local.sa.sa_family == AF_INET6)
-		fd_option(r->fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
-#ifdef IP_PKTINFO
-	else
-		fd_option(r->fd, IPPROTO_IP, IP_PKTINFO, 1);
-#endif
-}
-
-/* The error that waits on fd, 0 when there is none. */
+/* The error that waits on fd, 0 for none. */
 static NOINLINE uint8_t
 fd_error(int fd)
 {
@@ -619,6 +593,7 @@ fd_error(int fd)
 	return (uint8_t)e;
 }
 
+/* Is fd connected by now, or still? */
 static NOINLINE int
 fd_connected(int fd)
 {
@@ -724,9 +699,9 @@ flush(struct relay *r, struct session *s, unsigned leg)
 		leg_broken(s, OTHER(leg));
 		return 0;
 	}
+	touch(r, s);
 	p->off += (size_t)n;
 	p->n -= (size_t)n;
-	touch(r, s);
 	if (p->n)
 		return 0;
 	pending_free(r, s, leg);
@@ -868,7 +843,8 @@ wind_up(struct relay *r, struct session *s)
 		session_end(r, s, WHY_ERROR);
 	} else if (s->state != S_ENDING) {
 		disarm(s);
-		enter(r, s, S_ENDING);
+		s->state = S_ENDING;
+		idle_touch(&r->list[S_ENDING], &s->idle, r->now);
 		look_soon(r);
 	}
 }
@@ -878,24 +854,15 @@ static void
 session_review(struct relay *r, struct session *s)
 {
 	struct pending **p = s->u.pending;
-	unsigned leg;
 
-	if (s->broken) {
+	if (s->broken)
 		wind_up(r, s);
-		return;
-	}
-	if (s->eof == BOTH && !p[0] && !p[1]) {
+	else if (s->eof == BOTH && !p[0] && !p[1])
 		session_end(r, s, WHY_CLOSED);
-		return;
-	}
-	for (leg = CLIENT; leg <= TARGET; leg++) {
-		if (!(s->eof & leg) || p[leg - 1])
-			continue;
-		if (s->eof == BOTH)	/* the other has nothing more to do */
-			leg_close(r, s, OTHER(leg));
-		else
-			shutdown(s->fd[OTHER(leg) - 1], SHUT_WR);
-	}
+	else if (s->eof == BOTH && (!p[0] || !p[1]))
+		leg_close(r, s, p[0] ? CLIENT : TARGET);	/* is done */
+	else if (s->eof && s->eof != BOTH && !p[s->eof - 1])
+		shutdown(s->fd[OTHER(s->eof) - 1], SHUT_WR);
 }
 
 /* connecting */
@@ -1126,11 +1093,10 @@ make_room(struct relay *r, const union addr *client)
 	if (r->n - r->guests < r->max)
 		return 1;
 	s = oldest(r, S_ENDING, 0);
-	for (e = head->next; !s && e != head; e = e->next) {
-		s = (struct session *)e;
-		if (s->bytes[0] || r->now - s->born <= ROOM_AGE)
-			s = NULL;
-	}
+	for (e = head->next; !s && e != head; e = e->next)
+		if (!((struct session *)e)->bytes[0] &&
+		    r->now - ((struct session *)e)->born > ROOM_AGE)
+			s = (struct session *)e;
 	if (!s)
 		return evict_crowd(r, NULL, ROOM_BATCH) > 0 ||
 		    evict_crowd(r, client, 1) > 0;
@@ -1330,7 +1296,7 @@ address(struct msghdr *h, struct session *s)
 static NOINLINE void
 came_to(const struct relay *r, struct msghdr *h, union addr *a)
 {
-	struct cmsghdr *c = CMSG_FIRSTHDR(h);	/* only tell_addresses()' */
+	struct cmsghdr *c = CMSG_FIRSTHDR(h);	/* port_options() wants one */
 	struct in6_pktinfo v6;
 
 	*a = r->local;
@@ -1476,27 +1442,18 @@ client_new(struct relay *r, struct session **bucket, const struct pair *a)
 	return s;
 }
 
-/* Is from one of the target's addresses, port included?  What a client so
- * named is sent comes back for ever. */
-static int
-is_target(const struct relay *r, const union addr *from)
-{
-	int k;
-
-	for (k = 0; k < r->target.n; k++)
-		if (addr_same(&r->target.a[k], from))
-			return 1;
-	return 0;
-}
-
-/* The session of a client, an old or a new one; NULL if there can be none. */
+/* The session of a client, an old or a new one; NULL if there can be none.
+ * What is sent to a client with an address and port of the target comes back
+ * for ever. */
 static struct session *
 client(struct relay *r, const struct pair *a)
 {
 	struct session **b = bucket(r, &a->client), *s = *b;
+	int k;
 
-	if (is_target(r, &a->client))
-		return NULL;
+	for (k = 0; k < r->target.n; k++)
+		if (addr_same(&r->target.a[k], &a->client))
+			return NULL;
 	while (s && !serves(s, a))
 		s = s->u.next;
 	return s || !r->target.n ? s : client_new(r, b, a);
@@ -1604,7 +1561,10 @@ session_step(struct relay *r, struct session *s, const struct pollfd *p)
 	} else {
 		if (!p->events) {
 			s->err = fd_error(p->fd);
-			*(s->err ? &s->broken : &s->hung) |= (uint8_t)leg;
+			if (s->err)
+				s->broken |= (uint8_t)leg;
+			else
+				s->hung |= (uint8_t)leg;
 		}
 		if (p->revents & ~POLLOUT)
 			carry(r, s, leg);
@@ -1857,7 +1817,8 @@ most_sessions(const struct config *cfg)
 	return most < 1 ? 1 : (int)most;
 }
 
-/* Sets the options of the mapped port's socket. */
+/* Sets the options of the mapped port's socket.  In UDP it shall tell to which
+ * of our addresses a datagram came. */
 static void
 port_options(struct relay *r)
 {
@@ -1866,7 +1827,12 @@ port_options(struct relay *r)
 		set_congestion(r);
 		return;
 	}
-	tell_addresses(r);
+	if (r->local.sa.sa_family == AF_INET6)
+		fd_option(r->fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+#ifdef IP_PKTINFO
+	else
+		fd_option(r->fd, IPPROTO_IP, IP_PKTINFO, 1);
+#endif
 	/* A kernel that does not know segments would send one datagram. */
 	if (UDP_SEGMENT && fd_option(r->fd, IPPROTO_UDP, UDP_SEGMENT, 0) == 0)
 		r->segment = SEGMENTED;
@@ -1878,6 +1844,7 @@ relay_start(const struct config *cfg, const struct relay_calls *calls, int fd,
 {
 	struct relay *r = calloc(1, sizeof *r);
 	socklen_t len = sizeof r->local;
+	struct idle *e;
 	int k;
 
 	if (!r || getsockname(fd, &r->local.sa, &len) < 0) {
@@ -1903,8 +1870,8 @@ relay_start(const struct config *cfg, const struct relay_calls *calls, int fd,
 	r->check_at = r->look_at = NEVER;
 	random_bytes(&r->seed, sizeof r->seed);
 	r->port = random_below(PORTS);
-	for (k = 0; k < STATES; k++)
-		idle_init(&r->list[k]);
+	for (e = r->list + STATES; e > r->list;)
+		idle_init(--e);
 	r->sigfd = signals_fd();
 	port_options(r);
 	return r;
