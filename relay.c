@@ -171,8 +171,8 @@ union control {			/* ancillary data of a datagram */
 };
 
 struct batch {			/* of datagrams; lies in r->buf */
-	struct mmsghdr msg[BATCH];	/* what was read and looked at
-					   serves to send */
+	struct mmsghdr msg[BATCH];	/* read; those that were looked at
+					   serve to send */
 	struct iovec iov[BATCH];
 	union control control[BATCH];
 	struct pair pair[BATCH];
@@ -385,9 +385,9 @@ leg_close(struct relay *r, struct session *s, unsigned leg)
 	*fd = -1;
 }
 
-/* Is a leg broken, by an errno that is an error? */
+/* A call failed, with errno: 1 when the leg is broken by that. */
 static int
-leg_broken(struct session *s, unsigned leg)
+leg_failed(struct session *s, unsigned leg)
 {
 	if (fd_again())
 		return 0;
@@ -593,7 +593,16 @@ fd_error(int fd)
 	return (uint8_t)e;
 }
 
-/* Is fd connected by now, or still? */
+/* Writes to a what fd is bound to; -1 with errno. */
+static NOINLINE int
+fd_name(int fd, union addr *a)
+{
+	socklen_t len = sizeof *a;
+
+	return getsockname(fd, &a->sa, &len);
+}
+
+/* Is a socket connected, by now or still? */
 static NOINLINE int
 fd_connected(int fd)
 {
@@ -624,7 +633,6 @@ static NOINLINE int
 is_self(const struct relay *r, const union addr *to)
 {
 	union addr from;
-	socklen_t len = sizeof from;
 	int fd, self;
 
 	if (to->in.sin_port != r->local.in.sin_port ||
@@ -633,7 +641,7 @@ is_self(const struct relay *r, const union addr *to)
 		return 0;
 	fd = fd_socket(to->sa.sa_family, SOCK_DGRAM);
 	self = connect(fd, &to->sa, addr_len(to)) == 0 &&
-	    getsockname(fd, &from.sa, &len) == 0 &&
+	    fd_name(fd, &from) == 0 &&
 	    (addr_same_host(&from, to) || addr_is_loopback(&from));
 	close(fd);
 	return self;
@@ -696,7 +704,7 @@ flush(struct relay *r, struct session *s, unsigned leg)
 		return 1;
 	n = send(s->fd[OTHER(leg) - 1], p->data + p->off, p->n, 0);
 	if (n < 0) {
-		leg_broken(s, OTHER(leg));
+		leg_failed(s, OTHER(leg));
 		return 0;
 	}
 	touch(r, s);
@@ -719,7 +727,7 @@ pass(struct relay *r, struct session *s, unsigned leg, size_t n, int piped)
 	    send(to, r->buf, n, 0);
 	int lost = 0;
 
-	if (sent < 0 && leg_broken(s, OTHER(leg)))
+	if (sent < 0 && leg_failed(s, OTHER(leg)))
 		goto fail;
 	if (sent < 0)
 		sent = 0;
@@ -809,7 +817,7 @@ carry(struct relay *r, struct session *s, unsigned leg)
 		if (s->broken & OTHER(leg))
 			return;
 		n = take(r, s, leg);
-		if (n < 0 && !leg_broken(s, leg))
+		if (n < 0 && !leg_failed(s, leg))
 			return;
 		if (n <= 0) {
 			s->eof |= (uint8_t)leg;
@@ -976,9 +984,8 @@ send_header(struct session *s)
 	unsigned char *ports = h + 24;
 	const union addr *c = &s->pair.client;
 	union addr a;
-	socklen_t len = sizeof a;
 
-	getsockname(s->fd[0], &a.sa, &len);
+	fd_name(s->fd[0], &a);
 	if (c->sa.sa_family == AF_INET6) {
 		h[13] = 0x21;
 		h[15] = 36;
@@ -1265,8 +1272,8 @@ attach(struct msghdr *h, int level, int type, const void *p, size_t n)
 	h->msg_controllen += (socklen_t)CMSG_SPACE(n);
 }
 
-/* Sends h to the client of s, from the address that it asked: it expects
- * answers from there. */
+/* Sends h to the client of s, from that address of ours to which the client
+ * sends: it expects answers from there. */
 static NOINLINE void
 address(struct msghdr *h, struct session *s)
 {
@@ -1843,11 +1850,10 @@ relay_start(const struct config *cfg, const struct relay_calls *calls, int fd,
     int64_t now)
 {
 	struct relay *r = calloc(1, sizeof *r);
-	socklen_t len = sizeof r->local;
 	struct idle *e;
 	int k;
 
-	if (!r || getsockname(fd, &r->local.sa, &len) < 0) {
+	if (!r || fd_name(fd, &r->local) < 0) {
 		fd_close(fd);
 		free(r);
 		return NULL;
