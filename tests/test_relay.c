@@ -251,13 +251,20 @@ target_accept(void)
 	return fd;
 }
 
+/* Opens a session; its legs need not know of each other yet. */
 static void
-open_pair(struct end e[2], const char *source)
+open_soon(struct end e[2], const char *source)
 {
 	memset(e, 0, 2 * sizeof *e);
 	e[0].fd = dial_relay(SOCK_STREAM, source);
 	e[1].fd = target_accept();
 	CHECK(e[1].fd != -1);
+}
+
+static void
+open_pair(struct end e[2], const char *source)
+{
+	open_soon(e, source);
 	calm();
 }
 
@@ -818,7 +825,7 @@ stall_and_break(struct end (*e)[2], int n)
 
 	window = 2304;
 	for (k = 0; k < n; k++) {
-		open_pair(e[k], NULL);
+		open_soon(e[k], NULL);
 		put(&e[k][1], 1, 30000);
 	}
 	window = 0;
@@ -892,76 +899,143 @@ quiet(int secs, const char *what)
 	CHECK(wakings + called <= 5 * secs);
 }
 
-#define CROWD	250		/* enough to be more than is looked at once */
+#define CROWD	1000		/* sessions in each state */
+#define BEHIND	40		/* clients who cannot even be guests */
+static struct end crowd[CROWD + GUESTS + BEHIND][2];
+
+/* Raises the limit of open files, as far as that is allowed. */
+static void
+allow_files(int n)
+{
+	struct rlimit rl;
+
+	getrlimit(RLIMIT_NOFILE, &rl);
+	if (rl.rlim_cur >= (rlim_t)n)
+		return;
+	rl.rlim_cur = (rlim_t)n;
+	if (rl.rlim_max < (rlim_t)n)
+		rl.rlim_max = (rlim_t)n;	/* root may do so */
+	if (setrlimit(RLIMIT_NOFILE, &rl) == 0)
+		return;
+	getrlimit(RLIMIT_NOFILE, &rl);
+	rl.rlim_cur = rl.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &rl);
+}
+
+/* As many sessions as can be: each takes four descriptors, with its ends. */
+static int
+crowd_size(void)
+{
+	int others = RESERVED + 2 * GUESTS + BEHIND, n;
+
+	if (under_valgrind())
+		return CROWD / 4;
+	allow_files(4 * CROWD + others);
+	n = (files_now() - others) / 4;
+	return n < CROWD ? n : CROWD;
+}
 
 static void
-end_all(struct end (*e)[2], int n)
+crowd_end(int n)
 {
 	int k;
 
 	for (k = 0; k < n; k++)
-		shut_pair(e[k]);
+		shut_pair(crowd[k]);
 	teardown();
 }
 
 /* what: bits: 1 the client has shut its side, 2 the target, 4 the client takes
- * nothing of what the target sends */
+ * nothing of what the target sends, 8 nor does the kernel take all of it */
 static void
-quiet_when_open(int what)
+quiet_when_open(int what, int n)
 {
-	static struct end e[CROWD][2];
 	char name[32];
 	int k;
 
 	cfg.idle_timeout = FOR_EVER;
 	setup(SOCK_STREAM, "127.0.0.1");
 	window = what & 4 ? 2304 : 0;
-	for (k = 0; k < CROWD; k++) {
-		open_pair(e[k], NULL);
+	if (what & 8)
+		fd_option(r->fd, SOL_SOCKET, SO_SNDBUF, 1);
+	for (k = 0; k < n; k++) {
+		open_soon(crowd[k], NULL);
 		if (what & 4)
-			put(&e[k][1], 1, 30000);
+			put(&crowd[k][1], 1, 30000);
 		if (what & 1)
-			shut(&e[k][0]);
+			shut(&crowd[k][0]);
 		if (what & 2)
-			shut(&e[k][1]);
+			shut(&crowd[k][1]);
 	}
 	window = 0;
 	snprintf(name, sizeof name, "open, %d", what);
 	quiet(20, name);
-	CHECK(r->n == (what == 7 ? 0 : CROWD));	/* 7: the kernel has all */
-	end_all(e, CROWD);
+	CHECK(r->n == (what == 7 ? 0 : n));	/* 7: the kernel has all */
+	CHECK(!(what & 8) || r->pending >= (size_t)n * 1000);
+	crowd_end(n);
 }
 
 static void
-quiet_when_nothing_moves(void)
+quiet_when_ending(int n)
 {
-	static struct end e[CROWD][2];
-	union addr mute;
-	int k, full, fd[8];
-
-	for (k = 0; k < 8; k++)
-		if (k != 3)		/* both shut, nothing on its way */
-			quiet_when_open(k);
 	setup(SOCK_STREAM, "127.0.0.1");
-	stall_and_break(e, CROWD);
+	stall_and_break(crowd, n);
 	quiet(5, "ending");
-	CHECK(r->n == CROWD);
-	end_all(e, CROWD);
+	CHECK(r->n == n);
+	crowd_end(n);
+}
 
-	cfg.max_sessions = 150;		/* and guests */
+/* A client that is not served: it has sent a byte, and every second has shut
+ * its side. */
+static void
+one_waits(int k, const char *source)
+{
+	struct end *e = crowd[k];
+	struct pollfd p = { -1, POLLOUT, 0 };
+
+	memset(e, 0, sizeof crowd[k]);
+	e[0].fd = p.fd = dial_relay(SOCK_STREAM, source);
+	e[1].fd = -1;
+	poll(&p, 1, 10000);
+	put(&e[0], 0, 1);
+	CHECK(e[0].sent == 1);
+	if (k % 2)
+		shut(&e[0]);
+	turn(0);
+}
+
+/* Beside the sessions wait guests, and behind these more clients. */
+static void
+quiet_when_full(int n)
+{
+	char source[16];
+	int k, all;
+
+	cfg.max_sessions = n;
 	cfg.idle_timeout = FOR_EVER;
 	setup(SOCK_STREAM, "127.0.0.1");
-	for (k = 0; k < CROWD; k++) {
-		memset(e[k], 0, sizeof e[k]);
-		e[k][0].fd = dial_relay(SOCK_STREAM, NULL);
-		e[k][1].fd = k < 150 ? target_accept() : -1;
-		if (k < 150)
-			put(&e[k][0], 0, 1);
-		calm();
+	all = n + r->guests_max + BEHIND;
+	for (k = 0; k < all; k++) {
+		/* of no source are so many that it must make room */
+		snprintf(source, sizeof source, "127.0.0.%d", k % 16 + 1);
+		if (k < n) {
+			open_soon(crowd[k], source);
+			put(&crowd[k][0], 0, 1);
+		} else
+			one_waits(k, source);
 	}
 	quiet(20, "full");
-	CHECK(r->n == CROWD && r->guests == CROWD - 150);
-	end_all(e, CROWD);
+	CHECK(r->max == n && r->guests == r->guests_max);
+	CHECK(r->n == n + r->guests);
+	crowd_end(all);
+}
+
+/* The target's queue is full: the sessions wait for it. */
+static void
+quiet_when_waiting(int n)
+{
+	union addr mute;
+	int k, full, fd[8];
 
 	setup(SOCK_STREAM, "127.0.0.1");
 	full = bound(SOCK_STREAM, "127.0.0.1", &mute);
@@ -972,16 +1046,33 @@ quiet_when_nothing_moves(void)
 	}
 	target.a[0] = mute;
 	relay_target(r, &target);
-	for (k = 0; k < CROWD; k++) {
-		e[k][0].fd = dial_relay(SOCK_STREAM, NULL);
-		calm();
-	}
+	for (k = 0; k < n; k++)
+		one_waits(k, NULL);
 	quiet(8, "waiting");
-	CHECK(r->n == CROWD);
+	CHECK(r->n == n);
 	for (k = 0; k < 8; k++)
 		close(fd[k]);
 	close(full);
-	end_all(e, CROWD);
+	crowd_end(n);
+}
+
+static void
+quiet_when_nothing_moves(void)
+{
+	struct rlimit old;
+	int k, n;
+
+	getrlimit(RLIMIT_NOFILE, &old);
+	n = crowd_size();
+	for (k = 0; k < 16 && n > 0; k++)
+		if (k != 3 && (k < 8 || k & 4))	/* 3: nothing on its way */
+			quiet_when_open(k, n);
+	if (n > 0) {
+		quiet_when_ending(n);
+		quiet_when_full(n);
+		quiet_when_waiting(n);
+	}
+	setrlimit(RLIMIT_NOFILE, &old);
 }
 #endif
 
