@@ -15,16 +15,20 @@ lab() {
 	py inet dns dns $DNS one.test=$S1 two.test=$S2 www.test=$WWW
 }
 
-# watch tcp|udp SECONDS: probes every 100 ms from now on
+# watch tcp|udp SECONDS: probes every 100 ms from now on.  The kernel drops some
+# datagrams of a busy machine; one to a mapping that is lost is refused.
 watch() {
 	bg out "watch.$1" "$PY" "$NET" probe "$1" $PUBLIC 40000 \
-	    $(($2 * 10)) 0.1 2
+	    $(($2 * 10)) 0.1 2 3
 }
 
-# none_lost tcp|udp SECONDS: until the watch has ended
+# none_lost tcp|udp SECONDS: until the watch has ended; a busy machine may be
+# late
 none_lost() {
-	soon "$2" "the watch has not ended" grep -q answered "$D/watch.$1.log"
-	has "$D/watch.$1.log" 'answered ([0-9]+) of \1,' "while it was broken"
+	soon $(($2 + 60)) "the watch has not ended" \
+	    grep -q answered "$D/watch.$1.log"
+	has "$D/watch.$1.log" 'answered ([0-9]+) of \1,.* again [0-3]$' \
+	    "while it was broken"
 }
 
 told_nothing() {
@@ -42,7 +46,7 @@ http_closes() {
 	nm n -s $S1 -h $WWW -b 5000 -k "$1"
 	mapped n 1
 	watch tcp "$2"
-	none_lost tcp $(($2 + 10))
+	none_lost tcp "$2"
 	between 2 "$(count "$D/web.log" '^open')" $(($2 / $1 + 3)) connections
 	told_nothing
 	lost_when_stopped n tcp $PUBLIC 40000 "$1"
@@ -88,7 +92,7 @@ http_dead() {
 	watch tcp "$2"
 	sleep 1
 	[ "$3" = mute ] && mute $WWW || stop www
-	none_lost tcp $(($2 + 10))
+	none_lost tcp "$2"
 	told_nothing
 	said n "$WWW.*(refused|no answer|timed out|closed|reset)"
 	lost_when_stopped n tcp $PUBLIC 40000 "$1"
@@ -139,7 +143,7 @@ stun_dead() {
 		py inet liar stun error $S1 3478
 		;;
 	esac
-	none_lost "$kind" $((secs + 10))
+	none_lost "$kind" "$secs"
 	told_nothing
 	said n "$S1.*(refused|no answer|timed out|closed|420)"
 	mute
@@ -228,7 +232,7 @@ all_dead() {
 	mapped n 1
 	mute $S1 $S2 $WWW $DNS
 	watch "$kind" "$secs"
-	none_lost "$kind" $((secs + 10))
+	none_lost "$kind" "$secs"
 	told_nothing
 	nat r2 learn "timeout=$((2 * k - 1))" 5000:40001
 	forget r2
@@ -464,15 +468,17 @@ t_foreign_news_change_nothing() {
 		sleep 0.5
 		at h1 ip link del "x$i"
 	done
-	none_lost tcp 20
+	none_lost tcp 8
 	told_nothing
 }
 
 # ---- loss ----------------------------------------------------------------
 
-# loses KIND K PROBES PAUSE ARGS: 20 % both ways
+# loses KIND K PROBES PAUSE ARGS: 20 % both ways.  Of one TCP connection in a
+# thousand so many packets are lost that it has no answer in 20 s: a probe that
+# is not answered in 4 s tries again from another port, in 20 s as well.
 loses() {
-	local kind=$1 k=$2 probes=$3 pause=$4 wait=20
+	local kind=$1 k=$2 probes=$3 pause=$4 wait=4 tries=5
 	shift 4
 	lab "$k"
 	coturn turn $S1 $S2
@@ -490,8 +496,8 @@ loses() {
 	nm n -s $S1,$S2 -b 5000 -k "$k" "$@"
 	mapped n 1
 	loss r2 20
-	[ "$kind" = tcp ] || wait=1
-	net out probe "$kind" $PUBLIC 40000 "$probes" "$pause" $wait \
+	[ "$kind" = tcp ] || wait=1 tries=1
+	net out probe "$kind" $PUBLIC 40000 "$probes" "$pause" $wait $tries \
 	    > "$D/probes" || true
 	loss r2 0
 	told_nothing

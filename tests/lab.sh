@@ -586,7 +586,7 @@ hook() {
 	: > "$D/$1.log"
 }
 
-# probe tcp|udp HOST PORT [COUNT INTERVAL WAIT]: answered from outside?
+# probe tcp|udp HOST PORT [COUNT INTERVAL WAIT TRIES]: answered from outside?
 probe() {
 	net out probe "$@"
 }

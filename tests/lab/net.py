@@ -180,6 +180,7 @@ def banner(host, port):
 # ---- clients -----------------------------------------------------------
 
 def probe_once(kind, host, port, wait, token):
+    """True answered, None not within that time, False refused"""
     s = socket.socket(family(host), socket.SOCK_STREAM
                       if kind == 'tcp' else socket.SOCK_DGRAM)
     with s:
@@ -188,25 +189,32 @@ def probe_once(kind, host, port, wait, token):
             s.connect((host, port))
             s.sendall(token)
             return s.recv(1000) == token
+        except socket.timeout:
+            return None
         except OSError:
             return False
 
 
-def probe(kind, host, port, count='1', interval='0.1', wait='1'):
-    """tcp|udp HOST PORT [COUNT INTERVAL WAIT]: an echo each time from a new
-    source port; fails when one is not answered"""
-    ok, gap, last = 0, 0.0, time.monotonic()
+def probe(kind, host, port, count='1', interval='0.1', wait='1', tries='1'):
+    """tcp|udp HOST PORT [COUNT INTERVAL WAIT TRIES]: an echo each time from a
+    new source port, and from so many when there is no answer; fails when one
+    is refused or not answered"""
+    ok, gap, again = 0, 0.0, 0
+    start = last = time.monotonic()
     for i in range(int(count)):
-        begin = time.monotonic()
+        time.sleep(max(0, start + i * float(interval) - time.monotonic()))
         token = b'probe %d %d\n' % (os.getpid(), i)
-        if probe_once(kind, host, int(port), float(wait), token):
+        for k in range(int(tries)):
+            again += k > 0
+            answered = probe_once(kind, host, int(port), float(wait), token)
+            if answered is not None:
+                break
+        if answered:
             ok += 1
             last = time.monotonic()
         gap = max(gap, time.monotonic() - last)
-        left = float(interval) - (time.monotonic() - begin)
-        if left > 0 and i + 1 < int(count):
-            time.sleep(left)
-    say('answered %d of %s, longest gap %.1f s' % (ok, count, gap))
+    say('answered %d of %s, longest gap %.1f s, tried again %d' %
+        (ok, count, gap, again))
     return ok != int(count)
 
 
