@@ -29,7 +29,7 @@ dev() {
 # daemon ARGS ...: natmap -d there; STATUS; PID[n] is the daemon by its file
 daemon() {
 	STATUS=0
-	# shellcheck disable=SC2086
+	# shellcheck disable=SC2016,SC2086
 	timeout -s KILL $((10 * SLOW)) nsenter -t "${PID[dev]}" -m -n -r -w \
 	    sh -c 'cd "$0" && exec "$@"' "$PWD" \
 	    $NATMAP_WRAP "$NATMAP" -d --pid-file "$D/pid" "$@" \

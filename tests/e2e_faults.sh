@@ -91,7 +91,10 @@ http_dead() {
 	mapped n 1
 	watch tcp "$2"
 	sleep 1
-	[ "$3" = mute ] && mute $WWW || stop www
+	case $3 in
+	mute) mute $WWW ;;
+	refuse) stop www ;;
+	esac
 	none_lost tcp "$2"
 	told_nothing
 	said n "$WWW.*(refused|no answer|timed out|closed|reset)"

@@ -45,6 +45,7 @@ t_busybox_shell_splits_it() {
 	lab
 	need busybox
 	coturn turn $S1
+	# shellcheck disable=SC2016
 	eq "$(at h1 busybox sh -c 'set -- $("$0" --once -u -s "$1" -b 5000)
 	    echo "$2:$6"' "$NATMAP" $S1)" "40000:$HOST" fields
 }

@@ -250,6 +250,7 @@ many() {
 	sleep 1
 	before=$(fds n)
 	net out many tcp $PUBLIC 40000 "$1" 2 1
+	# shellcheck disable=SC2016
 	soon 15 "descriptors are left" eval '[ "$(fds n)" -le '$((before + 2))' ]'
 	probe tcp $PUBLIC 40000
 }

@@ -139,6 +139,7 @@ t_idle_timeout() {
 	before=$(fds n)
 	probe udp $PUBLIC 40000 10 0
 	between $((before + 9)) "$(fds n)" $((before + 12)) "descriptors"
+	# shellcheck disable=SC2016
 	soon 6 "idle sessions are left" eval '[ "$(fds n)" -le '"$before"' ]'
 	net out holdudp $PUBLIC 40000 5 1
 }

@@ -19,6 +19,7 @@ move() {
 
 # ran N [SECONDS]: until the hook has logged N calls
 ran() {
+	# shellcheck disable=SC2016
 	soon "${2:-8}" "no call $1 of the script" \
 	    eval '[ "$(lines "$D/hook.log")" -ge '"$1"' ]'
 }
@@ -330,7 +331,8 @@ t_stdout_that_fails_is_tried_again() {
 	local p=$D/pipe
 	lab
 	mkfifo "$p"
-	exec 8<> "$p" 9> "$p" 8>&-	# nobody reads
+	# shellcheck disable=SC2094	# nobody reads
+	exec 8<> "$p" 9> "$p" 8>&-
 	# shellcheck disable=SC2086
 	ip netns exec "$L-h1" $NATMAP_WRAP "$NATMAP" -u -s $S1 -b 5000 \
 	    -k 1 >&9 2> "$D/n.err" &

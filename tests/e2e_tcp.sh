@@ -27,6 +27,7 @@ t_ssh_from_outside() {
 	nm n -s $S1 -h $WWW -b 2222 -k 3
 	mapped n 1
 	eq "$LINE" "$PUBLIC 40000 2001::9c40:c633:640a 2222 tcp $HOST" line
+	# shellcheck disable=SC2016
 	eq "$(ssh_to $PUBLIC 40000 'echo in $((6 * 7))')" "in 42" ssh
 	ssh_to $PUBLIC 40000 'sleep 7; echo done' > "$D/session"
 	eq "$(cat "$D/session")" 'done' "a session longer than two intervals"

@@ -65,7 +65,7 @@ eq() {
 
 # between LOW VALUE HIGH WHAT
 between() {
-	[ "$1" -le "$2" ] && [ "$2" -le "$3" ] ||
+	{ [ "$1" -le "$2" ] && [ "$2" -le "$3" ]; } ||
 	    fail "$4: $2 is not from $1 to $3"
 }
 
@@ -155,6 +155,7 @@ lab_netns() {
 	    skip "this root is no mount point: mount --bind it on itself" \
 	    "before chroot"
 	ip netns add "$L-$1"
+	# shellcheck disable=SC2016
 	at "$1" sh -c '
 	    cd /proc/sys/net
 	    for i in all default; do

@@ -43,13 +43,13 @@ grind='valgrind -q --leak-check=full --errors-for-leak-kinds=definite'
 grind="$grind --error-exitcode=99 --child-silent-after-fork=yes"
 
 part 'sanitizers: unit and step tests' build/asan/test_*
-part 'sanitizers: end to end' NATMAP=$PWD/build/asan/natmap NATMAP_SLOW=2 \
+part 'sanitizers: end to end' NATMAP="$PWD/build/asan/natmap" NATMAP_SLOW=2 \
     "${e2e[@]}"
 part 'no Linux extras: unit and step tests' build/portable/test_*
-part 'no Linux extras: relay' NATMAP=$PWD/build/portable/natmap \
+part 'no Linux extras: relay' NATMAP="$PWD/build/portable/natmap" \
     NATMAP_PORTABLE=1 tests/e2e_relay*.sh
 part 'valgrind: unit and step tests' -t 600 tests/tools/valgrind.sh
-part 'valgrind: end to end' NATMAP=$PWD/build/debug/natmap \
+part 'valgrind: end to end' NATMAP="$PWD/build/debug/natmap" \
     NATMAP_WRAP="$grind" NATMAP_SLOW=4 tests/e2e_udp.sh tests/e2e_once.sh
 # hooks.sh has a session idle beyond 300 s past a firewall, with either tool
 part 'what takes minutes' NATMAP_LONG=only IDLE=310 -j 24 -t 900 \

@@ -458,8 +458,8 @@ kinds() {
 write_rows() {
 	local kind tcp udp ends tells
 	while read -r kind tcp udp ends tells _; do
-		[ -z "$kind" ] || echo "$kind $((($tcp) * 1000))" \
-		    "$((($udp) * 1000)) $tells ${ends//_/ }"
+		[ -z "$kind" ] || echo "$kind $((tcp * 1000))" \
+		    "$((udp * 1000)) $tells ${ends//_/ }"
 	done <<< "$ROWS" > "$D/rows.all"
 	{ echo stopped; kinds; } | while read -r kind; do
 		grep "^$kind " "$D/rows.all"

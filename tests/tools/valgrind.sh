@@ -9,6 +9,7 @@ log=$(mktemp) || exit
 trap 'rm -f "$log"' EXIT
 
 # FILE: what it prints is shown when it fails
+# shellcheck disable=SC2317	# check calls it
 grind() {
 	valgrind -q --leak-check=full --errors-for-leak-kinds=definite \
 	    --error-exitcode=99 --child-silent-after-fork=yes \
