@@ -16,7 +16,9 @@ lab() {
 }
 
 # watch tcp|udp SECONDS: probes every 100 ms from now on.  The kernel drops some
-# datagrams of a busy machine; one to a mapping that is lost is refused.
+# datagrams of a busy machine, and one that comes while natmap opens a flow can
+# be refused: a few are tried again.  While a mapping is lost all are refused, at
+# once.
 watch() {
 	bg out "watch.$1" "$PY" "$NET" probe "$1" $PUBLIC 40000 \
 	    $(($2 * 10)) 0.1 2 3

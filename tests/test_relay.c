@@ -873,17 +873,22 @@ what_ends_wakes_seldom(void)
 #endif
 
 #ifdef F_SETSIG
-/* Nothing moves for so many seconds: at most five system calls in each, with
- * that of the loop. */
-static void
-quiet(int secs, const char *what)
+/* Changes when something moves. */
+static uint64_t
+all_moved(void)
 {
-	int64_t end;
+	return r->bytes[0] + r->bytes[1] + r->pending + r->ever +
+	    r->ended[WHY_CLOSED] + r->ended[WHY_ERROR];
+}
+
+/* The system calls of so many seconds, with those of the loop. */
+static long
+calls_in(int secs)
+{
+	int64_t end = now + secs * 1000;
 	long wakings = 0;
 	int n;
 
-	cool();
-	end = now + secs * 1000;
 	called = 0;
 	while (now < end && wakings < 1000) {
 		n = turn(0);
@@ -893,10 +898,32 @@ quiet(int secs, const char *what)
 		want();
 		now = w.deadline < end ? w.deadline : end;
 	}
-	if (wakings + called > 5 * secs)
-		printf("# %s: %ld wakings, %ld calls in %d s\n", what, wakings,
-		    called, secs);
-	CHECK(wakings + called <= 5 * secs);
+	return wakings + called;
+}
+
+/* Nothing moves for so many seconds: at most five system calls in each.  What
+ * the kernel of a busy machine brings late moves: then they are counted again,
+ * once. */
+static void
+quiet(int secs, const char *what)
+{
+	uint64_t before;
+	long calls = 0;
+	int k, still;
+
+	cool();
+	for (k = still = 0; k < 10000 && still < 50; k++)
+		still = turn(1) > 0 ? 0 : still + 1;
+	for (k = 0; k < 2; k++) {
+		before = all_moved();
+		calls = calls_in(secs);
+		if (calls <= 5 * secs || all_moved() == before)
+			break;
+		calm();
+	}
+	if (calls > 5 * secs)
+		printf("# %s: %ld calls in %d s\n", what, calls, secs);
+	CHECK(calls <= 5 * secs);
 }
 
 #define CROWD	1000		/* sessions in each state */
@@ -980,7 +1007,7 @@ quiet_when_ending(int n)
 {
 	setup(SOCK_STREAM, "127.0.0.1");
 	stall_and_break(crowd, n);
-	quiet(5, "ending");
+	quiet(4, "ending");
 	CHECK(r->n == n);
 	crowd_end(n);
 }
@@ -1048,7 +1075,7 @@ quiet_when_waiting(int n)
 	relay_target(r, &target);
 	for (k = 0; k < n; k++)
 		one_waits(k, NULL);
-	quiet(8, "waiting");
+	quiet(4, "waiting");
 	CHECK(r->n == n);
 	for (k = 0; k < 8; k++)
 		close(fd[k]);

@@ -197,8 +197,8 @@ def probe_once(kind, host, port, wait, token):
 
 def probe(kind, host, port, count='1', interval='0.1', wait='1', tries='1'):
     """tcp|udp HOST PORT [COUNT INTERVAL WAIT TRIES]: an echo each time from a
-    new source port, and from so many when there is no answer; fails when one
-    is refused or not answered"""
+    new source port, and from so many when there is no answer, over UDP also
+    when it is refused; fails when one is not answered"""
     ok, gap, again = 0, 0.0, 0
     start = last = time.monotonic()
     for i in range(int(count)):
@@ -207,7 +207,7 @@ def probe(kind, host, port, count='1', interval='0.1', wait='1', tries='1'):
         for k in range(int(tries)):
             again += k > 0
             answered = probe_once(kind, host, int(port), float(wait), token)
-            if answered is not None:
+            if answered or answered is False and kind == 'tcp':
                 break
         if answered:
             ok += 1
