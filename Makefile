@@ -13,7 +13,7 @@ SYSCONFDIR = /etc
 SIZE = size
 
 # What C does not need; empty it for a compiler that knows no such option.
-LEAN = -fno-asynchronous-unwind-tables
+LEAN = -fno-asynchronous-unwind-tables -fno-optimize-sibling-calls
 # A static link sets these where the linker has them.
 SMALL = -s -Wl,--gc-sections -Wl,-z,norelro -Wl,-z,noseparate-code
 SRC = natmap.c stun.c relay.c timer.c
