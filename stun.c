@@ -502,7 +502,8 @@ change_flags(struct holder *h, int fd, int type, int on)
 }
 
 /* Makes one socket shareable, or as it was; returns what is in the way, or
- * NULL.  Sockets of the kernel have no process, and are root's. */
+ * NULL.  Sockets of the kernel have no process, and are root's; a connection
+ * without a process has been closed since the table was read. */
 static const char *
 share_holder(struct holder *h, int type, int on)
 {
@@ -515,7 +516,7 @@ share_holder(struct holder *h, int type, int on)
 		close(fd);
 	} else if (h->pid != 0 && errno == ENOSYS)
 		return old_kernel;
-	else if (h->pid == 0 || errno == EPERM || errno == EACCES)
+	else if (h->pid == 0 ? h->listening : errno == EPERM || errno == EACCES)
 		return geteuid() != 0 ? not_root : h->pid != 0 || h->uid != 0 ||
 		    type == SOCK_STREAM ? unseen : kernel_socket;
 	return NULL;

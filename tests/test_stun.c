@@ -1862,9 +1862,13 @@ unseen_socket(int type, uid_t uid, const char *want)
 static void
 socket_without_process(void)
 {
+	struct holder gone = { .listening = 0 };
+
 	unseen_socket(SOCK_DGRAM, 0, kernel_socket);
 	unseen_socket(SOCK_DGRAM, 65534, unseen);
 	unseen_socket(SOCK_STREAM, 0, unseen);
+	/* a connection that is no more */
+	CHECK(share_holder(&gone, SOCK_STREAM, 1) == NULL);
 	CHECK(strncmp(unseen, "it cannot be seen", 17) == 0);
 }
 
