@@ -23,8 +23,8 @@ block() {
 
 # the servers that natmap asks by itself
 public_servers() {
-	awk '/^static .* public_stun\[/,/^};/' "$TESTS/../natmap.c" |
-	    grep -o '"[a-z0-9.-]*"' | tr -d '"'
+	sed -n '/^static .* public_stun\[/,/";$/p' "$TESTS/../natmap.c" |
+	    sed 's/\\0/ /g' | grep -oE '[a-z0-9-]+(\.[a-z0-9-]+)+'
 }
 
 # A host whose port 5000 is 40000 outside, names, and a natmap in PATH.
