@@ -606,9 +606,9 @@ unreached() {
 
 # lost_when_stopped NAME tcp|udp HOST PORT K: a mapping that is held in less
 # than 2 x k is lost when NAME is stopped.  The kernel goes on probing idle TCP
-# flows every 10 s: with a long k they hold the mapping until NAME is gone.
+# flows every 10 s: two of them hold it beyond 5 s, until NAME is gone.
 lost_when_stopped() {
-	if [ "$2" = tcp ] && [ "$5" -gt 5 ]; then
+	if [ "$2" = tcp ] && [ "$5" -gt 2 ]; then
 		stop "$1"
 		sleep $((2 * $5))
 		unreached "$2" "$3" "$4"
