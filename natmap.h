@@ -179,8 +179,6 @@ void idle_init(struct idle *head);
 void idle_touch(struct idle *head, struct idle *e, int64_t now);
 /* takes e out of its list; harmless twice */
 void idle_drop(struct idle *e);
-/* the entry that has been idle longest, NULL when the list is empty */
-struct idle *idle_oldest(const struct idle *head);
 
 /* timer.c: descriptors */
 /* 1 when errno is no error: try again when poll says so */

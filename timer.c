@@ -544,12 +544,6 @@ idle_touch(struct idle *head, struct idle *e, int64_t now)
 	head->prev = e;
 }
 
-struct idle *
-idle_oldest(const struct idle *head)
-{
-	return head->next == head ? NULL : head->next;
-}
-
 /* descriptors */
 
 int

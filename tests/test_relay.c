@@ -613,7 +613,7 @@ one_order(const int *op, int n)
 			shut(&e[0]);
 			shut(&e[1]);
 		}
-		if (!idle_oldest(&r->list[S_ENDING]))
+		if (r->list[S_ENDING].next == &r->list[S_ENDING])
 			turn(k < 5 ? 0 : 1);
 		else if (r->look_at = now, turn(1) == 0 && k > 5 &&
 		    delivered(e) && r->look_at != now + LOOK_LEAST)

@@ -562,7 +562,7 @@ idle_model(void)
 
 	memset(e, 0, sizeof e);
 	idle_init(&head);
-	CHECK(idle_oldest(&head) == NULL);
+	CHECK(head.next == &head);
 	for (i = 0; i < 20000; i++) {
 		x = x * 1664525 + 1013904223;
 		one = (int)(x >> 8) % ENTRIES;
@@ -578,7 +578,7 @@ idle_model(void)
 			idle_touch(&head, &e[one], now);
 			model_touch(&m, one, now);
 		}
-		CHECK(idle_oldest(&head) == (m.n ? &e[m.order[0]] : NULL));
+		CHECK(head.next == (m.n ? &e[m.order[0]] : &head));
 		CHECK(model_same(&m, &head, e));
 	}
 	CHECK(m.n > 0);
@@ -594,11 +594,11 @@ idle_moves_between_lists(void)
 	idle_init(&b);
 	idle_touch(&a, &e, 5);
 	idle_touch(&b, &e, 6);
-	CHECK(idle_oldest(&a) == NULL && idle_oldest(&b) == &e);
+	CHECK(a.next == &a && b.next == &e);
 	CHECK(e.last == 6);
 	idle_drop(&e);
 	idle_drop(&e);
-	CHECK(idle_oldest(&b) == NULL);
+	CHECK(b.next == &b);
 }
 
 /* signals and children */
