@@ -340,17 +340,17 @@ struct flow {
 	int body;               /* HTTP: the header is complete, buf has more */
 	int code;		/* of a STUN error response */
 	int sent;		/* UDP: requests sent of this transaction */
-	size_t left;		/* TCP: bytes of the request not yet sent */
-	size_t have;		/* STUN over TCP, body: bytes in buf */
+	union addr peer;	/* what is used most comes first: see config */
 	int64_t born;		/* ms: when the flow was opened */
 	int64_t asked;		/* ms: when this transaction began */
+	size_t left;		/* TCP: bytes of the request not yet sent */
+	size_t have;		/* STUN over TCP, body: bytes in buf */
 	int64_t resend;		/* ms: UDP, the next request; or NEVER */
 	int64_t deadline;	/* ms: when the transaction has failed */
 	const char *host;	/* HTTP: for the Host field; "host/path": GET
 				   this, and buf is the body, a string.
 				   "": another flow asks, this one waits */
 	unsigned char id[STUN_ID];
-	union addr peer;
 	union addr local;	/* our private address, after an answer */
 	union addr mapped;	/* the public address, after a STUN answer */
 	union addr other;	/* UDP: the server's own other one; family 0 */

@@ -1233,7 +1233,7 @@ set_fresh_at(struct servers *list, const union addr *a, int64_t until)
 	int64_t was = 0;
 	int i;
 
-	for (s = list->s; s < list->s + list->n; s++)
+	for (s = list->first; s; s = s->next)
 		for (i = 0; i < s->addrs.n; i++)
 			if (addr_same(&s->addrs.a[i], a)) {
 				was = s->fresh_at[i];
@@ -1334,11 +1334,11 @@ server_choose(struct servers *list, const struct use *use, int how,
     const union addr *says, int64_t now, int64_t *soonest)
 {
 	struct server *s, *best = NULL;
-	const struct server *o, *end = list->s + list->n;
+	const struct server *o;
 	int64_t at, rank, top = INT64_MIN;
 	int i, busy, live, kept;
 
-	for (s = list->s; s < end; s++) {
+	for (s = list->first; s; s = s->next) {
 		for (i = busy = 0; i < use->n; i++)
 			busy |= use->flow[i].s == s;
 		if (s->retry > now) {
@@ -1349,7 +1349,7 @@ server_choose(struct servers *list, const struct use *use, int how,
 		/* Where all servers reset their flows soon, flows before a
 		 * check go to the one that did so last; others are kept. */
 		at = forgotten_at(s);
-		for (live = kept = 0, o = list->s; o < end; o++) {
+		for (live = kept = 0, o = list->first; o; o = o->next) {
 			live |= o->live && now >= o->rest;
 			kept |= at && forgotten_at(o) > at && o->retry <= now;
 		}
@@ -1430,7 +1430,7 @@ servers_forgive(struct servers *list)
 {
 	struct server *s;
 
-	for (s = list->s; s < list->s + list->n; s++) {
+	for (s = list->first; s; s = s->next) {
 		s->retry = 0;
 		if (s->fails)		/* its return will be logged */
 			s->fails = 1;
