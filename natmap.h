@@ -451,10 +451,11 @@ struct server *server_choose(struct servers *list, const struct use *use,
     int how, const union addr *says, int64_t now, int64_t *soonest);
 /* a flow to address i of s begins: 1 when the NAT cannot know it */
 int server_asked(struct servers *list, struct server *s, int i, int64_t now);
-/* the NAT remembers flows to a until then, ms */
-void server_remembered(struct servers *l, const union addr *a, int64_t until);
-/* ms: when the NAT will have forgotten all flows to a */
-int64_t server_fresh_at(struct servers *list, const union addr *a);
+/* the NAT remembers flows to a until then, ms, or as long as it did where that
+ * is NEVER; returns until when it did, 0 for an address that is not there */
+int64_t server_remembered(struct servers *list, const union addr *a,
+    int64_t until);
+#define server_fresh_at(list, a) server_remembered(list, a, NEVER)
 /* A request to peer failed by error, with its code in detail; NULL and 0: the
  * look-up failed.  Waits up to cap ms; 1 when that kind of failure is new. */
 int server_failed(struct server *s, const union addr *peer, int error,

@@ -637,18 +637,8 @@ stun_is_message(const unsigned char *p, size_t n)
 	    memcmp(p + 4, header + 4, 4) == 0;
 }
 
-/* Section 6.3.  A server of RFC 3489 takes the cookie for a part of the
- * transaction id and sends it back as well. */
-static int
-is_answer(const unsigned char *p, size_t n, const unsigned char id[STUN_ID])
-{
-	return stun_is_message(p, n) && n % 4 == 0 &&
-	    (be16(p) == SUCCESS || be16(p) == ERROR) &&
-	    be16(p + 2) == n - STUN_HEADER && memcmp(p + 8, id, STUN_ID) == 0;
-}
-
-/* The first attribute of that type in the message p[n], whose length is that of
- * is_answer(); NULL when there is none, or when the length of any attribute is
+/* The first attribute of that type in the message p[n], whose length is the one
+ * in its header, a multiple of 4; NULL when there is none, or when the length of any attribute is
  * wrong.  Attributes that we do not know are passed over, the required ones of
  * old servers too. */
 static const unsigned char *
@@ -667,7 +657,8 @@ attribute(const unsigned char *p, size_t n, unsigned int type)
 }
 
 /* Sections 14.1 and 14.2: reads the first attribute of that type, or else of
- * the second one, in the message p[n].  -1 when it is no address. */
+ * the second one, in the message p[n].  -1 when it is no address: a has no
+ * family, or is as it was. */
 static int
 read_address(const unsigned char *p, size_t n, unsigned int type,
     unsigned int second, union addr *a)
@@ -675,6 +666,7 @@ read_address(const unsigned char *p, size_t n, unsigned int type,
 	static const unsigned char zeros[16];
 	const unsigned char *found = attribute(p, n, type), *mask = zeros;
 	unsigned char *host;
+	sa_family_t family;
 	unsigned int i;
 
 	if (!found)
@@ -686,62 +678,49 @@ read_address(const unsigned char *p, size_t n, unsigned int type,
 	memset(a, 0, sizeof *a);
 	n = be16(found + 2);
 	if (n == 8 && found[5] == 1) {
-		a->sa.sa_family = AF_INET;
+		family = AF_INET;
 		host = (unsigned char *)&a->in.sin_addr;
 	} else if (n == 20 && found[5] == 2) {
-		a->sa.sa_family = AF_INET6;
+		family = AF_INET6;
 		host = a->in6.sin6_addr.s6_addr;
 	} else
 		return -1;
 	for (i = 0; i < n - 4; i++)
 		host[i] = found[8 + i] ^ mask[i];
 	addr_set_port(a, (int)(be16(found + 6) ^ be16(mask)));
-	return addr_port(a) == 0 ? -1 : 1;
+	if (addr_port(a) == 0)
+		return -1;
+	a->sa.sa_family = family;
+	return 1;
 }
 
-/* Section 14.8: the code in the attribute p, 0 when p is no error code. */
-static int
-read_error(const unsigned char *p)
-{
-	int class, number;
-
-	if (be16(p + 2) < 4)
-		return 0;
-	class = p[6] & 7;
-	number = p[7];
-	return class < 3 || class > 6 || number > 99 ? 0 :
-	    class * 100 + number;
-}
-
-/* Reads the answer to id from p[n].  1: *mapped holds the public address;
- * -1 with errno: ENOTANSWER not an answer to id, EREFUSED an error response
- * whose code is in *code. */
+/* Reads the answer to id from p[n] (sections 6.3 and 14.8; a server of RFC 3489
+ * takes the cookie for a part of the id and sends it back as well).  1: *mapped
+ * holds the public address; -1 with errno: ENOTANSWER not an answer to id,
+ * EREFUSED an error response whose code, 300 to 699, is in *code. */
 static int
 stun_decode(const unsigned char *p, size_t n, const unsigned char id[STUN_ID],
     union addr *mapped, int *code)
 {
-	const unsigned char *found;
+	const unsigned char *e;
+	int class;
 
 	errno = ENOTANSWER;
-	if (!is_answer(p, n, id))
+	if (!stun_is_message(p, n) || n % 4 != 0 ||
+	    be16(p + 2) != n - STUN_HEADER || memcmp(p + 8, id, STUN_ID) != 0)
 		return -1;
 	if (be16(p) == SUCCESS)
 		return read_address(p, n, XOR_MAPPED_ADDRESS, MAPPED_ADDRESS,
 		    mapped);
-	found = attribute(p, n, ERROR_CODE);
-	if (found && read_error(found) != 0) {
-		*code = read_error(found);
+	e = be16(p) == ERROR ? attribute(p, n, ERROR_CODE) : NULL;
+	if (!e || be16(e + 2) < 4 || e[7] > 99)
+		return -1;
+	class = e[6] & 7;
+	if (class >= 3 && class <= 6) {
+		*code = class * 100 + e[7];
 		errno = EREFUSED;
 	}
 	return -1;
-}
-
-/* Reads the server's other address from an answer that was decoded. */
-static void
-read_other(const unsigned char *p, size_t n, union addr *other)
-{
-	if (read_address(p, n, OTHER_ADDRESS, CHANGED_ADDRESS, other) < 0)
-		other->sa.sa_family = 0;
 }
 
 /*
@@ -1058,7 +1037,8 @@ take_datagram(struct flow *f, const unsigned char *p, size_t n)
 	if (f->state != FLOW_ASKING)
 		return 0;
 	if (stun_decode(p, n, f->id, &f->mapped, &f->code) == 1) {
-		read_other(p, n, &f->other);
+		f->other.sa.sa_family = 0;
+		read_address(p, n, OTHER_ADDRESS, CHANGED_ADDRESS, &f->other);
 		return answered(f);
 	}
 	return errno == EREFUSED ? -1 : 0;
@@ -1224,10 +1204,9 @@ server_resolve(struct server *s, int family, int64_t age, int64_t limit,
 	    limit);
 }
 
-/* All entries of one address have the same fresh_at: what it was, or 0.  It
- * becomes until, unless that is NEVER. */
-static int64_t
-set_fresh_at(struct servers *list, const union addr *a, int64_t until)
+/* All entries of one address have the same fresh_at. */
+int64_t
+server_remembered(struct servers *list, const union addr *a, int64_t until)
 {
 	struct server *s;
 	int64_t was = 0;
@@ -1241,18 +1220,6 @@ set_fresh_at(struct servers *list, const union addr *a, int64_t until)
 					s->fresh_at[i] = until;
 			}
 	return was;
-}
-
-int64_t
-server_fresh_at(struct servers *list, const union addr *a)
-{
-	return set_fresh_at(list, a, NEVER);
-}
-
-void
-server_remembered(struct servers *list, const union addr *a, int64_t until)
-{
-	set_fresh_at(list, a, until);
 }
 
 int

@@ -1929,6 +1929,13 @@ proc_holders(void)
  * Answers from elsewhere (RFC 5780).
  */
 
+static void
+read_other(const struct message *m, union addr *a)
+{
+	a->sa.sa_family = 0;
+	read_address(m->p, m->n, OTHER_ADDRESS, CHANGED_ADDRESS, a);
+}
+
 /* What an answer with these attributes says of another address. */
 static const char *
 other(unsigned int type, const char *host, unsigned int type2,
@@ -1945,7 +1952,7 @@ other(unsigned int type, const char *host, unsigned int type2,
 	if (type2)
 		add_v4(&m, type2, host2, 3479);
 	memset(&a, 0xff, sizeof a);
-	read_other(m.p, m.n, &a);
+	read_other(&m, &a);
 	return a.sa.sa_family ? addr_text(&a, text) : "none";
 }
 
@@ -1967,11 +1974,11 @@ other_addresses(void)
 	    "192.0.2.9"), "192.0.2.9:3479"));
 	message(&m, SUCCESS, rfc_id);
 	add(&m, OTHER_ADDRESS, short_one, sizeof short_one);
-	read_other(m.p, m.n, &a);
+	read_other(&m, &a);
 	CHECK(!a.sa.sa_family);
 	message(&m, SUCCESS, rfc_id);
 	add(&m, OTHER_ADDRESS, six, sizeof six);
-	read_other(m.p, m.n, &a);
+	read_other(&m, &a);
 	CHECK(!strcmp(addr_text(&a, text), "[2001:db8::]:3479"));
 }
 
