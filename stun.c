@@ -637,10 +637,10 @@ stun_is_message(const unsigned char *p, size_t n)
 	    memcmp(p + 4, header + 4, 4) == 0;
 }
 
-/* The first attribute of that type in the message p[n], whose length is the one
- * in its header, a multiple of 4; NULL when there is none, or when the length of any attribute is
- * wrong.  Attributes that we do not know are passed over, the required ones of
- * old servers too. */
+/* The first attribute of that type in the message p[n], whose length is right;
+ * NULL when there is none, or when the length of any attribute is wrong.
+ * Attributes that we do not know are passed over, the required ones of old
+ * servers too. */
 static const unsigned char *
 attribute(const unsigned char *p, size_t n, unsigned int type)
 {
@@ -1415,39 +1415,36 @@ server_name(const struct server *s, char buf[SERVER_TEXT])
 const char *
 server_error(const struct server *s, int error, int detail, char buf[80])
 {
-	static const struct {
-		int error, detail;
-		const char *text;
-	} known[] = {
-		{ 0, EAI_NONAME, "name not found" },
-		{ 0, EAI_AGAIN, "the name servers do not answer" },
-		{ 0, EAI_NODATA, "no address of the family" },
-		{ 0, EAI_ADDRFAMILY, "no address of the family" },
-		{ ETIMEDOUT, 0, "no answer (timed out)" },
-		{ ECONNREFUSED, 0, "refused" },
-		{ ENETUNREACH, 0, "unreachable" },
-		{ EHOSTUNREACH, 0, "unreachable" },
-		{ ECLOSED, 0, "closed the connection" },
-		{ ECONNRESET, 0, "closed the connection" },
-		{ EFALSE, 0, "told an address that cannot be ours" },
-		{ EADDRNOTAVAIL, 0, "the last connection has not ended yet" }
+	/* in pairs, of which each has one text; EAI_ codes below all errors */
+#define LOOKUP(code)	(-1000 - (code))
+	static const short known[] = {
+		LOOKUP(EAI_NONAME), LOOKUP(EAI_NONAME),
+		LOOKUP(EAI_AGAIN), LOOKUP(EAI_AGAIN),
+		LOOKUP(EAI_NODATA), LOOKUP(EAI_ADDRFAMILY),
+		ETIMEDOUT, ETIMEDOUT, ECONNREFUSED, ECONNREFUSED,
+		ENETUNREACH, EHOSTUNREACH, ECLOSED, ECONNRESET,
+		EFALSE, EFALSE, EADDRNOTAVAIL, EADDRNOTAVAIL
 	};
-	size_t i;
+	const char *text = "name not found\0the name servers do not answer\0"
+	    "no address of the family\0no answer (timed out)\0refused\0"
+	    "unreachable\0closed the connection\0"
+	    "told an address that cannot be ours\0"
+	    "the last connection has not ended yet\0";
+	int code = error ? error : LOOKUP(detail), http = s->kind == FLOW_HTTP;
+	const short *k;
 
-	for (i = 0; i < sizeof known / sizeof *known; i++)
-		if (error == known[i].error &&
-		    (error || detail == known[i].detail))
-			return known[i].text;
-	if (!error)
-		fmt(buf, 80, "look-up failed (%d)", detail);
-	else if (error == ENOTANSWER)
-		fmt(buf, 80, "not %s answer", s->kind == FLOW_HTTP ?
-		    "an HTTP" : "a STUN");
-	else if (error == EREFUSED)
-		fmt(buf, 80, s->kind == FLOW_HTTP ? "HTTP status %d" :
-		    "STUN error %d", detail);
-	else
+	for (k = known; *text; k += 2) {
+		if (code == k[0] || code == k[1])
+			return text;
+		while (*text++)
+			;
+	}
+	if (error == ENOTANSWER)
+		return http ? "not an HTTP answer" : "not a STUN answer";
+	if (error && error != EREFUSED)
 		return strerror(error);
+	fmt(buf, 80, !error ? "look-up failed (%d)" : http ? "HTTP status %d" :
+	    "STUN error %d", detail);
 	return buf;
 }
 
