@@ -124,9 +124,10 @@ new_socket(const struct local *l, int type)
 		abort();
 	if (fd < 0)
 		return -1;
+	/* these fail where the socket is not an IPv6 one */
 	fd_option(fd, IPPROTO_IPV6, IPV6_ADDR_PREFERENCES, PREFER_PUBLIC);
-	if (fd_setup(fd) < 0 || (c->family == AF_INET6 &&
-	    fd_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) < 0) || (c->mark != 0 &&
+	fd_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+	if (fd_setup(fd) < 0 || (c->mark != 0 &&
 	    fd_option(fd, SOL_SOCKET, SO_MARK, (int)c->mark) < 0) ||
 	    local_rebind(l, fd) < 0) {
 		fd_close(fd);
@@ -411,10 +412,10 @@ local_owner(const struct local *l, struct owner *o)
 		process_name(getpid(), self);
 		for (h = hs.h; h < hs.h + hs.n; h++) {
 			process_name(h->pid, o->name);
-			if (!o->twin && h->pid != getpid() &&
-			    strcmp(o->name, self) == 0) {
+			if (h->pid != getpid() && strcmp(o->name, self) == 0) {
 				o->twin = 1;
 				best = h;
+				break;
 			}
 		}
 		o->uid = best->uid;
@@ -1524,27 +1525,23 @@ link_name(int fd, const union addr *a, char name[IF_NAMESIZE])
 }
 
 static void
-find_link(const char *dev, struct route *r)
+find_link(int fd, const char *dev, struct route *r)
 {
 	struct ifreq ifr;
-	int fd = socket(AF_INET, SOCK_DGRAM, 0), found = 0;
 
-	if (fd < 0)
-		return;
 	if (dev)
 		fmt(ifr.ifr_name, sizeof ifr.ifr_name, "%s", dev);
-	else
-		found = link_name(fd, &r->source, ifr.ifr_name);
-	if (found == 0 && ioctl(fd, SIOCGIFFLAGS, &ifr) == 0) {
+	if ((dev || link_name(fd, &r->source, ifr.ifr_name) == 0) &&
+	    ioctl(fd, SIOCGIFFLAGS, &ifr) == 0) {
 		r->flags = (unsigned)ifr.ifr_flags & (IFF_UP | IFF_RUNNING);
 		r->index = if_nametoindex(ifr.ifr_name);
 	}
-	close(fd);
 }
 #else
 static void
-find_link(const char *dev, struct route *r)
+find_link(int fd, const char *dev, struct route *r)
 {
+	(void)fd;
 	r->index = dev ? if_nametoindex(dev) : 0;
 }
 #endif
@@ -1557,14 +1554,13 @@ route_find(const struct local *l, const union addr *to, struct route *r)
 	memset(r, 0, sizeof *r);
 	if (fd < 0)
 		return;
-	if (bind_port(l, fd, 0) < 0 || connect(fd, &to->sa, addr_len(to)) < 0 ||
-	    get_local(fd, &r->source) < 0)
-		r->source.sa.sa_family = 0;
+	if (bind_port(l, fd, 0) == 0 &&
+	    connect(fd, &to->sa, addr_len(to)) == 0 &&
+	    get_local(fd, &r->source) == 0) {
+		addr_set_port(&r->source, l->port);
+		find_link(fd, l->cfg->device, r);
+	}
 	close(fd);
-	if (!r->source.sa.sa_family)
-		return;
-	addr_set_port(&r->source, l->port);
-	find_link(l->cfg->device, r);
 }
 
 int
