@@ -928,17 +928,17 @@ send_request(struct flow *f)
 		f->sent++;
 		f->resend = f->sent == SENDS ? NEVER :
 		    f->asked + send_at[f->sent];
+		if (f->last) {		/* add a CHANGE-REQUEST */
+			memcpy(buf + n, change, sizeof change);
+			buf[3] = sizeof change;
+			n += sizeof change;
+			send(f->fd, buf, n, 0);
+			buf[n - 1] = CHANGE_PORT;
+		}
 	} else {
 		if (f->left > n)
 			f->left = n;
 		off = n - f->left;
-	}
-	if (f->kind == FLOW_UDP && f->last) {	/* add a CHANGE-REQUEST */
-		memcpy(buf + n, change, sizeof change);
-		buf[3] = sizeof change;
-		n += sizeof change;
-		send(f->fd, buf, n, 0);
-		buf[n - 1] = CHANGE_PORT;
 	}
 	do                      /* the first error may be of an ICMP message */
 		sent = sendto(f->fd, buf + off, n - off, 0,
