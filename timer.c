@@ -112,18 +112,15 @@ text_convert(struct text *t, const char *f, va_list *ap)
 }
 
 static int
-vfmt(char *buf, size_t size, const char *f, va_list ap)
+vfmt(char *buf, size_t size, const char *f, va_list *ap)
 {
 	struct text t = { buf, buf + size - 1, 0, 0, 0 };
-	va_list copy;
 
-	va_copy(copy, ap);
 	while (*f)
 		if (*f == '%' && *++f != '%')
-			f = text_convert(&t, f, &copy);
+			f = text_convert(&t, f, ap);
 		else
 			text_put(&t, f++, 1);
-	va_end(copy);
 	*t.p = '\0';
 	return (int)t.n;
 }
@@ -135,7 +132,7 @@ fmt(char *buf, size_t size, const char *f, ...)
 	int n;
 
 	va_start(ap, f);
-	n = vfmt(buf, size, f, ap);
+	n = vfmt(buf, size, f, &ap);
 	va_end(ap);
 	return n;
 }
@@ -226,7 +223,7 @@ log_line(enum say level, const char *f, ...)
 	fmt(head, sizeof head, out.syslog > 0 ? "<%d>natmap[%d]: " :
 	    "natmap: ", LOG_DAEMON + level, (int)getpid());
 	va_start(ap, f);
-	vfmt(text, sizeof text, f, ap);
+	vfmt(text, sizeof text, f, &ap);
 	va_end(ap);
 	log_write(line, fmt(line, sizeof line, f[strlen(f) - 1] == ':' ?
 	    "%s%s %.80s\n" : "%s%s\n", head, text, error));
@@ -317,7 +314,7 @@ addr_kind(const union addr *a)
 static char *
 v6_text(const unsigned char *b, char *p)
 {
-	int i, run = 0, at = -1, longest = 1;
+	int i, n, run = 0, at = -1, longest = 1;
 	const char *colon = "";
 
 	for (i = 0; i < 8; i++) {
@@ -327,13 +324,15 @@ v6_text(const unsigned char *b, char *p)
 			at = i + 1 - run;
 		}
 	}
-	for (i = 0; i < 8; i++, colon = ":")
+	for (i = 0; i < 8; colon = ":") {
 		if (i == at) {
-			p += fmt(p, 3, i + longest == 8 ? "::" : ":");
-			i += longest - 1;
-		} else
-			p += fmt(p, 6, "%s%x", colon,
-			    (unsigned)b[2 * i] << 8 | b[2 * i + 1]);
+			colon = "::";
+			i += longest;
+		}
+		n = i++ & 7;		/* none follows a run at the end */
+		p += fmt(p, 7, i > 8 ? "%s" : "%s%x", colon,
+		    (unsigned)b[2 * n] << 8 | b[2 * n + 1]);
+	}
 	return p;
 }
 
@@ -368,15 +367,14 @@ int
 addr_parse(union addr *a, const char *host, int family)
 {
 	char text[INET6_ADDRSTRLEN];
-	const char *scope = strchr(host, '%');
-	size_t n = scope ? (size_t)(scope - host) : strlen(host);
+	size_t n = strcspn(host, "%");
 
 	memset(a, 0, sizeof *a);
 	if (n >= sizeof text)
 		return -1;
 	memcpy(text, host, n);
 	text[n] = '\0';
-	if (family != AF_INET6 && !scope &&
+	if (family != AF_INET6 && !host[n] &&
 	    inet_pton(AF_INET, text, &a->in.sin_addr) == 1) {
 		a->sa.sa_family = AF_INET;
 		return 0;
@@ -385,8 +383,9 @@ addr_parse(union addr *a, const char *host, int family)
 	    inet_pton(AF_INET6, text, &a->in6.sin6_addr) != 1)
 		return -1;
 	a->sa.sa_family = AF_INET6;
-	if (scope && !(a->in6.sin6_scope_id = if_nametoindex(scope + 1)))
-		a->in6.sin6_scope_id = (uint32_t)strtoul(scope + 1, NULL, 10);
+	host += n;
+	if (*host++ && !(a->in6.sin6_scope_id = if_nametoindex(host)))
+		a->in6.sin6_scope_id = (uint32_t)strtoul(host, NULL, 10);
 	return 0;
 }
 
