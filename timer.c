@@ -212,21 +212,23 @@ log_write(const char *line, int n)
 void
 log_line(enum say level, const char *f, ...)
 {
-	char head[24], text[600], line[720];
 	const char *error = strerror(errno);
+	char line[736];
+	size_t n;
 	va_list ap;
 
 	if ((int)level > out.level + 1)
 		return;
 	if (out.syslog < 0)	/* /dev/log was not there yet */
 		log_connect();
-	fmt(head, sizeof head, out.syslog > 0 ? "<%d>natmap[%d]: " :
+	n = (size_t)fmt(line, 32, out.syslog > 0 ? "<%d>natmap[%d]: " :
 	    "natmap: ", LOG_DAEMON + level, (int)getpid());
 	va_start(ap, f);
-	vfmt(text, sizeof text, f, &ap);
+	vfmt(line + n, 600, f, &ap);
 	va_end(ap);
-	log_write(line, fmt(line, sizeof line, f[strlen(f) - 1] == ':' ?
-	    "%s%s %.80s\n" : "%s%s\n", head, text, error));
+	n = strlen(line);
+	log_write(line, (int)n + fmt(line + n, 90, f[strlen(f) - 1] == ':' ?
+	    " %.80s\n" : "\n", error));
 }
 
 /* addresses */
