@@ -508,16 +508,16 @@ change_flags(struct holder *h, int fd, int type, int on)
 static const char *
 share_holder(struct holder *h, int type, int on)
 {
-	int fd = -1;
+	int fd;
 
-	if (h->pid != 0)
-		fd = copy_fd(h->pid, h->fd);
+	errno = h->listening ? EPERM : EBADF;
+	fd = h->pid == 0 ? -1 : copy_fd(h->pid, h->fd);
 	if (fd >= 0) {
 		change_flags(h, fd, type, on);
 		close(fd);
-	} else if (h->pid != 0 && errno == ENOSYS)
+	} else if (errno == ENOSYS)
 		return old_kernel;
-	else if (h->pid == 0 ? h->listening : errno == EPERM || errno == EACCES)
+	else if (errno == EPERM || errno == EACCES)
 		return geteuid() != 0 ? not_root : h->pid != 0 || h->uid != 0 ||
 		    type == SOCK_STREAM ? unseen : kernel_socket;
 	return NULL;
@@ -664,7 +664,7 @@ static int
 read_address(const unsigned char *p, size_t n, unsigned int type,
     unsigned int second, union addr *a)
 {
-	static const unsigned char zeros[16];
+	static unsigned char zeros[16];
 	const unsigned char *found = attribute(p, n, type), *mask = zeros;
 	unsigned char *host;
 	sa_family_t family;

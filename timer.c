@@ -40,7 +40,7 @@
 
 #define RUN_KILL        5000    /* ms, between TERM and KILL of the script */
 
-static const int caught[] = { SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGUSR1 };
+static const char caught[] = { SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGUSR1 };
 
 static int sigpipe[2] = { -1, -1 };
 static struct rlimit files;	/* RLIMIT_NOFILE at start, for children */
@@ -66,7 +66,7 @@ text_put(struct text *t, const char *s, size_t n)
 }
 
 /* Writes one conversion; returns what follows it in the format. */
-static NOINLINE const char *
+static const char *
 text_convert(struct text *t, const char *f, va_list *ap)
 {
 	char digits[24], *end = digits + sizeof digits, *p = end;
@@ -682,7 +682,7 @@ dispose(void (*handler)(int), void (*broken)(int))
 {
 	size_t i;
 
-	for (i = 0; i < sizeof caught / sizeof *caught; i++)
+	for (i = 0; i < sizeof caught; i++)
 		signal(caught[i], handler);
 	signal(SIGPIPE, broken);
 }
@@ -892,7 +892,7 @@ script_reap(struct script *s)
 static void
 lookup_confine(void)
 {
-	static const struct rlimit none;
+	static struct rlimit none;
 #if defined __linux__ && !defined NATMAP_PORTABLE
 	unsigned id = NO_RIGHTS;
 	int fd;
