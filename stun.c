@@ -850,14 +850,6 @@ http_read(struct http_reader *h, const char *p, size_t n, size_t *used)
  * leave the flow open.
  */
 
-/* Dead peers are found by the kernel, with no wake-up of ours. */
-static void
-set_probes(int fd)
-{
-	fd_probes(fd, PROBE_IDLE, PROBE_EVERY, PROBES);
-	fd_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, UNSENT_MAX);
-}
-
 void
 flow_init(struct flow *f)
 {
@@ -986,8 +978,10 @@ flow_start(struct flow *f, enum flow_kind kind, int fd, int shared,
 	f->peer = *peer;
 	f->host = host;
 	f->born = now;
-	if (kind != FLOW_UDP)
-		set_probes(fd);
+	if (kind != FLOW_UDP) {	/* the kernel finds dead peers */
+		fd_probes(fd, PROBE_IDLE, PROBE_EVERY, PROBES);
+		fd_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, UNSENT_MAX);
+	}
 	if (kind == FLOW_TCP)
 		fd_abortive(fd, 1);
 	if (shared || connect(fd, &peer->sa, addr_len(peer)) == 0)
@@ -1128,30 +1122,23 @@ read_once(struct flow *f)
 	return r == 0 ? READ_ON : r;
 }
 
-/* The first write after connect() tells how the connect ended. */
-static int
-flow_ready(struct flow *f)
-{
-	int i, r = READ_ON;
-
-	if (f->state == FLOW_CONNECTING)
-		f->state = FLOW_ASKING;
-	if (f->left > 0 && send_request(f) < 0)
-		return -1;
-	for (i = 0; i < READS && r == READ_ON; i++)
-		r = read_once(f);
-	return r == READ_ON ? 0 : r;
-}
-
 int
 flow_step(struct flow *f, const struct wake *w, int64_t now)
 {
-	int r = 0;
+	int i, r = 0;
 
 	if (f->state == FLOW_CLOSED)
 		return 0;
-	if (woke(w, f->slot))
-		r = flow_ready(f);
+	if (woke(w, f->slot)) {
+		/* the first write tells how the connect ended */
+		if (f->state == FLOW_CONNECTING)
+			f->state = FLOW_ASKING;
+		r = f->left > 0 && send_request(f) < 0 ? -1 : READ_ON;
+		for (i = 0; i < READS && r == READ_ON; i++)
+			r = read_once(f);
+		if (r == READ_ON)
+			r = 0;
+	}
 	if (r == 0 && now >= f->deadline) {
 		errno = ETIMEDOUT;
 		r = -1;
@@ -1256,29 +1243,23 @@ server_asked(struct servers *list, struct server *s, int i, int64_t now)
 	return fresh;
 }
 
-static int
-in_use(const struct use *use, const union addr *a)
-{
-	int i;
-
-	for (i = 0; i < use->n; i++)
-		if (use->flow[i].a && addr_same(use->flow[i].a, a))
-			return 1;
-	return 0;
-}
-
 int
 server_addr(const struct server *s, const struct use *use, int fresh,
     int64_t now)
 {
 	/* after a while the addresses that failed are tried again */
-	int all = now >= s->asked + BACKOFF_MAX, i, k;
+	int all = now >= s->asked + BACKOFF_MAX, i, k, u;
 
 	for (k = 0; k < s->addrs.n; k++) {
 		i = (s->turn + k) % s->addrs.n;
-		if ((all || !(s->tried >> i & 1)) &&
-		    !in_use(use, &s->addrs.a[i]) &&
-		    (!fresh || now >= s->fresh_at[i]))
+		if ((!all && s->tried >> i & 1) ||
+		    (fresh && now < s->fresh_at[i]))
+			continue;
+		for (u = 0; u < use->n; u++)
+			if (use->flow[u].a &&
+			    addr_same(use->flow[u].a, &s->addrs.a[i]))
+				break;
+		if (u == use->n)
 			return i;
 	}
 	return -1;
@@ -1338,23 +1319,11 @@ server_choose(struct servers *list, const struct use *use, int how,
 	return best;
 }
 
-/* how long a server is left alone that failed n times, ms */
-static int64_t
-backoff(int n, int64_t cap)
-{
-	unsigned t = BACKOFF_MIN;
-
-	while (--n > 0 && t < cap)
-		t *= 2;
-	if (t > cap)
-		t = (unsigned)cap;
-	return t - random_below(t / 4);
-}
-
 int
 server_failed(struct server *s, const union addr *peer, int error, int detail,
     int64_t cap)
 {
+	unsigned wait = BACKOFF_MIN;
 	int i;
 
 	s->live = 0;
@@ -1365,8 +1334,11 @@ server_failed(struct server *s, const union addr *peer, int error, int detail,
 	if (!peer || s->tried + 1 == 1u << s->addrs.n) {
 		s->tried = 0;
 		s->looked = 0;		/* the addresses may be old */
-		s->fails++;
-		s->retry = s->asked + backoff(s->fails, cap);
+		for (i = s->fails++; i > 0 && wait < cap; i--)
+			wait *= 2;
+		if (wait > cap)
+			wait = (unsigned)cap;
+		s->retry = s->asked + wait - random_below(wait / 4);
 	}
 	for (i = 0; i < 2; i++)
 		if (error == s->logged[i].error &&
