@@ -486,34 +486,28 @@ copy_fd(pid_t pid, int fd)
 }
 #endif
 
-/* on: sets the flags that the socket has not; else takes back what we set */
-static void
-change_flags(struct holder *h, int fd, int type, int on)
-{
-	int i, is_on;
-	socklen_t len = sizeof is_on;
-
-	for (i = type == SOCK_DGRAM ? 2 : 1; i < 3; i++) {
-		is_on = !(h->set & i);
-		if (on)
-			getsockopt(fd, SOL_SOCKET, flags[i - 1], &is_on, &len);
-		if (!is_on && fd_option(fd, SOL_SOCKET, flags[i - 1], on) == 0)
-			h->set |= i;
-	}
-}
-
-/* Makes one socket shareable, or as it was; returns what is in the way, or
- * NULL.  Sockets of the kernel have no process, and are root's; a connection
- * without a process has been closed since the table was read. */
+/* Makes one socket shareable: sets the flags that it has not; or as it was:
+ * takes back what we set.  Returns what is in the way, or NULL.  Sockets of the
+ * kernel have no process, and are root's; a connection without a process has
+ * been closed since the table was read. */
 static const char *
 share_holder(struct holder *h, int type, int on)
 {
-	int fd;
+	int i, fd, is_on;
+	socklen_t len = sizeof is_on;
 
 	errno = h->listening ? EPERM : EBADF;
 	fd = h->pid == 0 ? -1 : copy_fd(h->pid, h->fd);
 	if (fd >= 0) {
-		change_flags(h, fd, type, on);
+		for (i = type == SOCK_DGRAM; i < 2; i++) {
+			is_on = !(h->set & 1 << i);
+			if (on)
+				getsockopt(fd, SOL_SOCKET, flags[i], &is_on,
+				    &len);
+			if (!is_on &&
+			    fd_option(fd, SOL_SOCKET, flags[i], on) == 0)
+				h->set |= 1 << i;
+		}
 		close(fd);
 	} else if (errno == ENOSYS)
 		return old_kernel;
@@ -745,24 +739,6 @@ is_digit(int c)
 	return c >= '0' && c <= '9';
 }
 
-/* "HTTP/1.0 000", whatever the digits, then a space or the end; h->line ends
- * in a NUL. */
-static NOINLINE enum http_reply
-status_line(struct http_reader *h)
-{
-	const char *form, *s = h->line;
-
-	for (form = "HTTP/1.0 000"; *form != '\0'; form++, s++)
-		if (*form == '0' ? !is_digit(*s) : *s != *form)
-			return HTTP_BAD;
-	if (*s != ' ' && *s != '\0')
-		return HTTP_BAD;
-	h->status = (int)strtol(h->line + 9, NULL, 10);
-	h->close = h->line[7] == '0';
-	h->timeout = h->max = -1;
-	return h->status < 100 || h->status == 101 ? HTTP_BAD : HTTP_MORE;
-}
-
 /* What follows name, in whatever case, at the start of s, or NULL. */
 static const char *
 after(const char *s, const char *name)
@@ -786,7 +762,7 @@ parameter(const char *token, const char *name, int *value)
 }
 
 /* RFC 9112 section 9.3: "close" wins, wherever it stands. */
-static NOINLINE void
+static void
 field_line(struct http_reader *h)
 {
 	const char *connection = after(h->line, "Connection:");
@@ -806,23 +782,34 @@ field_line(struct http_reader *h)
 	}
 }
 
-static enum http_reply
+static NOINLINE enum http_reply
 end_of_line(struct http_reader *h)
 {
+	const char *form, *s = h->line;
 	size_t len = h->len;
 
 	if (len > 0 && h->line[len - 1] == '\r')
 		len--;
 	h->line[len] = '\0';
 	h->len = 0;
-	if (h->status == 0)
-		return status_line(h);
-	if (len > 0)
+	if (h->status && len > 0)
 		field_line(h);
 	else if (h->status >= 200)
 		return HTTP_DONE;
-	else
+	else if (h->status)
 		h->status = 0;
+	else {		/* any digits for these, then a space or the end */
+		for (form = "HTTP/1.0 000"; *form; form++, s++)
+			if (*form == '0' ? !is_digit(*s) : *s != *form)
+				return HTTP_BAD;
+		if (*s != ' ' && *s != '\0')
+			return HTTP_BAD;
+		h->status = (int)strtol(h->line + 9, NULL, 10);
+		h->close = h->line[7] == '0';
+		h->timeout = h->max = -1;
+		if (h->status < 100 || h->status == 101)
+			return HTTP_BAD;
+	}
 	return HTTP_MORE;
 }
 
