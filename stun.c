@@ -1064,25 +1064,6 @@ take_http(struct flow *f, size_t n)
 	return READ_ON;
 }
 
-/* Takes n bytes of a stream: 1 answered, -1 not an answer, READ_ON. */
-static int
-take_bytes(struct flow *f, size_t n)
-{
-	errno = ENOTANSWER;
-	if (f->kind == FLOW_HTTP)
-		return take_http(f, n);
-	if (f->state == FLOW_OPEN)
-		return -1;
-	f->have += n;
-	n = message_size(f);
-	if (n > sizeof f->buf)
-		return -1;
-	if (f->have < n)
-		return READ_ON;
-	return stun_decode(f->buf, n, f->id, &f->mapped, &f->code) < 0 ? -1 :
-	    answered(f);
-}
-
 /* Reads once: 1 answered, 0 there is no more, -1, READ_ON there may be.  Over
  * UDP an error is an ICMP message, which anybody can forge.  A datagram that
  * fills the buffer may have been cut. */
@@ -1098,15 +1079,26 @@ read_once(struct flow *f)
 	n = recv(f->fd, f->buf + f->have, want, 0);
 	if (n < 0)
 		return fd_again() ? 0 : f->kind == FLOW_UDP ? READ_ON : -1;
-	if (f->kind != FLOW_UDP) {
+	if (f->kind == FLOW_UDP) {
+		r = (size_t)n < want ? take_datagram(f, f->buf, (size_t)n) : 0;
+		return r == 0 ? READ_ON : r;
+	}
+	if (n == 0) {
 		errno = ECLOSED;
-		if (n > 0)
-			return take_bytes(f, (size_t)n);
 		f->buf[f->have] = '\0';
 		return f->body ? answered(f) : -1;
 	}
-	r = (size_t)n < want ? take_datagram(f, f->buf, (size_t)n) : 0;
-	return r == 0 ? READ_ON : r;
+	errno = ENOTANSWER;
+	if (f->kind == FLOW_HTTP)
+		return take_http(f, (size_t)n);
+	f->have += (size_t)n;
+	want = message_size(f);
+	if (f->state == FLOW_OPEN || want > sizeof f->buf)
+		return -1;
+	if (f->have < want)
+		return READ_ON;
+	return stun_decode(f->buf, want, f->id, &f->mapped, &f->code) < 0 ?
+	    -1 : answered(f);
 }
 
 int
