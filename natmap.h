@@ -106,16 +106,13 @@ struct config {
 /* timer.c: text and addresses */
 /* snprintf for %s %c %d %u %x with -, 0, a width, a precision of %s, l, ll */
 int fmt(char *buf, size_t size, const char *f, ...) PRINTF(3, 4);
-/* length of the sockaddr in a; its port, host order */
-socklen_t addr_len(const union addr *a);
-int addr_port(const union addr *a);
+socklen_t addr_len(const union addr *a);	/* of the sockaddr in it */
+int addr_port(const union addr *a);		/* host order */
 void addr_set_port(union addr *a, int port);
-/* 1 when both hold the same host and port, or the same host */
-int addr_same(const union addr *a, const union addr *b);
+int addr_same(const union addr *a, const union addr *b);	/* and port */
 int addr_same_host(const union addr *a, const union addr *b);
-/* 1 when the host is 0.0.0.0 or ::, or when it is 127.0.0.0/8 or ::1 */
-int addr_any(const union addr *a);
-int addr_is_loopback(const union addr *a);
+int addr_any(const union addr *a);		/* 1: 0.0.0.0 or :: */
+int addr_is_loopback(const union addr *a);	/* 1: 127.0.0.0/8 or ::1 */
 /* what a host's address is for (RFC 1918, 6598, 3927, 4193, 4291, 2544) */
 enum addr_kind { A_PUBLIC, A_PRIVATE, A_SHARED, A_LINK_LOCAL, A_FAKE };
 enum addr_kind addr_kind(const union addr *a);
@@ -128,10 +125,8 @@ int addr_parse(union addr *a, const char *host, int family);
 /* timer.c: the log */
 enum say { SAY_FATAL, SAY_WARN, SAY_NOTE };
 
-/* from now on: -1 logs only what is fatal, 0 warnings too, 1 notes too */
-void log_level(int level);
-/* where lines go from now on (at first stderr): fd, or LOG_TO_SYSLOG */
-void log_to(int fd);
+void log_level(int level);	/* -1: what is fatal, 0: warnings, 1: notes */
+void log_to(int fd);		/* at first stderr */
 #define LOG_TO_SYSLOG	(-1)
 /* writes a line if that does not block, else counts it as lost; a format that
  * ends in ':' gets the text of errno */
@@ -151,22 +146,17 @@ struct wake {
 
 /* moves p[n] to a block of size bytes, 0 beyond n; NULL: no memory, p stays */
 void *enlarge(void *p, size_t n, size_t size);
-/* fills p with n random bytes, never blocking */
-void random_bytes(void *p, size_t n);
-/* a random number from 0 to n - 1 */
-uint32_t random_below(uint32_t n);
+void random_bytes(void *p, size_t n);		/* never blocks */
+uint32_t random_below(uint32_t n);		/* 0 to n - 1 */
 int64_t now_ms(void);
-/* forgets all slots and the deadline; or the memory, too */
-void wake_clear(struct wake *w);
+void wake_clear(struct wake *w);		/* no slots, no deadline */
 void wake_free(struct wake *w);
 /* asks for events of fd; returns its slot, -1 for an fd of -1 or no memory */
 int wake_on(struct wake *w, int fd, int events);
-/* asks for a wake-up not later than when */
-void wake_at(struct wake *w, int64_t when);
+void wake_at(struct wake *w, int64_t when);	/* not later than that */
 /* polls until an event or the deadline; returns the time after it */
 int64_t wake_wait(struct wake *w, int64_t now);
-/* the events of a slot, 0 for slot -1 */
-int woke(const struct wake *w, int slot);
+int woke(const struct wake *w, int slot);	/* the events; 0 for slot -1 */
 
 /* timer.c: sorted idle lists, oldest first */
 struct idle {
@@ -177,12 +167,10 @@ struct idle {
 void idle_init(struct idle *head);
 /* puts e at the tail, from where it was, or from nowhere when prev is NULL */
 void idle_touch(struct idle *head, struct idle *e, int64_t now);
-/* takes e out of its list; harmless twice */
-void idle_drop(struct idle *e);
+void idle_drop(struct idle *e);	/* from its list; harmless twice */
 
 /* timer.c: descriptors */
-/* 1 when errno is no error: try again when poll says so */
-int fd_again(void);
+int fd_again(void);		/* 1: errno is no error, poll says when */
 /* sets O_NONBLOCK and FD_CLOEXEC, or an option that is an int; -1 with errno */
 int fd_setup(int fd);
 int fd_option(int fd, int level, int name, int value);
@@ -191,8 +179,7 @@ int fd_option(int fd, int level, int name, int value);
 void fd_probes(int fd, int idle, int every, int count);
 /* on: close sends a reset, and frees the 4-tuple at once */
 void fd_abortive(int fd, int on);
-/* closes fd and keeps errno */
-void fd_close(int fd);
+void fd_close(int fd);		/* keeps errno */
 /* at the start, after files_raise(): opens 0, 1 and 2 where they are closed;
  * the programs that we run get no other descriptor that we inherited */
 void fd_inherited(void);
@@ -206,12 +193,9 @@ int pid_write(const char *path);
  * ignores PIPE; -1 with errno.  Close puts the defaults back. */
 int signals_open(void);
 void signals_close(void);
-/* the next signal that came, 0 when there is none */
-int signals_next(void);
-/* raises RLIMIT_NOFILE to its hard limit; children get the old one */
-void files_raise(void);
-/* how many descriptors we may have now */
-int files_now(void);
+int signals_next(void);		/* that came; 0: none */
+void files_raise(void);		/* RLIMIT_NOFILE, but not of children */
+int files_now(void);		/* how many we may have */
 
 struct script {			/* run now and then; a run outlives us */
 	const char *path;
@@ -290,7 +274,7 @@ int local_socket(struct local *l, enum local_role role, const char **why);
 void local_release(struct local *l);
 /* binds fd to the device again, for one that was created anew */
 int local_rebind(const struct local *l, int fd);
-/* fills o; 1 found, 0 nobody holds the port, -1 cannot tell */
+/* 1 found, 0 nobody holds the port, -1 cannot tell */
 int local_owner(const struct local *l, struct owner *o);
 
 /* stun.c: flows to servers */
@@ -305,8 +289,7 @@ int stun_indicate(int fd, const union addr *peer);
 
 struct http_reader {		/* one answer's header, read byte by byte */
 	int status;		/* 0: a status line comes next */
-	int close;		/* will the server close then?  1 by its
-				   version, 2 it said so */
+	int close;		/* will it close?  1 by version, 2 it said so */
 	int timeout;		/* s, from Keep-Alive; -1 unknown */
 	int max;		/* requests left, from Keep-Alive; -1 unknown */
 	size_t total;           /* bytes of it with its 1xx; then of its body */
@@ -335,12 +318,11 @@ struct flow {
 	int fd, slot;		/* -1 when closed */
 	int shared;             /* UDP: fd is the relay's: not connected, polled
 				   or closed here; flow_claim() gets answers */
-	int last;		/* HTTP: it said Connection: close; UDP: it
-				   asks for answers from elsewhere */
+	int last;		/* as of flow_ask() */
 	int body;               /* HTTP: the header is complete, buf has more */
 	int code;		/* of a STUN error response */
 	int sent;		/* UDP: requests sent of this transaction */
-	union addr peer;	/* what is used most comes first: see config */
+	union addr peer;	/* here an access takes fewer bytes of code */
 	int64_t born;		/* ms: when the flow was opened */
 	int64_t asked;		/* ms: when this transaction began */
 	size_t left;		/* TCP: bytes of the request not yet sent */
@@ -348,8 +330,7 @@ struct flow {
 	int64_t resend;		/* ms: UDP, the next request; or NEVER */
 	int64_t deadline;	/* ms: when the transaction has failed */
 	const char *host;	/* HTTP: for the Host field; "host/path": GET
-				   this, and buf is the body, a string.
-				   "": another flow asks, this one waits */
+				   it, buf has the body; "": send nothing */
 	unsigned char id[STUN_ID];
 	union addr local;	/* our private address, after an answer */
 	union addr mapped;	/* the public address, after a STUN answer */
@@ -380,8 +361,7 @@ void flow_stop(struct flow *f, int abort);
 
 /* stun.c: servers */
 
-struct server {			/* a name, and what is known of it; what is
-				   used most comes first: see size */
+struct server {			/* what is used most comes first */
 	struct server *next;
 	enum flow_kind kind;	/* of the flows to it */
 	int live;		/* its last request was answered */
@@ -397,13 +377,11 @@ struct server {			/* a name, and what is known of it; what is
 	union addr said;	/* its last answer; family 0: none */
 	union addr by;		/* from this address of its own */
 	int turn;		/* which of addrs comes next */
-	unsigned tried;         /* a bit for each address that failed since
-				   the server answered */
+	unsigned tried;         /* bits: addrs that failed since it answered */
 	struct { int error, detail; } logged[2];	/* the last failures */
 	int64_t looked;         /* ms: when addrs were found; 0: too old */
 	struct addrs addrs;	/* the last good ones */
-	int64_t fresh_at[MAX_ADDRS];    /* ms: the NAT has forgotten our flows
-					   to that address */
+	int64_t fresh_at[MAX_ADDRS];	/* ms: the NAT forgets flows to it */
 	union addr local;	/* from that address of ours */
 	union addr other;	/* where else it can answer from; family 0 */
 	struct lookup lookup;
@@ -483,7 +461,6 @@ int route_open(void);
 void route_read(int fd);
 /* finds the route to an address from the mapped port's device and mark */
 void route_find(const struct local *l, const union addr *to, struct route *r);
-/* 1 when both have the same address and interface */
 int route_same(const struct route *a, const struct route *b);
 
 /* relay.c */
@@ -502,12 +479,10 @@ struct relay_calls {
 /* takes fd, of local_socket(LOCAL_SERVER); NULL with errno, fd is closed */
 struct relay *relay_start(const struct config *cfg,
     const struct relay_calls *calls, int fd, int64_t now);
-/* the listener, or the UDP port; -1 when r is NULL */
-int relay_fd(const struct relay *r);
+int relay_fd(const struct relay *r);	/* of relay_start(); -1 without r */
 /* where new sessions go; the addresses carry the port */
 void relay_target(struct relay *r, const struct addrs *to);
-/* accepts what is queued */
-void relay_accept(struct relay *r);
+void relay_accept(struct relay *r);	/* what is queued */
 void relay_want(struct relay *r, struct wake *w);
 void relay_step(struct relay *r, struct wake *w, int64_t now);
 /* says the totals: sessions now and ever, bytes, why they were closed */
