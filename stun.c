@@ -873,16 +873,17 @@ static size_t
 write_head(const struct flow *f, char *buf, size_t size)
 {
 	const char *path = strchr(f->host, '/');
-	int n = (int)strcspn(f->host, "%/"), port = addr_port(&f->peer);
-	int v6 = memchr(f->host, ':', (size_t)n) != NULL;
-	char colon[16] = "";
+	char name[SERVER_TEXT], host[SERVER_TEXT];
+	int n, port = addr_port(&f->peer);
 
-	if (port != 80)
-		fmt(colon, sizeof colon, ":%d", port);
-	fmt(buf, size, "%s %s HTTP/1.%d\r\nHost: %s%.*s%s%s\r\n"
+	fmt(name, sizeof name, "%s", f->host);
+	name[strcspn(name, "%/")] = '\0';
+	n = host_port(host, sizeof host, name, port);
+	if (port == 80)
+		host[n - 3] = '\0';
+	fmt(buf, size, "%s %s HTTP/1.%d\r\nHost: %s\r\n"
 	    "User-Agent: natmap/" VERSION "\r\nConnection: %s\r\n\r\n",
-	    path ? "GET" : "HEAD", path ? path : "/", !path, v6 ? "[" : "", n,
-	    f->host, v6 ? "]" : "", colon,
+	    path ? "GET" : "HEAD", path ? path : "/", !path, host,
 	    f->last || path ? "close" : "keep-alive");
 	return strlen(buf);
 }
@@ -1359,8 +1360,7 @@ servers_forgive(struct servers *list)
 const char *
 server_name(const struct server *s, char buf[SERVER_TEXT])
 {
-	fmt(buf, SERVER_TEXT, strchr(s->host->name, ':') ? "[%.253s]:%d" :
-	    "%.253s:%d", s->host->name, s->host->port);
+	host_port(buf, SERVER_TEXT, s->host->name, s->host->port);
 	return buf;
 }
 

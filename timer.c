@@ -78,10 +78,7 @@ text_convert(struct text *t, const char *f, va_list *ap)
 
 	t->flag = *f == '-' || *f == '0' ? *f++ : 0;
 	t->width = strtoul(f, (char **)&f, 10);
-	if (*f == '.' && f[1] == '*') {
-		most = (size_t)va_arg(*ap, int);
-		f += 2;
-	} else if (*f == '.')
+	if (*f == '.')
 		most = strtoul(f + 1, (char **)&f, 10);
 	for (; *f == 'l'; f++)
 		longs += sizeof(long);
@@ -355,13 +352,19 @@ addr_host(const union addr *a, char buf[ADDR_TEXT])
 	return buf;
 }
 
+int
+host_port(char *buf, size_t size, const char *host, int port)
+{
+	return fmt(buf, size, strchr(host, ':') ? "[%.253s]:%d" : "%.253s:%d",
+	    host, port);
+}
+
 char *
 addr_text(const union addr *a, char buf[ADDR_TEXT])
 {
 	char host[ADDR_TEXT];
 
-	fmt(buf, ADDR_TEXT, a->sa.sa_family == AF_INET6 ? "[%.54s]:%d" :
-	    "%.54s:%d", addr_host(a, host), addr_port(a));
+	host_port(buf, ADDR_TEXT, addr_host(a, host), addr_port(a));
 	return buf;
 }
 
