@@ -274,8 +274,8 @@ read_table(struct holders *hs, const char *six, const struct local *l)
 	size_t n = 0;
 	ssize_t got;
 
-	fmt(path, sizeof path, type == SOCK_STREAM ? "/proc/net/tcp%s" :
-	    "/proc/net/udp%s", six);
+	fmt(path, sizeof path, "/proc/net/%s%s", type == SOCK_STREAM ? "tcp" :
+	    "udp", six);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return -1;
@@ -1194,14 +1194,14 @@ int
 server_step(struct servers *list, struct server *s, const struct wake *w,
     int64_t now)
 {
-	int64_t at[MAX_ADDRS] = { 0 };
+	int64_t at[MAX_ADDRS];
 	int i, r = lookup_step(&s->lookup, w, now);
 
 	if (r <= 0)
 		return r;
 	for (i = 0; i < s->lookup.got.n; i++)
 		at[i] = server_fresh_at(list, &s->lookup.got.a[i]);
-	memcpy(s->fresh_at, at, sizeof at);
+	memcpy(s->fresh_at, at, (size_t)i * sizeof *at);
 	s->addrs = s->lookup.got;
 	s->tried = 0;
 	s->looked = now;
@@ -1279,18 +1279,20 @@ server_choose(struct servers *list, const struct use *use, int how,
 		 * check go to the one that did so last; others are kept. */
 		at = forgotten_at(s);
 		for (live = kept = 0, o = list->first; o; o = o->next) {
-			live |= o->live && now >= o->rest;
-			kept |= at && forgotten_at(o) > at && o->retry <= now;
+			if (o->live && now >= o->rest)
+				live = 1;
+			if (at && forgotten_at(o) > at && o->retry <= now)
+				kept = 1;
 		}
 		if ((live && now < s->rest) || ((how & LIVE) && !s->live) ||
 		    ((how & SPARE) && kept) || (s->addrs.n ?
 		    server_addr(s, use, (how & FRESH) && (s->live ||
 		    !s->repeats), now) < 0 : busy))
 			continue;
+		/* what weighs more than any time */
 		rank = (how & RECENT) && s->live ? 1 + at +
-		    (addr_same(&s->said, says) ? NEVER / 4 : 0) : -s->asked;
-		if (!busy)
-			rank += NEVER / 2;
+		    ((int64_t)addr_same(&s->said, says) << 61) : -s->asked;
+		rank += (int64_t)!busy << 62;
 		if (rank > top) {
 			top = rank;
 			best = s;

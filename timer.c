@@ -317,7 +317,7 @@ v6_text(const unsigned char *b, char *p)
 	const char *colon = "";
 
 	for (i = 0; i < 8; i++) {
-		run = b[2 * i] || b[2 * i + 1] ? 0 : run + 1;
+		run = b[2 * i] | b[2 * i + 1] ? 0 : run + 1;
 		if (run > longest) {
 			longest = run;
 			at = i + 1 - run;
@@ -426,9 +426,10 @@ random_bytes(void *buf, size_t n)
 		return;
 	/* The last resort: the kernel has no random numbers for us. */
 	clock_gettime(CLOCK_REALTIME, &ts);
-	for (x += (uint32_t)ts.tv_nsec ^ (uint32_t)getpid(); n > 0; n--) {
+	x += (uint32_t)ts.tv_nsec ^ (uint32_t)getpid();
+	while (n > 0) {
 		x = x * 1664525 + 1013904223;
-		*p++ = (unsigned char)(x >> 24);
+		p[--n] = (unsigned char)(x >> 24);
 	}
 }
 
@@ -630,8 +631,7 @@ fd_inherited(void)
 		if (null < 0)
 			null = open("/", O_RDONLY);
 	} while (null >= 0 && null < 3);
-	if (null >= 3)
-		close(null);
+	close(null);
 	fd_close_from(3, 1);
 }
 
@@ -714,9 +714,10 @@ signals_open(void)
 int
 signals_next(void)
 {
-	unsigned char c;
+	char c = 0;
 
-	return read(sigpipe[0], &c, 1) == 1 ? c : 0;
+	(void)!read(sigpipe[0], &c, 1);
+	return c;
 }
 
 void
@@ -971,6 +972,7 @@ lookup_start(struct lookup *l, const char *host, int port, int family,
 	if (addr_parse(&l->got.a[0], host, family) == 0) {
 		addr_set_port(&l->got.a[0], port);
 		l->got.n = 1;
+		l->deadline = 0;
 		l->busy = 1;
 		return 0;
 	}
@@ -995,7 +997,7 @@ lookup_want(struct lookup *l, struct wake *w)
 {
 	l->slot = wake_on(w, l->fd, POLLIN);
 	if (l->busy)
-		wake_at(w, l->fd < 0 ? 0 : l->deadline);
+		wake_at(w, l->deadline);
 }
 
 int
@@ -1003,9 +1005,10 @@ lookup_step(struct lookup *l, const struct wake *w, int64_t now)
 {
 	ssize_t n;
 
-	if (l->busy && l->fd < 0) {
+	if (l->fd < 0) {
+		n = l->busy;
 		l->busy = 0;
-		return 1;
+		return (int)n;
 	}
 	if (woke(w, l->slot)) {
 		n = read(l->fd, &l->got, sizeof l->got);
@@ -1019,7 +1022,7 @@ lookup_step(struct lookup *l, const struct wake *w, int64_t now)
 			return -1;
 		}
 	}
-	if (l->busy && now >= l->deadline) {
+	if (now >= l->deadline) {
 		lookup_stop(l);
 		l->gai = EAI_AGAIN;
 		return -1;
