@@ -347,13 +347,13 @@ search(struct holders *hs, const char *folder, pid_t pid)
 static int
 find_holders(struct holders *hs, const struct local *l)
 {
-	int r = 0, four = l->cfg->family == AF_INET;
+	int r, six;
 
 	memset(hs, 0, sizeof *hs);
-	if (four)
-		r = read_table(hs, "", l);
-	if (read_table(hs, "6", l) < 0 && !four)
-		r = -1;
+	r = l->cfg->family == AF_INET ? read_table(hs, "", l) : 1;
+	six = read_table(hs, "6", l);
+	if (r > 0)
+		r = six;
 	if (r == 0 && hs->n > 0)
 		r = search(hs, "/proc", 0);
 	return r;
@@ -884,7 +884,7 @@ write_head(const struct flow *f, char *buf, size_t size)
 	fmt(buf, size, "%s %s HTTP/1.%d\r\nHost: %s\r\n"
 	    "User-Agent: natmap/" VERSION "\r\nConnection: %s\r\n\r\n",
 	    path ? "GET" : "HEAD", path ? path : "/", !path, host,
-	    f->last || path ? "close" : "keep-alive");
+	    path || f->last ? "close" : "keep-alive");
 	return strlen(buf);
 }
 
@@ -1313,7 +1313,7 @@ server_failed(struct server *s, const union addr *peer, int error, int detail,
 	for (i = 0; peer && i < s->addrs.n; i++)
 		if (addr_same(&s->addrs.a[i], peer))
 			s->tried |= 1u << i;
-	if (!peer || s->tried + 1 == 1u << s->addrs.n) {
+	if (!peer || (s->tried + 1) >> s->addrs.n) {
 		s->tried = 0;
 		s->looked = 0;		/* the addresses may be old */
 		for (i = s->fails++; i > 0 && wait < cap; i--)
@@ -1470,8 +1470,8 @@ link_name(int fd, const union addr *a, char name[IF_NAMESIZE])
 		memcpy(&in, &r->ifr_addr, sizeof in);
 		if (in.sin_addr.s_addr != a->in.sin_addr.s_addr)
 			continue;
+		r->ifr_name[strcspn(r->ifr_name, ":")] = '\0'; /* of an alias */
 		memcpy(name, r->ifr_name, IF_NAMESIZE);
-		name[strcspn(name, ":")] = '\0';	/* of an alias */
 		return 0;
 	}
 	return -1;
