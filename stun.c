@@ -873,12 +873,12 @@ static size_t
 write_head(const struct flow *f, char *buf, size_t size)
 {
 	const char *path = strchr(f->host, '/');
-	char name[SERVER_TEXT], host[SERVER_TEXT];
 	int n, port = addr_port(&f->peer);
+	char host[SERVER_TEXT];
 
-	fmt(name, sizeof name, "%s", f->host);
-	name[strcspn(name, "%/")] = '\0';
-	n = host_port(host, sizeof host, name, port);
+	fmt(buf, size, "%s", f->host);
+	buf[strcspn(buf, "%/")] = '\0';
+	n = host_port(host, sizeof host, buf, port);
 	if (port == 80)
 		host[n - 3] = '\0';
 	fmt(buf, size, "%s %s HTTP/1.%d\r\nHost: %s\r\n"
@@ -1425,8 +1425,6 @@ route_open(void)
 	    RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE };
 	int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
 
-	if (fd < 0)
-		return -1;
 	if (fd_setup(fd) < 0 ||
 	    bind(fd, (const struct sockaddr *)(const void *)&nl,
 	    sizeof nl) < 0) {

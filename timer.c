@@ -165,8 +165,8 @@ log_connect(void)
 	struct sockaddr_un un = { AF_UNIX, "/dev/log" };
 	int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
 
-	if (fd_setup(fd) < 0 ||
-	    connect(fd, (struct sockaddr *)&un, sizeof un) < 0) {
+	fd_setup(fd);
+	if (connect(fd, (struct sockaddr *)&un, sizeof un) < 0) {
 		close(fd);
 		return -1;
 	}
@@ -188,6 +188,7 @@ log_put(const char *line, int n)
 static void
 log_write(const char *line, int n)
 {
+	const char *f = "<28>natmap: %u lines of the log were lost\n";
 	struct pollfd p = { out.fd, POLLOUT, 0 };
 	char lost[64];
 
@@ -196,8 +197,7 @@ log_write(const char *line, int n)
 	if (!(p.revents & POLLOUT))
 		return;
 	if (out.lost > 1 && log_put(lost, fmt(lost, sizeof lost,
-	    "%snatmap: %u lines of the log were lost\n",
-	    out.syslog > 0 ? "<28>" : "", out.lost - 1)))
+	    out.syslog > 0 ? f : f + strlen("<28>"), out.lost - 1)))
 		out.lost = 1;
 	if (log_put(line, n) ||
 	    (out.syslog > 0 && log_connect() == 0 && log_put(line, n)))
@@ -685,9 +685,9 @@ dispose(void (*handler)(int), void (*broken)(int))
 {
 	size_t i;
 
+	signal(SIGPIPE, broken);
 	for (i = 0; i < sizeof caught; i++)
 		signal(caught[i], handler);
-	signal(SIGPIPE, broken);
 }
 
 static void
