@@ -880,7 +880,7 @@ write_head(const struct flow *f, char *buf, size_t size)
 	buf[strcspn(buf, "%/")] = '\0';
 	n = host_port(host, sizeof host, buf, port);
 	if (port == 80)
-		host[n - 3] = '\0';
+		host[n - (int)strlen(":80")] = '\0';
 	fmt(buf, size, "%s %s HTTP/1.%d\r\nHost: %s\r\n"
 	    "User-Agent: natmap/" VERSION "\r\nConnection: %s\r\n\r\n",
 	    path ? "GET" : "HEAD", path ? path : "/", !path, host,
@@ -1311,8 +1311,7 @@ server_failed(struct server *s, const union addr *peer, int error, int detail,
 	s->live = 0;
 	s->repeats++;
 	for (i = 0; peer && i < s->addrs.n; i++)
-		if (addr_same(&s->addrs.a[i], peer))
-			s->tried |= 1u << i;
+		s->tried |= (unsigned)addr_same(&s->addrs.a[i], peer) << i;
 	if (!peer || (s->tried + 1) >> s->addrs.n) {
 		s->tried = 0;
 		s->looked = 0;		/* the addresses may be old */
