@@ -216,7 +216,7 @@ int script_start(struct script *s, const char *const argv[], char *env);
 /* ends the run that is there at that time: TERM, then KILL, to its group;
  * changes nothing once TERM was sent, which script_stopped() tells */
 void script_limit(struct script *s, int64_t when);
-int script_stopped(const struct script *s);
+#define script_stopped(s)	((s)->sig == SIGKILL)
 void script_want(const struct script *s, struct wake *w);
 void script_step(struct script *s, int64_t now);
 /* on SIGCHLD: reaps all children that have ended; 1 when the run has */

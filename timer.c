@@ -848,12 +848,6 @@ script_limit(struct script *s, int64_t when)
 		s->limit = when;
 }
 
-int
-script_stopped(const struct script *s)
-{
-	return s->sig == SIGKILL;
-}
-
 void
 script_want(const struct script *s, struct wake *w)
 {
