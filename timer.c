@@ -57,12 +57,12 @@ struct text {
 static void
 text_put(struct text *t, const char *s, size_t n)
 {
-	size_t width = t->width > n ? t->width : n, i = 0, at;
+	size_t width = t->width > n ? t->width : n;
+	size_t i = t->flag == '-' ? 0 : n - width, end = i + width;
 
-	for (at = t->flag == '-' ? 0 : width - n; i < width; i++, t->n++)
+	for (; i != end; i++, t->n++)	/* huge where it is below 0 */
 		if (t->p < t->end)
-			*t->p++ = i - at < n ? s[i - at] :
-			    t->flag == '0' ? '0' : ' ';
+			*t->p++ = i < n ? s[i] : t->flag == '0' ? '0' : ' ';
 }
 
 /* Writes one conversion; returns what follows it in the format. */
