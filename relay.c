@@ -879,7 +879,7 @@ session_review(struct relay *r, struct session *s)
 static int
 port_take(struct relay *r, int fd, int family)
 {
-	union addr a = { .sa.sa_family = (sa_family_t)family };
+	union addr a = { .in6.sin6_family = (sa_family_t)family };
 	unsigned k;
 	int n;
 
@@ -983,7 +983,7 @@ send_header(struct session *s)
 	unsigned char h[52] = "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c";
 	unsigned char *ports = h + 24;
 	const union addr *c = &s->pair.client;
-	union addr a;
+	union addr a = { .in6 = { 0 } };
 
 	fd_name(s->fd[0], &a);
 	if (c->sa.sa_family == AF_INET6) {
