@@ -502,8 +502,7 @@ session_begin(struct relay *r, struct session *s)
 	r->n++;
 	r->ever++;
 	touch(r, s);
-	if (r->calls.used)
-		r->calls.used(r->calls.arg, &s->pair.client, r->now);
+	r->calls.used(r->calls.arg, &s->pair.client, r->now);
 }
 
 /* Says the first failure, and every one that doubles their number; e is the
@@ -1481,9 +1480,8 @@ receive(struct relay *r)
 	for (k = 0; k < n; k++) {
 		a = &b->pair[k];
 		came_to(r, &b->msg[k].msg_hdr, &a->peer);
-		claimed = r->calls.claim && r->calls.claim(r->calls.arg,
-		    &a->client, &a->peer, b->data[k], b->iov[k].iov_len,
-		    r->now) == 1;
+		claimed = r->calls.claim(r->calls.arg, &a->client, &a->peer,
+		    b->data[k], b->iov[k].iov_len, r->now);
 		if (!claimed && s && serves(s, a))
 			continue;
 		forward(r, s, b, CLIENT, first, k);

@@ -90,6 +90,14 @@ use(void *arg, const union addr *a, int64_t t)
 	used += t == now;
 }
 
+static int
+claim_none(void *arg, const union addr *from, const union addr *to,
+    const unsigned char *p, size_t n, int64_t t)
+{
+	(void)arg, (void)from, (void)to, (void)p, (void)n, (void)t;
+	return 0;
+}
+
 static union addr
 local(const char *host)
 {
@@ -121,7 +129,7 @@ bound(int type, const char *host, union addr *a)
 static void
 setup(int type, const char *host)
 {
-	struct relay_calls calls = { NULL, NULL, use };
+	struct relay_calls calls = { NULL, claim_none, use };
 	union addr a;
 
 	now = START;
