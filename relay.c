@@ -124,7 +124,7 @@ enum why {			/* why a session ended */
 	WHYS
 };
 
-static const char *const why_text[WHYS] = {
+static const char why_text[WHYS][10] = {
 	"closed", "broken", "refused", "idle", "made room", "stopped"
 };
 
