@@ -110,6 +110,7 @@ struct mmsghdr {
 #define PORTS           32768   /* of UDP sessions: the upper half, in turn */
 #define V6_SOURCE	8	/* bytes of an address that a host cannot
 				   choose: all of a /64 are one source */
+#define NOBODY		UINT64_MAX	/* is no client's source */
 
 enum session_state { S_WAITING, S_GUEST, S_OPEN, S_ENDING, STATES };
 
@@ -1047,7 +1048,7 @@ source(const union addr *a)
  * shall end.  Returns how many it has more.  Counts by hash: a collision can
  * hide a source for one call only, the seed changes with each. */
 static int
-evict_crowd(struct relay *r, const union addr *client, int most)
+evict_crowd(struct relay *r, uint64_t own, int most)
 {
 	struct idle *e, *next, *head = &r->list[S_OPEN], *young = head->next;
 	const union addr *a;
@@ -1066,7 +1067,7 @@ evict_crowd(struct relay *r, const union addr *client, int most)
 	for (e = head->next; e != young; e = e->next) {
 		a = &((struct session *)e)->pair.client;
 		c = &count[hash_of(r, a, 0)];
-		if (*c > n && !(client && source(a) == source(client))) {
+		if (*c > n && source(a) != own) {
 			n = *c;
 			crowd = source(a);
 		}
@@ -1104,8 +1105,8 @@ make_room(struct relay *r, const union addr *client)
 		    r->now - ((struct session *)e)->born > ROOM_AGE)
 			s = (struct session *)e;
 	if (!s)
-		return evict_crowd(r, NULL, ROOM_BATCH) > 0 ||
-		    evict_crowd(r, client, 1) > 0;
+		return evict_crowd(r, NOBODY, ROOM_BATCH) > 0 ||
+		    evict_crowd(r, source(client), 1) > 0;
 	session_end(r, s, WHY_LIMIT);
 	return 1;
 }
@@ -1120,7 +1121,7 @@ guest_place(struct relay *r)
 	if (r->guests < r->guests_max)
 		return 1;
 	s = oldest(r, S_GUEST, GUEST_AGE);
-	if (!s || evict_crowd(r, NULL, 0) <= 0)
+	if (!s || evict_crowd(r, NOBODY, 0) <= 0)
 		return 0;
 	session_end(r, s, WHY_LIMIT);
 	return 1;
