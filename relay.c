@@ -423,8 +423,7 @@ hash_of(const struct relay *r, const union addr *a, int port)
 	}
 	while (n-- > 0)
 		h = (h ^ *p++) * 0x9e3779b1;
-	h = (h ^ h >> 15) * 0x85ebca6b;
-	return h >> 16 & (BUCKETS - 1);
+	return h / (UINT32_MAX / BUCKETS + 1);
 }
 
 static struct session **
