@@ -914,10 +914,9 @@ dial(struct relay *r, struct session *s)
 		tune(r, fd);
 	else if (port_take(r, fd, to->sa.sa_family) < 0)
 		return errno;
-	if (connect(fd, &to->sa, addr_len(to)) == 0 ||
-	    errno == EINPROGRESS || errno == EINTR)
-		return 0;
-	return errno;
+	if (connect(fd, &to->sa, addr_len(to)) < 0 && errno != EINPROGRESS)
+		return errno;
+	return 0;
 }
 
 /* Leaves the target's address, and tries the next ones; with s->err 1 when
@@ -1784,16 +1783,18 @@ relax(struct relay *r)
 void
 relay_want(struct relay *r, struct wake *w)
 {
+	int fd = -1;
+
 	if (r->check_at == NEVER && r->now - r->active >= ACTIVE)
 		relax(r);
 	else if (r->check_at == NEVER)
 		r->check_at = r->now + (r->sigfd >= 0 ? CHECK_ALL :
 		    CHECK_PLAIN + (r->n >> 6));
-	r->slot = -1;
 	if (r->now < r->room_at)
 		wake_at(w, r->room_at);
 	else if (r->udp || r->target.n)
-		r->slot = wake_on(w, r->fd, POLLIN);
+		fd = r->fd;
+	r->slot = wake_on(w, fd, POLLIN);
 	r->sigslot = wake_on(w, r->sigfd, POLLIN);
 	want_sessions(r, w);
 	want_times(r, w);
@@ -1870,10 +1871,9 @@ relay_start(const struct config *cfg, const struct relay_calls *calls, int fd,
 	r->limit[S_WAITING] = r->udp ? r->limit[S_OPEN] : CONNECT;
 	r->limit[S_ENDING] = ENDING;
 	r->limit[S_GUEST] = NEVER;
-	r->active = now - ACTIVE;
 	r->check_at = r->look_at = NEVER;
 	random_bytes(&r->seed, sizeof r->seed);
-	r->port = random_below(PORTS);
+	r->port = r->seed;
 	for (e = r->list + STATES; e > r->list;)
 		idle_init(--e);
 	r->sigfd = signals_fd();
