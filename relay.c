@@ -322,7 +322,7 @@ must_poll(struct relay *r, struct session *s, int n, struct wake *w)
 /* The session that came first to a state, and did not move there for age ms;
  * NULL. */
 static NOINLINE struct session *
-oldest(const struct relay *r, int state, int64_t age)
+oldest(const struct relay *r, size_t state, int64_t age)
 {
 	const struct idle *head = &r->list[state];
 
@@ -354,7 +354,7 @@ touch(struct relay *r, struct session *s)
 
 /* Makes fd a leg of s; closes fd and returns -1 without memory. */
 static int
-leg_open(struct relay *r, struct session *s, unsigned leg, int fd)
+leg_open(struct relay *r, struct session *s, size_t leg, int fd)
 {
 	struct session **p;
 	int n = fd + 256;
@@ -375,7 +375,7 @@ leg_open(struct relay *r, struct session *s, unsigned leg, int fd)
 }
 
 static void
-leg_close(struct relay *r, struct session *s, unsigned leg)
+leg_close(struct relay *r, struct session *s, size_t leg)
 {
 	int *fd = &s->fd[leg - 1];
 
@@ -388,7 +388,7 @@ leg_close(struct relay *r, struct session *s, unsigned leg)
 
 /* A call failed, with errno: 1 when the leg is broken by that. */
 static int
-leg_failed(struct session *s, unsigned leg)
+leg_failed(struct session *s, size_t leg)
 {
 	if (fd_again())
 		return 0;
@@ -399,7 +399,7 @@ leg_failed(struct session *s, unsigned leg)
 }
 
 static void
-pending_free(struct relay *r, struct session *s, unsigned leg)
+pending_free(struct relay *r, struct session *s, size_t leg)
 {
 	struct pending **p = &s->u.pending[leg - 1];
 
@@ -458,7 +458,7 @@ note_end(const struct relay *r, struct session *s, enum why why)
 static void
 session_end(struct relay *r, struct session *s, enum why why)
 {
-	unsigned leg, port = s->pair.peer.in.sin_port % PORTS;
+	size_t leg, port = s->pair.peer.in.sin_port % PORTS;
 	struct session **p;
 
 	note_end(r, s, why);
@@ -694,7 +694,7 @@ fd_splice(int from, int to, size_t n)
 
 /* Gives the other leg what waits of this one; 1 when nothing is left. */
 static int
-flush(struct relay *r, struct session *s, unsigned leg)
+flush(struct relay *r, struct session *s, size_t leg)
 {
 	struct pending *p = s->u.pending[leg - 1];
 	ssize_t n;
@@ -718,7 +718,7 @@ flush(struct relay *r, struct session *s, unsigned leg)
 /* Gives the other leg n bytes of this one that are in the pipe, or in the
  * buffer, and keeps what it does not take; -1 with errno when they are lost. */
 static int
-pass(struct relay *r, struct session *s, unsigned leg, size_t n, int piped)
+pass(struct relay *r, struct session *s, size_t leg, size_t n, int piped)
 {
 	int to = s->fd[OTHER(leg) - 1];
 	struct pending *p = NULL;
@@ -776,7 +776,7 @@ fitting(const struct relay *r, int fd)
 
 /* Moves what a leg has at once to the other; returns how many bytes. */
 static ssize_t
-take(struct relay *r, struct session *s, unsigned leg)
+take(struct relay *r, struct session *s, size_t leg)
 {
 	int bulk = s->bulk & (int)leg, fd = s->fd[leg - 1];
 	size_t most = bulk || r->pending >= PENDING_MOST ?
@@ -805,7 +805,7 @@ take(struct relay *r, struct session *s, unsigned leg)
 
 /* Moves bytes of a leg until one blocks or others have their turn. */
 static void
-carry(struct relay *r, struct session *s, unsigned leg)
+carry(struct relay *r, struct session *s, size_t leg)
 {
 	size_t total = 0;
 	ssize_t n;
@@ -835,7 +835,7 @@ carry(struct relay *r, struct session *s, unsigned leg)
 static void
 wind_up(struct relay *r, struct session *s)
 {
-	unsigned dead = s->broken == BOTH ? CLIENT : s->broken;
+	size_t dead = s->broken == BOTH ? CLIENT : s->broken;
 	int fd = s->fd[OTHER(dead) - 1];
 
 	pending_free(r, s, OTHER(dead));
@@ -1369,7 +1369,7 @@ compose(struct mmsghdr *m, struct iovec *iov, struct iovec *end,
 /* Sends datagrams first to last - 1, of a leg of s, to the other, for NULL
  * nowhere.  What is not taken now is lost. */
 static void
-forward(struct relay *r, struct session *s, struct batch *b, unsigned leg,
+forward(struct relay *r, struct session *s, struct batch *b, size_t leg,
     int first, int last)
 {
 	struct iovec *iov = b->iov + first, *end = b->iov + last;
@@ -1518,7 +1518,7 @@ session_of(const struct relay *r, int fd)
 	return (unsigned)fd < (unsigned)r->nfds ? r->by_fd[fd] : NULL;
 }
 
-static unsigned
+static size_t
 leg_of(const struct session *s, int fd)
 {
 	return s->fd[1] == fd ? TARGET : CLIENT;
@@ -1530,7 +1530,7 @@ static NOINLINE int
 events(const struct relay *r, int fd)
 {
 	struct session *s = session_of(r, fd);
-	unsigned leg;
+	size_t leg;
 	int ev = 0;
 
 	if (!s)
@@ -1553,7 +1553,7 @@ events(const struct relay *r, int fd)
 static void
 session_step(struct relay *r, struct session *s, const struct pollfd *p)
 {
-	unsigned leg = leg_of(s, p->fd);
+	size_t leg = leg_of(s, p->fd);
 
 	if (r->udp) {
 		answer(r, s);
@@ -1752,7 +1752,7 @@ static void
 want_times(struct relay *r, struct wake *w)
 {
 	struct session *s;
-	int k;
+	size_t k;
 
 	for (k = 0; k < STATES; k++) {
 		s = oldest(r, k, 0);
