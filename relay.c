@@ -721,22 +721,25 @@ static int
 pass(struct relay *r, struct session *s, size_t leg, size_t n, int piped)
 {
 	int to = s->fd[OTHER(leg) - 1];
-	struct pending *p = NULL;
+	struct pending *p;
 	ssize_t sent = piped ? fd_splice(r->pipe[0], to, n) :
 	    send(to, r->buf, n, 0);
-	int lost = 0;
 
-	if (sent < 0 && leg_failed(s, OTHER(leg)))
-		goto fail;
-	if (sent < 0)
+	if (sent < 0) {		/* a leg that is broken needs no bytes, but the
+				   pipe must be empty */
+		leg_failed(s, OTHER(leg));
 		sent = 0;
+	}
 	n -= (size_t)sent;
 	if (n == 0)
 		return 0;
-	lost = -1;
 	p = malloc(sizeof *p + n);
-	if (!p || (piped && read(r->pipe[0], p->data, n) != (ssize_t)n))
-		goto fail;
+	if (!p || (piped && read(r->pipe[0], p->data, n) != (ssize_t)n)) {
+		free(p);
+		if (piped)
+			pipe_close(r);		/* what is in it is nobody's */
+		return -1;
+	}
 	if (!piped)
 		memcpy(p->data, r->buf + sent, n);
 	p->off = 0;
@@ -744,11 +747,6 @@ pass(struct relay *r, struct session *s, size_t leg, size_t n, int piped)
 	s->u.pending[leg - 1] = p;
 	r->pending += n;
 	return 0;
-fail:
-	free(p);
-	if (piped)
-		pipe_close(r);		/* what is in it is nobody's */
-	return lost;
 }
 
 /* How much a bulk flow may take for fd: what does not fit there would have to
