@@ -1038,6 +1038,18 @@ source(const union addr *a)
 	return v6;
 }
 
+/* Ends the session that came first to a state, if that is age ms ago; 1 when
+ * it did. */
+static NOINLINE int
+evict(struct relay *r, size_t state, int64_t age)
+{
+	struct session *s = oldest(r, state, age);
+
+	if (s)
+		session_end(r, s, WHY_LIMIT);
+	return s != NULL;
+}
+
 /* Ends at most that many sessions, idle for longest, of the source that has
  * the most and one that is idle for age ms, but not of the client's own when
  * client is not NULL.  The source keeps share; both depend on whether a batch
@@ -1091,20 +1103,17 @@ static int
 make_room(struct relay *r, const union addr *client)
 {
 	struct idle *e, *head = &r->list[S_OPEN];
-	struct session *s;
 
-	if (r->n - r->guests < r->max)
+	if (r->n - r->guests < r->max || evict(r, S_ENDING, 0))
 		return 1;
-	s = oldest(r, S_ENDING, 0);
-	for (e = head->next; !s && e != head; e = e->next)
+	for (e = head->next; e != head; e = e->next)
 		if (!((struct session *)e)->bytes[0] &&
-		    r->now - ((struct session *)e)->born > ROOM_AGE)
-			s = (struct session *)e;
-	if (!s)
-		return evict_crowd(r, NOBODY, ROOM_BATCH) > 0 ||
-		    evict_crowd(r, source(client), 1) > 0;
-	session_end(r, s, WHY_LIMIT);
-	return 1;
+		    r->now - ((struct session *)e)->born > ROOM_AGE) {
+			session_end(r, (struct session *)e, WHY_LIMIT);
+			return 1;
+		}
+	return evict_crowd(r, NOBODY, ROOM_BATCH) > 0 ||
+	    evict_crowd(r, source(client), 1) > 0;
 }
 
 /* 1 when another guest can be accepted.  Behind guests for whom there is no
@@ -1112,15 +1121,8 @@ make_room(struct relay *r, const union addr *client)
 static int
 guest_place(struct relay *r)
 {
-	struct session *s;
-
-	if (r->guests < r->guests_max)
-		return 1;
-	s = oldest(r, S_GUEST, GUEST_AGE);
-	if (!s || evict_crowd(r, NOBODY, 0) <= 0)
-		return 0;
-	session_end(r, s, WHY_LIMIT);
-	return 1;
+	return r->guests < r->guests_max || (evict_crowd(r, NOBODY, 0) > 0 &&
+	    evict(r, S_GUEST, GUEST_AGE));
 }
 
 /* accepting */
@@ -1418,14 +1420,8 @@ client_new(struct relay *r, struct session **bucket, const struct pair *a)
 	struct session *s = NULL;
 	int e = 0;
 
-	if (r->n >= r->max) {
-		s = oldest(r, S_WAITING, ROOM_UDP);
-		if (!s)
-			s = oldest(r, S_OPEN, ROOM_UDP);
-		if (s)
-			session_end(r, s, WHY_LIMIT);
-	}
-	if (r->n < r->max) {
+	if (r->n < r->max || evict(r, S_WAITING, ROOM_UDP) ||
+	    evict(r, S_OPEN, ROOM_UDP)) {
 		s = session_new();
 		e = ENOMEM;
 	}
