@@ -225,6 +225,7 @@ struct relay {			/* the small and often used comes first */
 };
 
 static void session_end(struct relay *, struct session *, enum why);
+static int fd_peer(int, union addr *);
 
 static int64_t
 min64(int64_t a, int64_t b)
@@ -436,11 +437,10 @@ static void
 note_end(const struct relay *r, struct session *s, enum why why)
 {
 	union addr *to = &s->pair.peer;	/* UDP: ours is not needed any more */
-	socklen_t len = sizeof *to;
 	char a[ADDR_TEXT], b[ADDR_TEXT];
 	const char *colon = "", *error = "";
 
-	if (r->udp && getpeername(s->fd[1], &to->sa, &len) < 0)
+	if (r->udp && fd_peer(s->fd[1], to) < 0)
 		return;
 	if (s->err) {
 		colon = ": ";
@@ -601,14 +601,14 @@ fd_name(int fd, union addr *a)
 	return getsockname(fd, &a->sa, &len);
 }
 
-/* Is a socket connected, by now or still? */
+/* Writes to a what fd is connected to; -1 with errno where it is not, or not
+ * any more. */
 static NOINLINE int
-fd_connected(int fd)
+fd_peer(int fd, union addr *a)
 {
-	union addr a;
-	socklen_t len = sizeof a;
+	socklen_t len = sizeof *a;
 
-	return getpeername(fd, &a.sa, &len) == 0;
+	return getpeername(fd, &a->sa, &len);
 }
 
 /* Bytes that the peer of a connection has not acknowledged; unknown is some.
@@ -616,9 +616,10 @@ fd_connected(int fd)
 static int
 unsent(int fd)
 {
+	union addr a;
 	int n = 1;
 
-	if (!fd_connected(fd))
+	if (fd_peer(fd, &a) < 0)
 		return 0;
 #ifdef TIOCOUTQ
 	ioctl(fd, TIOCOUTQ, &n);
@@ -1020,7 +1021,7 @@ step_waiting(struct relay *r, struct session *s)
 	s->err = fd_error(s->fd[1]);
 	if (s->err)
 		dial_next(r, s);
-	else if (fd_connected(s->fd[1]))
+	else if (fd_peer(s->fd[1], &s->pair.peer) == 0)
 		session_open(r, s);
 }
 
