@@ -1727,11 +1727,17 @@ static void
 want_sessions(struct relay *r, struct wake *w)
 {
 	struct idle *e, *head;
-	int k, n;
+	size_t k;
+	int n;
 
 	r->first = w->n;
-	for (k = 0; k < S_ENDING; k++) {
+	for (k = 0; k < STATES; k++) {
 		head = &r->list[k];
+		e = head->next;
+		if (e != head && r->limit[k] != NEVER)
+			wake_at(w, e->last + r->limit[k]);
+		if (k == S_ENDING)
+			break;
 		for (e = head->prev, n = 0; e != head; e = e->prev)
 			if (must_poll(r, (struct session *)e, n, w)) {
 				want_legs(r, (struct session *)e, w);
@@ -1741,23 +1747,6 @@ want_sessions(struct relay *r, struct wake *w)
 	}
 	r->armed_to = r->now - ACTIVE + 1;
 	r->polled = w->n - r->first;
-}
-
-static void
-want_times(struct relay *r, struct wake *w)
-{
-	struct session *s;
-	size_t k;
-
-	for (k = 0; k < STATES; k++) {
-		s = oldest(r, k, 0);
-		if (s && r->limit[k] != NEVER)
-			wake_at(w, s->idle.last + r->limit[k]);
-	}
-	wake_at(w, r->look_at);
-	if (r->guests)
-		wake_at(w, r->seat_at);
-	wake_at(w, r->check_at);
 }
 
 /* No session is active: gives back what serves sessions in motion. */
@@ -1792,7 +1781,10 @@ relay_want(struct relay *r, struct wake *w)
 	r->slot = wake_on(w, fd, POLLIN);
 	r->sigslot = wake_on(w, r->sigfd, POLLIN);
 	want_sessions(r, w);
-	want_times(r, w);
+	wake_at(w, r->look_at);
+	if (r->guests)
+		wake_at(w, r->seat_at);
+	wake_at(w, r->check_at);
 }
 
 /* start and stop */
