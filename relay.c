@@ -928,8 +928,9 @@ dial_any(struct relay *r, struct session *s)
 		if (s->tried >= r->target.n)
 			return -1;
 		s->pair.peer = r->target.a[s->tried];
-		s->err = r->self >> s->tried & 1 ? EADDRINUSE :
-		    (uint8_t)dial(r, s);
+		s->err = EADDRINUSE;
+		if (!(r->self >> s->tried & 1))
+			s->err = (uint8_t)dial(r, s);
 		if (s->err == EMFILE || s->err == ENFILE)
 			return 1;
 		s->tried++;
@@ -1682,9 +1683,10 @@ step_times(struct relay *r)
 			if (k == S_WAITING && !r->udp) {
 				s->err = ETIMEDOUT;
 				dial_next(r, s);
-			} else
-				session_end(r, s,
-				    k == S_ENDING ? WHY_ERROR : WHY_IDLE);
+			} else if (k == S_ENDING)
+				session_end(r, s, WHY_ERROR);
+			else
+				session_end(r, s, WHY_IDLE);
 }
 
 void
