@@ -195,7 +195,7 @@ struct relay {			/* the small and often used comes first */
 	int first, polled;	/* slots of sessions: the first, how many */
 	unsigned port;          /* UDP: of the newest session, modulo PORTS */
 	const struct config *cfg;
-	unsigned char *buf;     /* for all else; NULL */
+	struct batch *buf;	/* that all share; TCP uses a chunk of it */
 	size_t pending;		/* bytes in all struct pending */
 	int64_t active;		/* ms: when a session was */
 	int64_t check_at;	/* ms: the next poll of all; NEVER: none is
@@ -231,22 +231,6 @@ static int64_t
 min64(int64_t a, int64_t b)
 {
 	return a < b ? a : b;
-}
-
-/* The buffer that all share: a batch in UDP, of which TCP uses a chunk.  The
- * system has it back when no session is active: that needs mmap(). */
-static unsigned char *
-buffer(struct relay *r)
-{
-	void *p;
-
-	if (r->buf)
-		return r->buf;
-	p = mmap(NULL, sizeof(struct batch), PROT_READ | PROT_WRITE,
-	    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (p != MAP_FAILED)
-		r->buf = p;
-	return r->buf;
 }
 
 /* signals of idle sessions */
@@ -742,7 +726,7 @@ pass(struct relay *r, struct session *s, size_t leg, size_t n, int piped)
 		return -1;
 	}
 	if (!piped)
-		memcpy(p->data, r->buf + sent, n);
+		memcpy(p->data, (char *)r->buf + sent, n);
 	p->off = 0;
 	p->n = n;
 	s->u.pending[leg - 1] = p;
@@ -788,8 +772,6 @@ take(struct relay *r, struct session *s, size_t leg)
 		piped = n >= 0 || (errno != EINVAL && errno != ENOSYS);
 	}
 	if (!piped) {
-		if (!buffer(r))
-			return -1;
 		if (most > CHUNK)
 			most = CHUNK;
 		n = recv(fd, r->buf, most, 0);
@@ -1464,14 +1446,11 @@ client(struct relay *r, const struct pair *a)
 static int
 receive(struct relay *r)
 {
-	struct batch *b = (void *)buffer(r);
+	struct batch *b = r->buf;
 	struct session *s = NULL;
 	struct pair *a;
-	int k, n, claimed, first = 0;
+	int k, n = read_batch(b, r->fd), claimed, first = 0;
 
-	if (!b)
-		return 0;
-	n = read_batch(b, r->fd);
 	for (k = 0; k < n; k++) {
 		a = &b->pair[k];
 		came_to(r, &b->msg[k].msg_hdr, &a->peer);
@@ -1491,11 +1470,9 @@ receive(struct relay *r)
 static void
 answer(struct relay *r, struct session *s)
 {
-	struct batch *b = (void *)buffer(r);
+	struct batch *b = r->buf;
 	int n, tries = 0;
 
-	if (!b)
-		return;
 	/* a refusal only tells of a datagram that is lost */
 	while ((n = read_batch(b, s->fd[1])) < 0 && !fd_again() && tries++ < 4)
 		target_is(r, errno);
@@ -1755,9 +1732,7 @@ want_sessions(struct relay *r, struct wake *w)
 static void
 relax(struct relay *r)
 {
-	if (r->buf)
-		munmap(r->buf, sizeof(struct batch));
-	r->buf = NULL;
+	madvise(r->buf, sizeof *r->buf, MADV_DONTNEED);
 	pipe_close(r);
 	if (r->n)
 		return;
@@ -1841,7 +1816,9 @@ relay_start(const struct config *cfg, const struct relay_calls *calls, int fd,
 	struct idle *e;
 	int k;
 
-	if (!r || fd_name(fd, &r->local) < 0) {
+	if (!r || fd_name(fd, &r->local) < 0 ||
+	    (r->buf = mmap(NULL, sizeof *r->buf, PROT_READ | PROT_WRITE,
+	    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) == MAP_FAILED) {
 		fd_close(fd);
 		free(r);
 		return NULL;
@@ -1916,6 +1893,7 @@ relay_stop(struct relay *r)
 		while ((s = oldest(r, k, 0)))
 			session_end(r, s, WHY_STOP);
 	relax(r);
+	munmap(r->buf, sizeof *r->buf);
 	close(r->fd);
 	if (r->sigfd >= 0)
 		close(r->sigfd);
