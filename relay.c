@@ -215,7 +215,8 @@ struct relay {			/* the small and often used comes first */
 				   mapped port itself */
 	struct idle list[STATES];
 	int64_t limit[STATES];	/* ms: a session's stay without a move */
-	uint64_t bytes[2], ever, ended[WHYS];	/* totals */
+	uint64_t bytes[2];	/* totals */
+	unsigned ever, ended[WHYS];
 	struct relay_calls calls;
 	union addr local;	/* what fd is bound to */
 	struct addrs target;	/* n 0: not known yet, the listener waits */
@@ -1509,10 +1510,10 @@ events(const struct relay *r, int fd)
 	if (!s)
 		return -1;
 	leg = leg_of(s, fd);
-	if (s->state == S_ENDING)
-		return s->broken & leg ? -1 : POLLOUT;
 	if (r->udp)
 		return POLLIN;
+	if (s->state == S_ENDING)
+		return s->broken & leg ? -1 : POLLOUT;
 	if (s->state < S_OPEN)
 		return leg == TARGET ? POLLOUT : 0;
 	if (!(s->eof & leg) && !s->u.pending[leg - 1])
@@ -1537,11 +1538,10 @@ session_step(struct relay *r, struct session *s, const struct pollfd *p)
 			session_end(r, s, WHY_ERROR);   /* client went away */
 	} else {
 		if (!p->events) {
+			s->hung |= (uint8_t)leg;
 			s->err = fd_error(p->fd);
 			if (s->err)
 				s->broken |= (uint8_t)leg;
-			else
-				s->hung |= (uint8_t)leg;
 		}
 		if (p->revents & ~POLLOUT)
 			carry(r, s, leg);
@@ -1872,13 +1872,13 @@ relay_report(const struct relay *r)
 {
 	if (!r)
 		return;
-	warn("relay: %d sessions now, %lld ever, %lld bytes in, %lld out; "
-	    "closed %lld, broken %lld, refused %lld, idle %lld, "
-	    "made room %lld; no room %u times", r->n, (long long)r->ever,
+	warn("relay: %d sessions now, %u ever, %lld bytes in, %lld out; "
+	    "closed %u, broken %u, refused %u, idle %u, "
+	    "made room %u; no room %u times", r->n, r->ever,
 	    (long long)r->bytes[0], (long long)r->bytes[1],
-	    (long long)r->ended[WHY_CLOSED], (long long)r->ended[WHY_ERROR],
-	    (long long)r->ended[WHY_REFUSED], (long long)r->ended[WHY_IDLE],
-	    (long long)r->ended[WHY_LIMIT], r->no_room);
+	    r->ended[WHY_CLOSED], r->ended[WHY_ERROR],
+	    r->ended[WHY_REFUSED], r->ended[WHY_IDLE],
+	    r->ended[WHY_LIMIT], r->no_room);
 }
 
 void
