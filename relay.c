@@ -549,23 +549,6 @@ tune(const struct relay *r, int fd)
 #endif
 }
 
-static void
-set_congestion(const struct relay *r)
-{
-	const char *name = r->cfg->congestion;
-
-	if (!name)
-		return;
-#ifdef TCP_CONGESTION
-	if (setsockopt(r->fd, IPPROTO_TCP, TCP_CONGESTION, name,
-	    (socklen_t)strlen(name)) == 0)
-		return;
-#else
-	errno = ENOPROTOOPT;
-#endif
-	warn("congestion control %s: not used:", name);
-}
-
 /* The error that waits on fd, 0 for none. */
 static NOINLINE uint8_t
 fd_error(int fd)
@@ -594,22 +577,6 @@ fd_peer(int fd, union addr *a)
 	socklen_t len = sizeof *a;
 
 	return getpeername(fd, &a->sa, &len);
-}
-
-/* Bytes that the peer of a connection has not acknowledged; unknown is some.
- * A connection that was reset meanwhile has none, nor has a closed leg. */
-static int
-unsent(int fd)
-{
-	union addr a;
-	int n = 1;
-
-	if (fd_peer(fd, &a) < 0)
-		return 0;
-#ifdef TIOCOUTQ
-	ioctl(fd, TIOCOUTQ, &n);
-#endif
-	return n;
 }
 
 /* Would a connection to the address to come back to the mapped port?  So do
@@ -812,18 +779,25 @@ carry(struct relay *r, struct session *s, size_t leg)
 	    !s->u.pending[leg - 1]);
 }
 
-/* A leg is broken: brings the other what came before, then resets it.  With a
- * small buffer poll tells that nearly all has gone. */
+/* A leg is broken: brings the other what came before, then resets it, when its
+ * peer has acknowledged all.  With a small buffer poll tells that nearly all
+ * has gone. */
 static void
 wind_up(struct relay *r, struct session *s)
 {
 	size_t dead = s->broken == BOTH ? CLIENT : s->broken;
-	int fd = s->fd[OTHER(dead) - 1];
+	int fd = s->fd[OTHER(dead) - 1], unsent;
+	union addr a;
 
 	pending_free(r, s, OTHER(dead));
 	carry(r, s, dead);
 	if (s->eof & dead && !s->u.pending[dead - 1]) {
-		if (!unsent(fd))
+		unsent = fd_peer(fd, &a) == 0;	/* not reset or closed */
+#ifdef TIOCOUTQ
+		if (unsent)
+			ioctl(fd, TIOCOUTQ, &unsent);
+#endif
+		if (!unsent)
 			s->broken = BOTH;
 		else
 			fd_option(fd, SOL_SOCKET, SO_SNDBUF, 1);
@@ -985,28 +959,22 @@ send_header(struct session *s)
 	}
 }
 
-/* The target has connected: begins with what the client has sent. */
-static void
-session_open(struct relay *r, struct session *s)
-{
-	s->state = S_OPEN;
-	touch(r, s);
-	target_is(r, 0);
-	if (r->cfg->proxy_protocol)
-		send_header(s);
-	carry(r, s, CLIENT);
-	session_review(r, s);
-}
-
-/* Has leg 1 connected? */
+/* Has leg 1 connected?  Then begins with what the client has sent. */
 static void
 step_waiting(struct relay *r, struct session *s)
 {
 	s->err = fd_error(s->fd[1]);
-	if (s->err)
+	if (s->err) {
 		dial_next(r, s);
-	else if (fd_peer(s->fd[1], &s->pair.peer) == 0)
-		session_open(r, s);
+	} else if (fd_peer(s->fd[1], &s->pair.peer) == 0) {
+		s->state = S_OPEN;
+		touch(r, s);
+		target_is(r, 0);
+		if (r->cfg->proxy_protocol)
+			send_header(s);
+		carry(r, s, CLIENT);
+		session_review(r, s);
+	}
 }
 
 /* making room */
@@ -1101,15 +1069,6 @@ make_room(struct relay *r, const union addr *client)
 	    evict_crowd(r, source(client), 1) > 0;
 }
 
-/* 1 when another guest can be accepted.  Behind guests for whom there is no
- * room may wait a client of another source, for whom there is. */
-static int
-guest_place(struct relay *r)
-{
-	return r->guests < r->guests_max || (evict_crowd(r, NOBODY, 0) > 0 &&
-	    evict(r, S_GUEST, GUEST_AGE));
-}
-
 /* accepting */
 
 /* Dials for a guest, as far as it goes at once, where there is room. */
@@ -1148,13 +1107,17 @@ accept_one(struct relay *r)
 	return 0;
 }
 
+/* Behind guests for whom there is no room may wait a client of another source,
+ * for whom there is: then a guest goes. */
 static void
 accept_some(struct relay *r)
 {
 	int k, e = 0;
 
 	for (k = 0; k < ACCEPTS; k++) {
-		if (r->n - r->guests >= r->max && !guest_place(r))
+		if (r->n - r->guests >= r->max && r->guests >= r->guests_max &&
+		    (evict_crowd(r, NOBODY, 0) <= 0 ||
+		    !evict(r, S_GUEST, GUEST_AGE)))
 			break;
 		if (accept_one(r) < 0 && errno != ECONNABORTED) {
 			if (fd_again())
@@ -1604,39 +1567,35 @@ check_all(struct relay *r)
 	while (fd);
 }
 
-#ifdef F_SETSIG
-/* A signal tells what came to fd.  The signal may be stale, and that nothing
- * is wanted of the leg but came an error is rare: there poll says the truth. */
-static void
-signalled(struct relay *r, int fd, int came)
-{
-	int wanted = events(r, fd);
-	struct pollfd p = { fd, (short)wanted, 0 };
-
-	if (wanted < 0)
-		return;
-	p.revents = (short)(came & (wanted | POLLERR | POLLHUP));
-	if (p.revents && (wanted || poll(&p, 1, 0) > 0))
-		session_step(r, r->by_fd[fd], &p);
-}
-#endif
-
 /* Reads the signals of armed sessions, and steps each that a signal names; or
- * all when the kernel had no room to queue a signal (SIGIO). */
+ * all when the kernel had no room to queue a signal (SIGIO).  A signal tells
+ * what came to its descriptor.  It may be stale, and that nothing is wanted of
+ * the leg but came an error is rare: there poll says the truth. */
 static void
 read_signals(struct relay *r)
 {
 #ifdef F_SETSIG
-	struct signalfd_siginfo si[32], *p;
+	struct signalfd_siginfo si[32], *q;
+	struct pollfd p;
 	ssize_t got;
+	int wanted;
 
 	do {
 		got = read(r->sigfd, si, sizeof si);
-		for (p = si; (char *)p < (char *)si + got; p++)
-			if (p->ssi_signo == SIGIO)
+		for (q = si; (char *)q < (char *)si + got; q++) {
+			if (q->ssi_signo == SIGIO) {
 				check_all(r);
-			else
-				signalled(r, p->ssi_fd, (int)p->ssi_band);
+				continue;
+			}
+			p.fd = q->ssi_fd;
+			wanted = events(r, p.fd);
+			p.events = (short)wanted;
+			p.revents = (short)((int)q->ssi_band &
+			    (wanted | POLLERR | POLLHUP));
+			if (wanted >= 0 && p.revents &&
+			    (wanted || poll(&p, 1, 0) > 0))
+				session_step(r, r->by_fd[p.fd], &p);
+		}
 	} while (got == sizeof si);
 #else
 	(void)r;
@@ -1691,23 +1650,12 @@ relay_step(struct relay *r, struct wake *w, int64_t now)
 /* wanting */
 
 static void
-want_legs(struct relay *r, struct session *s, struct wake *w)
-{
-	int i, ev;
-
-	for (i = 0; i < 2; i++) {
-		ev = events(r, s->fd[i]);
-		if (ev >= 0 && wake_on(w, s->fd[i], ev) < 0)
-			wake_at(w, r->now + ACCEPT_PAUSE);      /* no memory */
-	}
-}
-
-static void
 want_sessions(struct relay *r, struct wake *w)
 {
 	struct idle *e, *head;
+	struct session *s;
 	size_t k;
-	int n;
+	int i, n, ev;
 
 	r->first = w->n;
 	for (k = 0; k < STATES; k++) {
@@ -1717,12 +1665,20 @@ want_sessions(struct relay *r, struct wake *w)
 			wake_at(w, e->last + r->limit[k]);
 		if (k == S_ENDING)
 			break;
-		for (e = head->prev, n = 0; e != head; e = e->prev)
-			if (must_poll(r, (struct session *)e, n, w)) {
-				want_legs(r, (struct session *)e, w);
-				n++;
-			} else if (r->sigfd < 0 || e->last < r->armed_to)
-				break;
+		for (e = head->prev, n = 0; e != head; e = e->prev) {
+			s = (struct session *)e;
+			if (!must_poll(r, s, n, w)) {
+				if (r->sigfd < 0 || e->last < r->armed_to)
+					break;
+				continue;
+			}
+			n++;
+			for (i = 0; i < 2; i++) {
+				ev = events(r, s->fd[i]);
+				if (ev >= 0 && wake_on(w, s->fd[i], ev) < 0)
+					wake_at(w, r->now + ACCEPT_PAUSE);
+			}
+		}
 	}
 	r->armed_to = r->now - ACTIVE + 1;
 	r->polled = w->n - r->first;
@@ -1792,9 +1748,20 @@ most_sessions(const struct config *cfg)
 static void
 port_options(struct relay *r)
 {
+	const char *name = r->cfg->congestion;
+
 	if (!r->udp) {
 		tune(r, r->fd);
-		set_congestion(r);
+		if (!name)
+			return;
+#ifdef TCP_CONGESTION
+		if (setsockopt(r->fd, IPPROTO_TCP, TCP_CONGESTION, name,
+		    (socklen_t)strlen(name)) == 0)
+			return;
+#else
+		errno = ENOPROTOOPT;
+#endif
+		warn("congestion control %s: not used:", name);
 		return;
 	}
 	if (r->local.sa.sa_family == AF_INET6)
