@@ -630,7 +630,7 @@ pipe_open(struct relay *r)
 }
 
 /* Moves up to n bytes between a socket and a pipe. */
-static ssize_t
+static NOINLINE ssize_t
 fd_splice(int from, int to, size_t n)
 {
 #ifdef SPLICE_F_MOVE
@@ -1631,8 +1631,7 @@ relay_step(struct relay *r, struct wake *w, int64_t now)
 	int k;
 
 	r->now = now;
-	if (r->polled)
-		step_ready(r, w->fds + r->first, r->polled);
+	step_ready(r, w->fds + r->first, r->polled);
 	if (woke(w, r->sigslot))
 		read_signals(r);
 	if (now >= r->check_at)
