@@ -207,7 +207,6 @@ struct relay {			/* the small and often used comes first */
 				   end */
 	int64_t look_at;	/* ms: when */
 	int pause;		/* ms: and how long after that again */
-	int64_t rest_at;	/* ms: when rest[0] was begun */
 	size_t segment;         /* UDP: longest datagram of a segmented send */
 	unsigned no_room;	/* failures to make a session */
 	uint32_t seed;		/* of the hashes */
@@ -221,8 +220,8 @@ struct relay {			/* the small and often used comes first */
 	union addr local;	/* what fd is bound to */
 	struct addrs target;	/* n 0: not known yet, the listener waits */
 	struct session *hash[BUCKETS];	/* UDP: by client */
-	unsigned char rest[2][PORTS / 8];	/* UDP: a bit for each port
-				   whose session ended since then, or before */
+	uint8_t rest[PORTS];	/* UDP: when the port's session ended, as in
+				   rest_mark(); 0: it had none */
 };
 
 static void session_end(struct relay *, struct session *, enum why);
@@ -418,6 +417,13 @@ bucket(struct relay *r, const union addr *client)
 	return &r->hash[hash_of(r, client, client->in.sin_port)];
 }
 
+/* A number for now that is odd, and grows by two with each PORT_REST. */
+static unsigned
+rest_mark(const struct relay *r)
+{
+	return (uint32_t)r->now / PORT_REST * 2 + 1;
+}
+
 static void
 note_end(const struct relay *r, struct session *s, enum why why)
 {
@@ -451,7 +457,7 @@ session_end(struct relay *r, struct session *s, enum why why)
 		for (p = bucket(r, &s->pair.client); *p != s;)
 			p = &(*p)->u.next;
 		*p = s->u.next;
-		r->rest[0][port / 8] |= (unsigned char)(1 << port % 8);
+		r->rest[port] = (uint8_t)rest_mark(r);
 	}
 	for (leg = CLIENT; leg <= TARGET; leg++) {
 		if (!r->udp)
@@ -835,18 +841,13 @@ static int
 port_take(struct relay *r, int fd, int family)
 {
 	union addr a = { .in6.sin6_family = (sa_family_t)family };
-	unsigned k;
+	unsigned k, mark = rest_mark(r);
 	int n;
 
-	if (r->now - r->rest_at >= PORT_REST) {
-		memcpy(r->rest[1], r->rest[0], sizeof *r->rest);
-		memset(r->rest[0], 0, sizeof *r->rest);
-		r->rest_at = r->now;
-	}
 	errno = EAGAIN;
 	for (n = 0; n < PORTS; n++) {
 		k = ++r->port % PORTS;
-		if ((r->rest[0][k / 8] | r->rest[1][k / 8]) >> k % 8 & 1)
+		if (!((mark - r->rest[k]) & 0xfd))
 			continue;
 		a.in.sin_port = htons((uint16_t)(PORTS + k));
 		if (bind(fd, &a.sa, addr_len(&a)) == 0)
