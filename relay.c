@@ -1158,27 +1158,21 @@ relay_accept(struct relay *r)
 
 /* UDP */
 
-/* Sends n datagrams, or reads up to a batch for n 0; -1 with errno. */
+/* Sends n datagrams, or reads up to a batch for n 0, or one of them where the
+ * system cannot do more at once; -1 with errno. */
 static NOINLINE int
 exchange(int fd, struct mmsghdr *m, int n)
 {
 	ssize_t len;
-	int k;
-
 #ifdef MSG_WAITFORONE
-	k = n ? sendmmsg(fd, m, (unsigned)n, MSG_DONTWAIT) :
+	int k = n ? sendmmsg(fd, m, (unsigned)n, MSG_DONTWAIT) :
 	    recvmmsg(fd, m, BATCH, MSG_DONTWAIT, NULL);
 	if (k >= 0 || errno != ENOSYS)
 		return k;
 #endif
-	for (k = 0; k < (n ? n : BATCH); k++) {
-		len = n ? sendmsg(fd, &m[k].msg_hdr, 0) :
-		    recvmsg(fd, &m[k].msg_hdr, 0);
-		if (len < 0)
-			return k ? k : -1;
-		m[k].msg_len = (unsigned)len;
-	}
-	return k;
+	len = n ? sendmsg(fd, &m->msg_hdr, 0) : recvmsg(fd, &m->msg_hdr, 0);
+	m->msg_len = (unsigned)len;
+	return len < 0 ? -1 : 1;
 }
 
 /* Reads datagrams into the batch; returns how many, -1 with errno. */
