@@ -264,8 +264,8 @@ arm(struct session *s, enum armed on)
 		if (fd < 0)
 			continue;
 		if ((s->armed == ARMED_NEVER &&
-		    (fcntl(fd, F_SETSIG, SIGRTMIN) < 0 ||
-		    fcntl(fd, F_SETOWN, getpid()) < 0)) ||
+		    (fcntl(fd, F_SETOWN, getpid()),
+		    fcntl(fd, F_SETSIG, SIGRTMIN) < 0)) ||
 		    fcntl(fd, F_SETFL, on == ARMED_ON ?
 		    O_NONBLOCK | O_ASYNC : O_NONBLOCK) < 0)
 			return -1;
@@ -771,10 +771,9 @@ carry(struct relay *r, struct session *s, size_t leg)
 		if (s->broken & OTHER(leg))
 			return;
 		n = take(r, s, leg);
-		if (n < 0 && !leg_failed(s, leg))
-			return;
 		if (n <= 0) {
-			s->eof |= (uint8_t)leg;
+			if (n == 0 || leg_failed(s, leg))
+				s->eof |= (uint8_t)leg;
 			return;
 		}
 		touch(r, s);
@@ -1727,8 +1726,8 @@ most_sessions(const struct config *cfg)
 	struct sysinfo ram;
 
 	if (!cfg->max_sessions && sysinfo(&ram) == 0)
-		most = min64(most, (int64_t)ram.totalram * ram.mem_unit / 8 /
-		    SESSION_RAM);
+		most = min64(most, (int64_t)((uint64_t)ram.totalram *
+		    ram.mem_unit / (8 * SESSION_RAM)));
 #endif
 	if (cfg->max_sessions > files)
 		warn("-n %d: the limit of open files allows %d sessions",
