@@ -206,7 +206,7 @@ struct relay {			/* the small and often used comes first */
 	int look;               /* descriptor from which to look at those that
 				   end */
 	int64_t look_at;	/* ms: when */
-	int pause;		/* ms: and how long after that again */
+	int64_t pause;		/* ms: and how long after that again */
 	size_t segment;         /* UDP: longest datagram of a segmented send */
 	unsigned no_room;	/* failures to make a session */
 	uint32_t seed;		/* of the hashes */
@@ -322,7 +322,8 @@ look_soon(struct relay *r)
 	if (!oldest(r, S_ENDING, 0))
 		return;
 	r->pause = LOOK_LEAST;
-	r->look_at = min64(r->look_at, r->now + LOOK_LEAST);
+	if (r->look_at > r->now + LOOK_LEAST)
+		r->look_at = r->now + LOOK_LEAST;
 }
 
 /* Something moved: s is active, and the last in its list to become idle. */
@@ -1513,10 +1514,9 @@ session_step(struct relay *r, struct session *s, const struct pollfd *p)
 static void
 step_ready(struct relay *r, const struct pollfd *p, int n)
 {
-	const struct pollfd *last = p + n;
 	struct session *s;
 
-	for (; p < last; p++) {
+	for (; n > 0; n--, p++) {
 		s = p->revents ? session_of(r, p->fd) : NULL;
 		if (!s)
 			continue;
@@ -1603,7 +1603,7 @@ step_times(struct relay *r)
 	int k;
 
 	if (r->now >= r->look_at) {
-		r->pause = r->pause * 2 < LOOK_MOST ? r->pause * 2 : LOOK_MOST;
+		r->pause = min64(r->pause * 2, LOOK_MOST);
 		r->look = check_some(r, r->look, 1);
 		r->look_at = oldest(r, S_ENDING, 0) ?
 		    r->now + r->pause : NEVER;
@@ -1855,7 +1855,6 @@ relay_stop(struct relay *r)
 	relax(r);
 	munmap(r->buf, sizeof *r->buf);
 	close(r->fd);
-	if (r->sigfd >= 0)
-		close(r->sigfd);
+	close(r->sigfd);
 	free(r);
 }
