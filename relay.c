@@ -180,21 +180,23 @@ struct batch {			/* of datagrams; lies in r->buf */
 	unsigned char data[BATCH][DGRAM];
 };
 
-struct relay {			/* the small and often used comes first */
+struct relay {			/* what is used often comes first */
 	int64_t now;		/* ms: of the last step */
 	struct session **by_fd;	/* whose leg this descriptor is */
+	int pipe[2];            /* for bulk, while a session is active; -1 */
 	int nfds;
 	int fd;			/* the listener, or the UDP port */
 	int udp;
 	int target_err;         /* errno that was said of it; 0: it works */
 	int slot;		/* of fd */
 	int sigslot, sigfd;	/* signals of armed sessions; -1: none */
-	int pipe[2];            /* for bulk, while a session is active; -1 */
 	int n, max;		/* sessions now, and at most beside guests */
 	int guests, guests_max;	/* of n; at most */
 	int first, polled;	/* slots of sessions: the first, how many */
 	unsigned port;          /* UDP: of the newest session, modulo PORTS */
 	const struct config *cfg;
+	unsigned no_room;	/* failures to make a session */
+	uint32_t seed;		/* of the hashes */
 	struct batch *buf;	/* that all share; TCP uses a chunk of it */
 	size_t pending;		/* bytes in all struct pending */
 	int64_t active;		/* ms: when a session was */
@@ -205,20 +207,18 @@ struct relay {			/* the small and often used comes first */
 	int64_t seat_at;	/* ms: when to make room for guests */
 	int look;               /* descriptor from which to look at those that
 				   end */
-	int64_t look_at;	/* ms: when */
-	int64_t pause;		/* ms: and how long after that again */
+	int64_t pause;		/* ms: between such looks, see look_at */
 	size_t segment;         /* UDP: longest datagram of a segmented send */
-	unsigned no_room;	/* failures to make a session */
-	uint32_t seed;		/* of the hashes */
 	unsigned self;          /* mask: addresses of the target that are the
 				   mapped port itself */
+	struct addrs target;	/* n 0: not known yet, the listener waits */
 	struct idle list[STATES];
 	int64_t limit[STATES];	/* ms: a session's stay without a move */
 	uint64_t bytes[2];	/* totals */
 	unsigned ever, ended[WHYS];
 	struct relay_calls calls;
 	union addr local;	/* what fd is bound to */
-	struct addrs target;	/* n 0: not known yet, the listener waits */
+	int64_t look_at;	/* ms: when to look at those that end */
 	struct session *hash[BUCKETS];	/* UDP: by client */
 	uint8_t rest[PORTS];	/* UDP: when the port's session ended, as in
 				   rest_mark(); 0: it had none */
