@@ -1532,15 +1532,11 @@ static int
 check_some(struct relay *r, int fd, int ending)
 {
 	struct pollfd p[POLL_MOST];
-	struct session *s;
 	int ev, n;
 
 	for (n = 0; n < POLL_MOST && fd < r->nfds; fd++) {
-		s = r->by_fd[fd];
-		if (!s || (ending && s->state != S_ENDING))
-			continue;
 		ev = events(r, fd);
-		if (ev < 0)
+		if (ev < 0 || (ending && r->by_fd[fd]->state != S_ENDING))
 			continue;
 		p[n].fd = fd;
 		p[n++].events = (short)ev;
