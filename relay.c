@@ -445,7 +445,6 @@ note_end(const struct relay *r, struct session *s, enum why why)
 	    (long long)s->bytes[0], (long long)s->bytes[1]);
 }
 
-
 /* Ends s, by a reset where it was broken or refused. */
 static void
 session_end(struct relay *r, struct session *s, enum why why)
@@ -685,8 +684,7 @@ pass(struct relay *r, struct session *s, size_t leg, size_t n, int piped)
 	ssize_t sent = piped ? fd_splice(r->pipe[0], to, n) :
 	    send(to, r->buf, n, 0);
 
-	if (sent < 0) {		/* a leg that is broken needs no bytes, but the
-				   pipe must be empty */
+	if (sent < 0) {		/* broken or not, the pipe must be empty */
 		leg_failed(s, OTHER(leg));
 		sent = 0;
 	}
@@ -992,8 +990,7 @@ source(const union addr *a)
 	return v6;
 }
 
-/* Ends the session that came first to a state, if that is age ms ago; 1 when
- * it did. */
+/* Ends what oldest() finds; 1 when that is a session. */
 static NOINLINE int
 evict(struct relay *r, size_t state, int64_t age)
 {
@@ -1005,10 +1002,10 @@ evict(struct relay *r, size_t state, int64_t age)
 }
 
 /* Ends at most that many sessions, idle for longest, of the source that has
- * the most and one that is idle for age ms, but not of the client's own when
- * client is not NULL.  The source keeps share; both depend on whether a batch
- * shall end.  Returns how many it has more.  Counts by hash: a collision can
- * hide a source for one call only, the seed changes with each. */
+ * the most and one that is idle for age ms, but not of own.  The source keeps
+ * share; both depend on whether a batch shall end.  Returns how many it has
+ * more.  Counts by hash: a collision can hide a source for one call only, the
+ * seed changes with each. */
 static int
 evict_crowd(struct relay *r, uint64_t own, int most)
 {
