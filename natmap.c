@@ -85,9 +85,11 @@ enum kind {
 	TARGET, PROBE
 };
 
-enum {				/* instead of a letter */
-	OPT_PID_FILE = 256, OPT_HELP, OPT_CHECK, OPT_PROBE, OPT_PROXY
+enum {				/* instead of a letter: below LETTERS */
+	OPT_PID_FILE = 1, OPT_HELP, OPT_CHECK, OPT_PROBE, OPT_PROXY, LETTERS
 };
+
+#define PORT_MAX	65535
 
 /* The one table: parser, checks and usage follow from it. */
 #define OPTIONS(X) \
@@ -98,27 +100,27 @@ enum {				/* instead of a letter */
 	    "udp", "", "map a UDP port (default: TCP)") \
 	X('i', DEVICE, interface, 0, 0, \
 	    "interface", "NAME|ADDR", "interface, or source address") \
-	X('b', PORTS, port_lo, 0, 65535, \
+	X('b', PORTS, port_lo, 0, 0, \
 	    "bind", "PORT", "local port: 0 any, P, A-B, A~B random") \
-	X('s', SERVERS, stun, STUN_PORT, 65535, \
+	X('s', SERVERS, stun, STUN_PORT, 0, \
 	    "stun", "HOST[:PORT],..", "STUN servers (default: public ones)") \
-	X('h', SERVERS, http, HTTP_PORT, 65535, \
+	X('h', SERVERS, http, HTTP_PORT, 0, \
 	    "http", "HOST[:PORT],..", "HTTP servers to keep alive with (TCP)") \
-	X('k', NUMBER, keepalive, 0, 86400, \
+	X('k', NUMBER, keepalive, 0, 864, \
 	    "keepalive", "SECONDS", "between keep-alives (TCP 30, UDP 10)") \
-	X('c', NUMBER, cycle, 0, 10000, \
+	X('c', NUMBER, cycle, 0, 100, \
 	    "stun-cycle", "COUNT", "keep-alives per check (TCP 2, UDP 1)") \
 	X('e', TEXT, script, 0, 0, \
 	    "script", "PATH", "run this when the mapping changed") \
-	X('f', MARK, mark, 0, UINT32_MAX, \
+	X('f', MARK, mark, 0, 0, \
 	    "fwmark", "MARK", "mark of the packets (SO_MARK)") \
 	X('t', TARGET, target, 0, 0, \
 	    "target", "HOST", "relay to this host (forward mode)") \
-	X('p', PORT, target_port, 0, 65535, \
+	X('p', PORT, target_port, 0, 0, \
 	    "target-port", "PORT", "its port; 0: the public port") \
-	X('T', NUMBER, idle_timeout, 0, 2678400, "forward-idle-timeout", \
+	X('T', NUMBER, idle_timeout, 0, 26784, "forward-idle-timeout", \
 	    "SECONDS", "idle limit of a session; 0: never (300)") \
-	X('n', NUMBER, max_sessions, 1, 1000000, \
+	X('n', NUMBER, max_sessions, 1, 10000, \
 	    "max-sessions", "COUNT", "relayed sessions at most") \
 	X('C', TEXT, congestion, 0, 0, \
 	    "congestion", "NAME", "TCP congestion control") \
@@ -128,7 +130,7 @@ enum {				/* instead of a letter */
 	    "once", "", "map, print or run the script, exit") \
 	X(OPT_CHECK, SET, check, 1, 0, \
 	    "check", "", "tell whether the port is reachable") \
-	X(OPT_PROBE, PROBE, probe, HTTP_PORT, 65535, "probe", \
+	X(OPT_PROBE, PROBE, probe, HTTP_PORT, 0, "probe", \
 	    "HOST[:PORT][/PATH]", "with --check: who shall connect to it") \
 	X('d', SET, daemon, 1, 0, "daemon", "", "detach from the terminal") \
 	X(OPT_PID_FILE, TEXT, pid_file, 0, 0, \
@@ -141,16 +143,16 @@ enum {				/* instead of a letter */
 
 #define AT(member)	offsetof(struct config, member)
 #define ROW(letter, kind, member, lo, hi, name, arg, help) \
-	{ letter, AT(member), lo, kind, hi },
+	{ letter, kind, AT(member), lo, hi },
 #define WORDS(letter, kind, member, lo, hi, name, arg, help) \
 	name "\0" arg "\0" help "\0"
 
 static const struct option_row {
-	short letter;		/* above 255: long only */
+	unsigned char letter;	/* below LETTERS: long only */
+	unsigned char kind;
 	short at;		/* the member of struct config */
 	short lo;		/* SET: the value; with a port: the default */
-	unsigned char kind;
-	uint32_t hi;
+	short hi;		/* NUMBER: in hundreds */
 } rows[] = { OPTIONS(ROW) };
 
 /* name, argument and help of each, with their NULs: no pointer to relocate */
@@ -193,7 +195,7 @@ usage(int status)
 	for (o = rows; o < rows + ROWS; o++, s = nth(s, 3)) {
 		fmt(left, sizeof left, "-%c, --%s %s", o->letter, s,
 		    nth(s, 1));
-		if (o->letter > 255)
+		if (o->letter < LETTERS)
 			memset(left, ' ', 4);
 		print("  %-36s %s\n", left, nth(s, 2));
 	}
@@ -210,7 +212,7 @@ named(const struct option_row *o, const char *value)
 	fmt(text, sizeof text, value ? "-%c/--%s \"%.80s%s\"" : "-%c/--%s",
 	    o->letter, nth(words, 3 * (int)(o - rows)), value,
 	    value && strlen(value) > 80 ? "..." : "");
-	return o->letter < 256 ? text : text + 3;
+	return o->letter < LETTERS ? text + 3 : text;
 }
 
 static NORETURN void
@@ -234,7 +236,9 @@ row(int letter)
 static int
 number(const struct option_row *o, const char *value, const char *text)
 {
-	int lo = text == value ? o->lo : 1;
+	unsigned lo = text == value ? o->lo : 1;
+	unsigned hi = o->kind == NUMBER ? o->hi * 100u :
+	    o->kind == MARK ? UINT32_MAX : PORT_MAX;
 	char *end;
 	unsigned long n;
 
@@ -243,13 +247,12 @@ number(const struct option_row *o, const char *value, const char *text)
 	if (text[0] < '0' || text[0] > '9' || (*end && (o->kind != PORTS ||
 	    text != value || !strchr("-~", *end))))
 		bad(o, value, "not a number");
-	if (!errno && n >= (unsigned)lo && n <= o->hi)
+	if (!errno && n >= lo && n <= hi)
 		return (int)n;
 	if (o->kind != NUMBER || lo)
-		quit(2, "%s: out of range %d to %u", named(o, value), lo,
-		    (unsigned)o->hi);
-	warn("%s: used as \"%u\"", named(o, value), (unsigned)o->hi);
-	return (int)o->hi;
+		quit(2, "%s: out of range %u to %u", named(o, value), lo, hi);
+	warn("%s: used as \"%u\"", named(o, value), hi);
+	return (int)hi;
 }
 
 /* Reads an address of the family; -1 when value is a name.  The scope stays 0
@@ -409,7 +412,7 @@ value_of(const struct option_row *o, struct config *c, const char *arg)
 		*value = '0';
 	if (*value && strcmp(value, arg) != 0)
 		warn("%s: used as \"%.80s\"", named(o, arg), value);
-	if (*value || o->letter > 255)
+	if (*value || o->letter < LETTERS)
 		return value;
 	if (o->kind == TARGET && !c->target)
 		c->target = "";
@@ -571,7 +574,7 @@ read_options(struct config *c, int argc, char **argv)
 		longs[i].name = name;
 		longs[i].has_arg = rows[i].kind >= NUMBER;
 		longs[i].val = rows[i].letter;
-		if (rows[i].letter > 255)
+		if (rows[i].letter < LETTERS)
 			continue;
 		*s++ = (char)rows[i].letter;
 		if (longs[i].has_arg)

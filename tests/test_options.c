@@ -592,8 +592,8 @@ is_usage(const char *s)
 	size_t n;
 
 	for (o = rows; o < rows + ROWS; o++) {
-		snprintf(left, sizeof left, o->letter < 256 ? "\n  -%c, --" :
-		    "\n      --", o->letter);
+		snprintf(left, sizeof left, o->letter < LETTERS ? "\n      --" :
+		    "\n  -%c, --", o->letter);
 		snprintf(line, sizeof line, "%s%s ", left,
 		    nth(words, 3 * (int)(o - rows)));
 		if (!strstr(s, line))
