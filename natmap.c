@@ -2791,7 +2791,7 @@ reach_ask(struct reach *r, int64_t now)
 	    r->tests < 2 && r->filtering != F_NONE &&
 	    now < m->end - REACH_LAST;
 
-	for (s = m->stun.s; s < m->stun.s + m->stun.n; s++) {
+	for (s = m->stun.first; s; s = s->next) {
 		if (!s->said_at)
 			continue;
 		missing--;
@@ -2802,7 +2802,7 @@ reach_ask(struct reach *r, int64_t now)
 	}
 	if (r->testing)
 		return 1;
-	for (c = m->contact; c < m->contact + CONTACTS; c++)
+	for (c = m->contacts; c; c = c->next)
 		waiting += c->s && !c->seen && !c->late;
 	if (seek)
 		missing = 1;
@@ -2997,7 +2997,7 @@ reach_mapping(const struct reach *r, int *several)
 
 	if (first && addr_same(&first->said, &first->local))
 		mapping = M_NONE;
-	for (s = r->m->stun.s; s < r->m->stun.s + r->m->stun.n; s++) {
+	for (s = r->m->stun.first; s; s = s->next) {
 		if (!s->said_at)
 			continue;
 		check_fake(r->m, &s->said, "");
@@ -3090,13 +3090,15 @@ signals(struct map *m, int64_t now)
 static int
 finished(const struct map *m, int64_t now)
 {
-	int i, open = 0;
+	const struct contact *c = m->contacts;
 
-	for (i = 0; i < CONTACTS && !m->cfg->check; i++)
-		open += is_open(&m->contact[i]);
-	if (m->quit)
-		return !open || now >= m->end;
-	return now >= m->end || (m->cfg->once && hook_delivered(&m->hook));
+	if (now >= m->end)
+		return 1;
+	if (!m->quit)
+		return m->cfg->once && hook_delivered(&m->hook);
+	while (c && !is_open(c))
+		c = c->next;
+	return !c || m->cfg->check;
 }
 
 /* Runs until a signal, --once or --check ends it; 0 or the exit status. */
