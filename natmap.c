@@ -653,17 +653,17 @@ ip4p(const union addr *a, char buf[ADDR_TEXT])
 
 #define LINE	(4 * ADDR_TEXT)
 
-/* Writes the six fields of the output line, with sep between them: the
- * script's arguments are the same.  Returns the length. */
+/* Writes the output line, whose six fields are the script's arguments.  Returns
+ * its length. */
 static int
-fields(const struct mapping *m, int type, int sep, char line[LINE])
+fields(const struct mapping *m, const struct config *c, char line[LINE])
 {
 	char public[ADDR_TEXT], four[ADDR_TEXT], local[ADDR_TEXT];
 
-	return fmt(line, LINE, "%s%c%d%c%s%c%d%c%s%c%s",
-	    addr_host(&m->public, public), sep, addr_port(&m->public), sep,
-	    ip4p(&m->public, four), sep, addr_port(&m->local), sep,
-	    type == SOCK_DGRAM ? "udp" : "tcp", sep,
+	return fmt(line, LINE, "%s %d %s %d %s %s\n",
+	    addr_host(&m->public, public), addr_port(&m->public),
+	    ip4p(&m->public, four), addr_port(&m->local),
+	    c->type == SOCK_DGRAM ? "udp" : "tcp",
 	    addr_host(&m->local, local));
 }
 
@@ -806,43 +806,54 @@ hook_stuck(struct hook *h, int s, int64_t now)
 	hook_failed(h, s, now);
 }
 
-static void
-hook_run(struct hook *h, int64_t now)
+/* a port in digits, empty for 0 */
+static char *
+digits(int port, char text[8])
+{
+	fmt(text, 8, port ? "%d" : "", port);
+	return text;
+}
+
+/* Starts the script with the fields of the line; as script_start(). */
+static int
+hook_run(struct hook *h, char *line)
 {
 	const struct config *c = h->cfg;
-	char stun[SERVER_TEXT], port[8], env[1024], line[LINE], old[LINE];
+	char stun[SERVER_TEXT], env[1024], host[ADDR_TEXT], port[8], to[8];
 	const char *argv[9] = { "/bin/sh", c->script };
 	int i;
 
-	fields(&h->next, c->type, 0, line);
-	fields(&h->last, c->type, 0, old);
-	for (i = 0; i < 6; i++)
-		argv[2 + i] = nth(line, i);
-	fmt(port, sizeof port, "%d", c->target_port);
+	for (i = 2; i < 8; i++) {
+		argv[i] = line;
+		line += strcspn(line, " \n");
+		*line++ = '\0';
+	}
 	fmt(env, sizeof env, "NATMAP_OLD_ADDR=%s%cNATMAP_OLD_PORT=%s%c"
 	    "NATMAP_STUN=%s%cNATMAP_INTERFACE=%.64s%c"
 	    "NATMAP_TARGET=%.255s%cNATMAP_TARGET_PORT=%s%c",
-	    old, 0, *old ? nth(old, 1) : "", 0, server_name(h->next.by, stun),
-	    0, c->interface ? c->interface : "", 0, c->target ? c->target : "",
-	    0, !c->target ? "" : c->target_port ? port : argv[3], 0);
-	if (script_start(&h->run, argv, env) < 0)
-		hook_stuck(h, RUN_RETRY / 1000, now);
-	else
-		hook_sent(h);
+	    addr_host(&h->last.public, host), 0,
+	    digits(addr_port(&h->last.public), port), 0,
+	    server_name(h->next.by, stun), 0,
+	    c->interface ? c->interface : "", 0, c->target ? c->target : "",
+	    0, !c->target ? "" : c->target_port ?
+	    digits(c->target_port, to) : argv[3], 0);
+	return script_start(&h->run, argv, env);
 }
 
+/* Delivers the newest mapping, or begins to. */
 static void
-hook_print(struct hook *h, int64_t now)
+hook_deliver(struct hook *h, int64_t now)
 {
 	char line[LINE];
-	int n = fields(&h->next, h->cfg->type, ' ', line);
+	int n = fields(&h->next, h->cfg, line), script = h->cfg->script != NULL;
 
-	line[n++] = '\n';
 	hook_sent(h);
-	if (write(STDOUT_FILENO, line, (size_t)n) == n)
+	if (script ? hook_run(h, line) < 0 :
+	    write(STDOUT_FILENO, line, (size_t)n) != n)
+		hook_stuck(h, script ? RUN_RETRY / 1000 : hook_pause(h, 0),
+		    now);
+	else if (!script)
 		hook_done(h);
-	else
-		hook_stuck(h, hook_pause(h, 0), now);
 }
 
 static NOINLINE void
@@ -865,10 +876,8 @@ hook_step(struct hook *h, const struct wake *w, int64_t now)
 	if (!h->pending || h->run.pid || now < h->retry)
 		return;
 	h->retry = 0;
-	if (h->cfg->script)
-		hook_run(h, now);
-	else if (woke(w, h->slot))
-		hook_print(h, now);
+	if (h->cfg->script || woke(w, h->slot))
+		hook_deliver(h, now);
 }
 
 /* 1 when the first mapping has been delivered and no run is under way */

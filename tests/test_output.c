@@ -182,7 +182,7 @@ print_mapping(const char *v6)
 	addr_set_port(&h.next.public, 40000);
 	addr_set_port(&h.next.local, 22);
 	h.pending = 1;
-	hook_print(&h, 0);
+	hook_deliver(&h, 0);
 	_exit(h.pending || !hook_delivered(&h));
 }
 
@@ -429,7 +429,7 @@ print_fails(const char *unused)
 	CHECK(pipe(p) == 0);
 	dup2(p[1], STDOUT_FILENO);
 	close(p[0]);
-	hook_print(&h, 1000);
+	hook_deliver(&h, 1000);
 	CHECK(print_again(&h, 1000) == 6000 && h.pending);
 	dup2(out, STDOUT_FILENO);
 	CHECK(print_again(&h, 6000) == 16000 && !h.pending);
