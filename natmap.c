@@ -425,13 +425,12 @@ value_of(const struct option_row *o, struct config *c, const char *arg)
 static int
 service(const struct option_row *o, const struct config *c, const char *value)
 {
-	struct addrinfo hints = { .ai_family = AF_INET };
-	static struct addrinfo *found;	/* small, and never freed */
+	const struct servent *found = getservbyname(value,
+	    c->type == SOCK_DGRAM ? "udp" : "tcp");
 
-	hints.ai_socktype = c->type;
-	if ((value[0] | 32) < 'a' || getaddrinfo(NULL, value, &hints, &found))
+	if (!found)
 		bad(o, value, "neither a port nor a known service");
-	return addr_port((const union addr *)(const void *)found->ai_addr);
+	return ntohs((uint16_t)found->s_port);
 }
 
 static NOINLINE void
@@ -690,7 +689,7 @@ hook_news(struct hook *h, const struct mapping *m, int64_t now)
 }
 
 /* From now on the newest mapping is what the script was called with. */
-static NOINLINE void
+static void
 hook_sent(struct hook *h)
 {
 	h->sent = h->next;

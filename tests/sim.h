@@ -52,8 +52,6 @@ static int sim_flow_step(struct flow *, const struct wake *, int64_t);
 static int sim_flow_claim(struct flow *, const union addr *,
     const union addr *, const unsigned char *, size_t);
 static void *sim_calloc(size_t, size_t);
-static int sim_getaddrinfo(const char *, const char *,
-    const struct addrinfo *, struct addrinfo **);
 static void sim_free(void *);
 int natmap_main(int, char **);
 
@@ -80,11 +78,9 @@ int natmap_main(int, char **);
 #define flow_step	sim_flow_step
 #define flow_claim	sim_flow_claim
 #define calloc		sim_calloc
-#define getaddrinfo	sim_getaddrinfo
 #define free		sim_free
 #include "../natmap.c"
 #undef calloc
-#undef getaddrinfo
 #undef free
 #undef main
 
@@ -864,20 +860,6 @@ sim_calloc(size_t n, size_t size)
 	while (kept[i])
 		i++;
 	return kept[i] = calloc(n, size);
-}
-
-static int
-sim_getaddrinfo(const char *host, const char *service,
-    const struct addrinfo *hints, struct addrinfo **list)
-{
-	static struct addrinfo *last;
-	int error;
-
-	if (last)
-		freeaddrinfo(last);
-	error = getaddrinfo(host, service, hints, list);
-	last = error ? NULL : *list;
-	return error;
 }
 
 static void
