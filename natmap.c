@@ -389,23 +389,23 @@ tidy_list(char *list)
 static char *
 value_of(const struct option_row *o, struct config *c, const char *arg)
 {
-	size_t n = strlen(arg) + 2;
-	char *value = calloc(1, n), *end;
+	const char *start = arg + (o->kind == TEXT ? 0 : strspn(arg, BLANKS));
+	size_t n = strcspn(start, o->kind == DEVICE || o->kind == MARK ?
+	    "/" : "");		/* a prefix, a mask */
+	char *value;
 
+	while (o->kind != TEXT && n && strchr(BLANKS, start[n - 1]))
+		n--;
+	value = calloc(1, n + 2);
 	if (!value)
 		die("no memory");
-	fmt(value, n, "%s", arg + (o->kind == TEXT ? 0 : strspn(arg, BLANKS)));
+	memcpy(value, start, n);
 	if (arg[0] == '-' && (arg[1] == '-' || (row(arg[1]) &&
 	    (o->kind >= TEXT || arg[1] > '9'))))
 		quit(2, "%s: its value is missing (found %.60s)",
 		    named(o, NULL), arg);
 	if (o->kind == SERVERS || o->kind == TARGET)
 		tidy_list(value);
-	if (o->kind == DEVICE || o->kind == MARK)
-		value[strcspn(value, "/")] = '\0';	/* a prefix, a mask */
-	end = value + strlen(value);
-	while (o->kind != TEXT && end > value && strchr(BLANKS, end[-1]))
-		*--end = '\0';
 	if (o->kind == TARGET && strchr(value, ','))
 		bad(o, arg, "more than one host");
 	if (o->kind == PORT && !*value)
