@@ -2959,39 +2959,50 @@ reach_step(struct reach *r, int64_t now)
 		probe_start(r, now);
 }
 
-static void
-advise(const char *what)
-{
-	print("advice:    %s\n", what, NULL);
-}
+/* what is advised, each with its NUL, and a bit for each */
+static const char advice[] =
+	"a proxy invents addresses (198.18.0.0/15): exclude natmap from it "
+	    "(-f)\0"
+	"servers see several public addresses: choose a line (-i), or exclude "
+	    "natmap from the proxy (-f)\0"
+	"the provider's NAT is symmetric, nothing at home can change it: ask "
+	    "for a public or an IPv6 address\0"
+	"forward the port in the home router, by hand or UPnP; else see this "
+	    "host's firewall, and the provider's NAT\0"
+	"open the port in this host's firewall; else see the router, and the "
+	    "provider's NAT\0"
+	"nobody listens on the port: start the service\0"
+	"STUN cannot test TCP: let a service connect back (--probe)\0"
+	"try it from mobile data, not from inside";
+enum {
+	PROXY = 1, DIFFERENT = 2, SYMMETRIC = 4, FORWARD = 8, FIREWALL = 16,
+	SERVICE = 32, NO_TEST = 64, OUTSIDE = 128
+};
 
 static void
 reach_advise(struct map *m, enum mapping_kind mapping, int several,
     enum answer answer, enum addr_kind local)
 {
-	if (m->fake)
-		advise("a proxy invents addresses (198.18.0.0/15): exclude "
-		    "natmap from it (-f)");
+	const char *s = advice;
+	int all = m->fake ? PROXY : 0;
+
 	if (several)
-		advise("servers see several public addresses: choose a line "
-		    "(-i), or exclude natmap from the proxy (-f)");
+		all |= DIFFERENT;
 	else if (mapping == M_DEPENDS)
-		advise("the provider's NAT is symmetric, nothing at home can "
-		    "change it: ask for a public or an IPv6 address");
+		all |= SYMMETRIC;
 	else if (answer != YES && local == A_PRIVATE)
-		advise("forward the port in the home router, by hand or "
-		    "UPnP; else see this host's firewall, and the "
-		    "provider's NAT");
+		all |= FORWARD;
 	else if (answer == NO)
-		advise("open the port in this host's firewall; else see the "
-		    "router, and the provider's NAT");
+		all |= FIREWALL;
 	if (is_unserved(m))
-		advise("nobody listens on the port: start the service");
+		all |= SERVICE;
 	if (!m->udp && !m->http.n)
-		advise("STUN cannot test TCP: let a service connect back "
-		    "(--probe)");
+		all |= NO_TEST;
 	if (answer != NO && mapping != M_NONE)
-		advise("try it from mobile data, not from inside");
+		all |= OUTSIDE;
+	for (; all; all >>= 1, s = nth(s, 1))
+		if (all & 1)
+			print("advice:    %s\n", s, NULL);
 }
 
 /* Prints the lines of servers, and says what mapping they show. */
@@ -3201,7 +3212,7 @@ detach(void)
 	close(STDIN_FILENO);
 	open("/dev/null", O_RDWR);
 	close(p[0]);
-	fcntl(p[1], F_SETFD, FD_CLOEXEC);
+	fd_setup(p[1]);
 	return p[1];
 }
 
