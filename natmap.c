@@ -330,14 +330,15 @@ read_servers(const struct option_row *o, struct config *c, char *value)
 static void
 read_probe(const struct option_row *o, struct config *c, char *value)
 {
-	char *path, *end;
+	char *path;
+	size_t n;
 
 	if (value[strcspn(value, BLANKS)])
 		bad(o, value, "a blank in it");
 	value += strncmp(value, "http://", 7) == 0 ? 7 : 0;
 	path = value + strcspn(value, "/");
-	for (end = path + strlen(path); end > path && end[-1] == '/'; )
-		*--end = '\0';
+	for (n = strlen(path); n && path[n - 1] == '/'; )
+		path[--n] = '\0';
 	c->probe_path = *path ? path + 1 : path;
 	*path = '\0';
 	read_host(o, c, value, &c->probe);
@@ -505,18 +506,18 @@ static void
 check_options(struct config *c)
 {
 	int udp = c->type == SOCK_DGRAM, n, at;
+	struct host *h;
 
 	if (c->once && c->daemon)
 		conflict('1', NULL, "not with -d");
-	if (c->check && (c->once || c->daemon))
-		conflict(OPT_CHECK, NULL, "not with -d or --once");
 	if (c->check) {
+		if (c->once || c->daemon)
+			conflict(OPT_CHECK, NULL, "not with -d or --once");
 		free((void *)(uintptr_t)c->pid_file);
 		c->pid_file = NULL;	/* that is a running natmap's */
 		c->http[0] = c->probe;
 		c->nhttp = c->probe.name && !udp;
-	}
-	if (c->probe.name && !c->check)
+	} else if (c->probe.name)
 		conflict(OPT_PROBE, c->probe.name, "only with --check");
 	if (!c->target && c->target_port > 0)
 		quit(2, "-p/--target-port \"%d\": there is no target (-t)",
@@ -536,11 +537,11 @@ check_options(struct config *c)
 	/* Public ones, from a random one on: all installations together shall
 	 * not ask the first one first. */
 	n = c->type == SOCK_DGRAM ? PUBLIC_UDP : PUBLIC_TCP;
-	at = c->check ? PUBLIC_RFC5780 + (int)random_below(PUBLIC_TCP -
-	    PUBLIC_RFC5780) : (int)random_below((uint32_t)n);
-	for (; c->nstun < n; c->nstun++, at++) {
-		c->stun[c->nstun].name = nth(public_stun, at % n);
-		c->stun[c->nstun].port = STUN_PORT;
+	at = c->check ? PUBLIC_RFC5780 : 0;
+	at += (int)random_below((uint32_t)((at ? PUBLIC_TCP : n) - at));
+	for (h = c->stun; c->nstun < n; c->nstun++, h++, at++) {
+		h->name = nth(public_stun, at % n);
+		h->port = STUN_PORT;
 	}
 }
 
@@ -2764,7 +2765,7 @@ filter_start(struct reach *r, struct server *s, int64_t now)
 	r->seen = F_PORT;
 	r->f[0].host = NULL;
 	r->testing = flow_ask(r->f, 1, now, now + REACH_FILTER) == 0;
-	for (f = &r->f[1]; f < &r->f[3]; f++)
+	for (f = &r->f[2]; f > r->f; f--)
 		memcpy(f->id, r->f[0].id, STUN_ID);
 }
 
@@ -2855,7 +2856,8 @@ probe_ended(struct reach *r, int got, int64_t now)
 	fmt(r->why, sizeof r->why, what ? " (%s: %s)" : " (as %s says)",
 	    s->host->name, what);
 	flow_stop(&r->f[3], 0);
-	now += r->listener < 0 ? 0 : REACH_ARRIVAL;
+	if (r->listener >= 0)
+		now += REACH_ARRIVAL;
 	if (r->m->end > now)
 		r->m->end = now;
 }
