@@ -224,11 +224,12 @@ bad(const struct option_row *o, const char *value, const char *why)
 static const struct option_row *
 row(int letter)
 {
-	const struct option_row *o = rows;
+	const struct option_row *o;
 
-	while (o < rows + ROWS && o->letter != letter)
-		o++;
-	return o < rows + ROWS ? o : NULL;
+	for (o = rows; o < rows + ROWS; o++)
+		if (o->letter == letter)
+			return o;
+	return NULL;
 }
 
 /* Reads a number in digits, -f: in C's syntax.  text is the value, or a part of
@@ -505,7 +506,7 @@ conflict(int letter, const char *value, const char *why)
 static void
 check_options(struct config *c)
 {
-	int udp = c->type == SOCK_DGRAM, n, at;
+	int n, at;
 	struct host *h;
 
 	if (c->once && c->daemon)
@@ -516,22 +517,24 @@ check_options(struct config *c)
 		free((void *)(uintptr_t)c->pid_file);
 		c->pid_file = NULL;	/* that is a running natmap's */
 		c->http[0] = c->probe;
-		c->nhttp = c->probe.name && !udp;
+		c->nhttp = c->probe.name && c->type == SOCK_STREAM;
 	} else if (c->probe.name)
 		conflict(OPT_PROBE, c->probe.name, "only with --check");
-	if (!c->target && c->target_port > 0)
-		quit(2, "-p/--target-port \"%d\": there is no target (-t)",
-		    c->target_port);
-	if (c->target && !*c->target)
+	if (!c->target) {
+		if (c->target_port > 0)
+			quit(2, "-p/--target-port \"%d\": there is no target "
+			    "(-t)", c->target_port);
+	} else if (!*c->target)
 		c->target = NULL;
-	if (c->target && c->target_port < 0)
+	else if (c->target_port < 0)
 		conflict('t', c->target, "its port (-p) is missing");
-	if (c->proxy_protocol && (udp || !c->target))
+	if (c->proxy_protocol && (c->type == SOCK_DGRAM || !c->target))
 		conflict(OPT_PROXY, NULL, "only with -t and in TCP");
 	if (!c->keepalive)
-		c->keepalive = udp ? UDP_KEEPALIVE : TCP_KEEPALIVE;
+		c->keepalive = c->type == SOCK_DGRAM ? UDP_KEEPALIVE :
+		    TCP_KEEPALIVE;
 	if (!c->cycle)
-		c->cycle = udp ? UDP_CYCLE : TCP_CYCLE;
+		c->cycle = c->type == SOCK_DGRAM ? UDP_CYCLE : TCP_CYCLE;
 	if (c->nstun)
 		return;
 	/* Public ones, from a random one on: all installations together shall
@@ -574,9 +577,7 @@ read_options(struct config *c, int argc, char **argv)
 		longs[i].name = name;
 		longs[i].has_arg = rows[i].kind >= NUMBER;
 		longs[i].val = rows[i].letter;
-		if (rows[i].letter < LETTERS)
-			continue;
-		*s++ = (char)rows[i].letter;
+		*s++ = (char)rows[i].letter;	/* or what no keyboard has */
 		if (longs[i].has_arg)
 			*s++ = ':';
 	}
@@ -3086,25 +3087,18 @@ signals(struct map *m, int64_t now)
 	int sig;
 
 	while ((sig = signals_next()) != 0)
-		switch (sig) {
-		case SIGTERM:
-		case SIGINT:
-			map_end(m, sig);
-			break;
-		case SIGHUP:
+		if (sig == SIGHUP) {
 			recheck(m);
 			m->settle = now;	/* and whether we moved */
 			m->hook.retry = 0;
-			break;
-		case SIGCHLD:
+		} else if (sig == SIGCHLD) {
 			if (script_reap(&m->hook.run))
 				hook_ended(&m->hook, now);
-			break;
-		case SIGUSR1:
+		} else if (sig == SIGUSR1) {
 			if (m->relay)
 				relay_report(m->relay);
-			break;
-		}
+		} else		/* SIGTERM or SIGINT */
+			map_end(m, sig);
 }
 
 /* 1 when there is nothing left to do */
