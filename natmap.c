@@ -2774,11 +2774,12 @@ filter_start(struct reach *r, struct server *s, int64_t now)
 static void
 filter_step(struct reach *r, int64_t now)
 {
-	int end = flow_step(&r->f[0], r->m->w, now), error = errno;
+	const struct wake *w = r->m->w;
+	int end = flow_step(&r->f[0], w, now), error = errno;
 
-	if (flow_step(&r->f[1], r->m->w, now) > 0)
+	if (flow_step(&r->f[1], w, now) > 0)
 		r->seen = F_ADDRESS;
-	if (flow_step(&r->f[2], r->m->w, now) > 0)
+	if (flow_step(&r->f[2], w, now) > 0)
 		r->filtering = F_NONE;
 	else if (!end)
 		return;
@@ -2811,7 +2812,7 @@ reach_ask(struct reach *r, int64_t now)
 			filter_start(r, s, now);
 	}
 	if (r->testing)
-		return 1;
+		return r->testing;
 	for (c = m->contacts; c; c = c->next)
 		waiting += c->s && !c->seen && !c->late;
 	if (seek)
@@ -2842,12 +2843,15 @@ probe_ended(struct reach *r, int got, int64_t now)
 {
 	const struct server *s = r->m->http.s;
 	const char *what = NULL;
-	int status = r->f[3].http.status;
+	int status = r->f[3].http.status, error = EREFUSED;
 	char text[80];
 
+	if (got < 0) {
+		error = errno;
+		status = s->lookup.gai;
+	}
 	if (got < 0 || status != 200)
-		what = server_error(s, got < 0 ? errno : EREFUSED, got < 0 ?
-		    s->lookup.gai : status, text);
+		what = server_error(s, error, status, text);
 	else if ((r->answer = read_body((char *)r->f[3].buf)) == UNKNOWN)
 		what = "neither yes nor no";
 	else if (r->answer == YES && r->listener >= 0) {
