@@ -246,7 +246,7 @@ number(const struct option_row *o, const char *value, const char *text)
 	errno = 0;
 	n = strtoul(text, &end, o->kind == MARK ? 0 : 10);
 	if (text[0] < '0' || text[0] > '9' || (*end && (o->kind != PORTS ||
-	    text != value || !strchr("-~", *end))))
+	    text != value || (*end != '-' && *end != '~'))))
 		bad(o, value, "not a number");
 	if (!errno && n >= lo && n <= hi)
 		return (int)n;
@@ -265,9 +265,9 @@ read_literal(const struct option_row *o, const struct config *c,
 	if (addr_parse(a, value, AF_UNSPEC) < 0)
 		return -1;
 	if (o->kind != TARGET && a->sa.sa_family != c->family)
-		bad(o, value, c->family == AF_INET ?
+		bad(o, value, a->sa.sa_family == AF_INET6 ?
 		    "an IPv6 address under -4" : "an IPv4 address under -6");
-	if (strchr(value, '%') && !a->in6.sin6_scope_id && o->kind != DEVICE)
+	if (o->kind != DEVICE && strchr(value, '%') && !a->in6.sin6_scope_id)
 		warn("%s: there is no such interface", named(o, value));
 	return 0;
 }
@@ -279,27 +279,26 @@ read_host(const struct option_row *o, const struct config *c, char *value,
     struct host *h)
 {
 	char *name = value, *end = strchr(value, ':'), *port = NULL;
+	const char *why;
 	union addr a;
 
-	h->port = o->lo;
 	if (value[0] == '[') {
 		name++;
 		end = strchr(name, ']');
 		if (!end || (end[1] && end[1] != ':'))
 			bad(o, value, "no ']:' after the address");
-		port = end[1] ? end + 2 : NULL;
+		if (end[1])
+			port = end + 2;
 	} else if (end && !strchr(end + 1, ':'))
 		port = end + 1;
 	else
 		end = value + strlen(value);
-	if (end == name)
-		bad(o, value, "the host is empty");
-	if (end - name > 253)
-		bad(o, value, "the host is longer than 253 characters");
-	if (port && o->kind == TARGET)
-		bad(o, value, "the port belongs to -p");
-	if (port)
-		h->port = number(o, value, port);
+	why = end == name ? "the host is empty" : end - name > 253 ?
+	    "the host is longer than 253 characters" :
+	    port && o->kind == TARGET ? "the port belongs to -p" : NULL;
+	if (why)
+		bad(o, value, why);
+	h->port = port ? number(o, value, port) : o->lo;
 	*end = '\0';
 	h->name = name;
 	read_literal(o, c, name, &a);
