@@ -601,11 +601,10 @@ read_options(struct config *c, int argc, char **argv)
 		log_level(c->level);
 	}
 	for (i = optind; i < argc; i++) {
-		log_line(given ? SAY_WARN : SAY_FATAL,
-		    "\"%.80s\": not an option, %s", argv[i], given ?
-		    "ignored" : "a port is given with -b");
 		if (!given)
-			exit(2);
+			quit(2, "\"%.80s\": not an option, a port is given "
+			    "with -b", argv[i]);
+		warn("\"%.80s\": not an option, ignored", argv[i]);
 	}
 	check_options(c);
 }
