@@ -784,7 +784,7 @@ static void
 hook_complain(const struct config *c, enum say level)
 {
 	if (!c->script)
-		warn("stdout: cannot be written:");
+		log_line(level, "stdout: cannot be written:");
 	else
 		log_line(level, "%s: cannot be run%s%s:", c->script,
 		    errno == EACCES ? " (is it executable?)" :
@@ -2930,7 +2930,7 @@ reach_start(struct reach *r, struct map *m, int64_t now)
 	m->lost = m->end;
 	if (m->http.n)
 		resolve(m, m->http.s, m->cfg->family, 0);
-	log_level(m->cfg->level > 0);   /* -q does not hide what is fatal */
+	log_level(0);           /* -q does not hide what is fatal */
 	fd = port_socket(m, LOCAL_FLOW);
 	addr_set_port(&m->route.source, m->local.port);
 	if (fd < 0) {
@@ -3243,7 +3243,7 @@ main(int argc, char **argv)
 	if (busy > 0)
 		die("%s: locked by another natmap, which still runs",
 		    c.pid_file);
-	if (report >= 0) {
+	if (c.daemon) {
 		log_to(LOG_TO_SYSLOG);
 		if (write(report, "", 1) != 1)
 			warn("the starting process is gone");
