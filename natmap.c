@@ -2732,7 +2732,7 @@ struct reach {
 	int tests;		/* that did not show the best */
 	enum filtering filtering, seen;	/* at best; in this test */
 	enum answer answer;	/* of the probe */
-	int listener, slot;	/* for who connects back; -1 */
+	int listener;		/* for who connects back; -1 */
 	struct flow f[4];	/* of a test: the requests, the answers from
 				   another port, from another address;
 				   the probe */
@@ -2825,13 +2825,18 @@ static enum answer
 read_body(const char *s)
 {
 	const char *json = strstr(s, "\"reachable\"");
+	char yes = 't', no = 'f';
 
-	s = json ? json + 11 : s;
+	if (json)
+		s = json + 11;
 	s += strspn(s, ":" BLANKS);
-	if (!json && (!*s || s[1 + strspn(s + 1, BLANKS)]))
-		return UNKNOWN;
-	return *s == (json ? 't' : '1') ? YES :
-	    *s == (json ? 'f' : '0') ? NO : UNKNOWN;
+	if (!json) {
+		yes = '1';
+		no = '0';
+		if (!*s || s[1 + strspn(s + 1, BLANKS)])
+			return UNKNOWN;
+	}
+	return *s == yes ? YES : *s == no ? NO : UNKNOWN;
 }
 
 /* got: 1 the service has answered, -1 it failed with errno.  Where natmap
@@ -2898,8 +2903,7 @@ probe_step(struct reach *r, int64_t now)
 	socklen_t len = sizeof a;
 	int fd, got;
 
-	while (woke(m->w, r->slot) &&
-	    (fd = accept(r->listener, &a.sa, &len)) >= 0) {
+	while ((fd = accept(r->listener, &a.sa, &len)) >= 0) {
 		close(fd);
 		if (addr_kind(&a) != A_PUBLIC ||
 		    is_server(m, &a, addr_same_host) ||
@@ -2950,7 +2954,7 @@ reach_want(struct reach *r)
 	contacts_want(r->m);
 	for (i = 0; i < 4; i++)
 		flow_want(&r->f[i], r->m->w);
-	r->slot = wake_on(r->m->w, r->listener, POLLIN);
+	wake_on(r->m->w, r->listener, POLLIN);
 }
 
 static NOINLINE void
@@ -3145,7 +3149,7 @@ run(struct map *m, int sigfd)
 			reach_step(&r, now);
 		else
 			map_step(m);
-		if (m->announced.public.sa.sa_family && !m->quit)
+		if (m->known && !m->quit)
 			m->end = NEVER;
 	}
 	if (m->quit)
@@ -3172,8 +3176,8 @@ startable(struct map *m)
 			hook_complain(c, SAY_FATAL);
 			exit(1);
 		}
-		hook_stuck(&m->hook, 0, 0);
-		m->hook.pending = 0;
+		m->hook.said = errno;
+		hook_complain(c, SAY_WARN);
 	}
 	if (!c->daemon && !c->once)
 		return;
@@ -3222,7 +3226,7 @@ main(int argc, char **argv)
 	/* All functions are shorter where its address is not a constant. */
 	struct map *volatile at = &map, *m = at;
 	struct wake w = { 0 };
-	int sigfd, report, busy, status;
+	int sigfd, report = 0, busy, status;
 
 	if (argc < 2) {
 		dup2(STDERR_FILENO, STDOUT_FILENO);
@@ -3236,7 +3240,8 @@ main(int argc, char **argv)
 		die("cannot catch signals:");
 	map_init(m, &c, &w);
 	startable(m);
-	report = c.daemon ? detach() : -1;
+	if (c.daemon)
+		report = detach();
 	busy = c.pid_file ? pid_write(c.pid_file) : 0;
 	if (busy < 0)
 		die("%s: cannot be written:", c.pid_file);
