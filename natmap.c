@@ -2923,13 +2923,14 @@ probe_step(struct reach *r, int64_t now)
 static void
 reach_start(struct reach *r, struct map *m, int64_t now)
 {
-	int i, fd;
+	struct flow *f;
+	int fd;
 
 	memset(r, 0, sizeof *r);
 	r->m = m;
 	r->listener = -1;
-	for (i = 0; i < 4; i++)
-		flow_init(&r->f[i]);
+	for (f = r->f; f < r->f + 4; f++)
+		flow_init(f);
 	m->k = m->age = REACH_LIMIT;	/* no flow asks again */
 	m->lost = m->end;
 	if (m->http.n)
@@ -3029,13 +3030,13 @@ reach_mapping(const struct reach *r, int *several)
 		if (!s->said_at)
 			continue;
 		check_fake(r->m, &s->said, "");
-		if (n++ < REACH_SERVERS)
+		if (++n <= REACH_SERVERS)
 			print("public:    %s %s\n", addr_text(&s->said,
 			    text), server_name(s, name));
+		if (!mapping && !addr_same_host(&s->by, &first->by))
+			mapping = M_SAME;
 		if (!addr_same(&s->said, &first->said))
 			mapping = M_DEPENDS;
-		else if (!mapping && !addr_same_host(&s->by, &first->by))
-			mapping = M_SAME;
 		*several |= !addr_same_host(&s->said, &first->said);
 	}
 	if (!n)
@@ -3076,9 +3077,8 @@ reach_report(struct reach *r)
 	print("reachable: %s%s\n", nth("unknown\0no\0yes", answer),
 	    answer == r->answer ? r->why : "");
 	if (!r->first) {
-		log_level(0);
 		if (!m->port_error)
-			warn("no server answered");
+			log_line(SAY_FATAL, "no server answered");
 		return 1;
 	}
 	reach_advise(m, mapping, several, answer, addr_kind(local));
@@ -3157,8 +3157,8 @@ run(struct map *m, int sigfd)
 	if (check)
 		return reach_report(&r);
 	if (now >= m->end) {
-		log_level(0);   /* -q does not hide what is fatal */
-		warn("no STUN server answered within %d s", ONCE_LIMIT / 1000);
+		log_line(SAY_FATAL, "no STUN server answered within %d s",
+		    ONCE_LIMIT / 1000);
 		return 1;
 	}
 	return m->hook.failed;
