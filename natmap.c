@@ -2844,7 +2844,7 @@ read_body(const char *s)
 static void
 probe_ended(struct reach *r, int got, int64_t now)
 {
-	const struct server *s = r->m->http.s;
+	const struct server *s = r->m->http.first;
 	const char *what = NULL;
 	int status = r->f[3].http.status, error = EREFUSED;
 	char text[80];
@@ -2875,18 +2875,18 @@ static void
 probe_start(struct reach *r, int64_t now)
 {
 	struct map *m = r->m;
-	const struct server *s = m->http.s;
+	const struct server *s = m->http.first;
 	const char *path = m->cfg->probe_path;
 	struct local l = m->local;
 
 	r->heard = 1;
-	if (!m->http.n || !r->first) {
+	if (!s || !r->first) {
 		m->end = now;
 		return;
 	}
 	r->listener = local_socket(&m->local, LOCAL_SERVER, NULL);
-	fmt(r->why, sizeof r->why, "%s/%.200s%s%d", s->host->name, path,
-	    *path ? "/" : "", addr_port(&r->first->said));
+	fmt(r->why, sizeof r->why, *path ? "%s/%.200s/%d" : "%s%s/%d",
+	    s->host->name, path, addr_port(&r->first->said));
 	l.port = 0;
 	errno = 0;
 	if (!s->addrs.n || flow_start(&r->f[3], FLOW_HTTP, local_socket(&l,
@@ -2933,8 +2933,8 @@ reach_start(struct reach *r, struct map *m, int64_t now)
 		flow_init(f);
 	m->k = m->age = REACH_LIMIT;	/* no flow asks again */
 	m->lost = m->end;
-	if (m->http.n)
-		resolve(m, m->http.s, m->cfg->family, 0);
+	if (m->http.first)
+		resolve(m, m->http.first, m->cfg->family, 0);
 	log_level(0);           /* -q does not hide what is fatal */
 	fd = port_socket(m, LOCAL_FLOW);
 	addr_set_port(&m->route.source, m->local.port);
@@ -2950,11 +2950,11 @@ reach_start(struct reach *r, struct map *m, int64_t now)
 static NOINLINE void
 reach_want(struct reach *r)
 {
-	int i;
+	struct flow *f;
 
 	contacts_want(r->m);
-	for (i = 0; i < 4; i++)
-		flow_want(&r->f[i], r->m->w);
+	for (f = r->f; f < r->f + 4; f++)
+		flow_want(f, r->m->w);
 	wake_on(r->m->w, r->listener, POLLIN);
 }
 
@@ -2994,7 +2994,7 @@ reach_advise(struct map *m, enum mapping_kind mapping, int several,
     enum answer answer, enum addr_kind local)
 {
 	const char *s = advice;
-	int all = m->fake ? PROXY : 0;
+	int all = m->fake;	/* PROXY */
 
 	if (several)
 		all |= DIFFERENT;
@@ -3037,7 +3037,7 @@ reach_mapping(const struct reach *r, int *several)
 			mapping = M_SAME;
 		if (!addr_same(&s->said, &first->said))
 			mapping = M_DEPENDS;
-		*several |= !addr_same_host(&s->said, &first->said);
+		*several += !addr_same_host(&s->said, &first->said);
 	}
 	if (!n)
 		print("public:    none\n", NULL, NULL);
@@ -3062,7 +3062,7 @@ reach_report(struct reach *r)
 	    nth("public\0private\0shared\0link-local\0private",
 	    addr_kind(local)));
 	mapping = reach_mapping(r, &several);
-	if (m->udp && r->filtering)
+	if (r->filtering)
 		answer = r->filtering == F_NONE ? YES : NO;
 	if (several && r->answer == NO)
 		answer = UNKNOWN;
