@@ -306,13 +306,13 @@ read_host(const struct option_row *o, const struct config *c, char *value,
 
 /* a comma list; the option may be repeated */
 static void
-read_servers(const struct option_row *o, struct config *c, char *value)
+read_servers(const struct option_row *o, struct config *c, char *value,
+    struct host *list)
 {
 	int *count = o->letter == 's' ? &c->nstun : &c->nhttp;
-	struct host *list = (struct host *)(void *)((char *)c + o->at);
 	char *next;
 
-	if (o->letter == 'h' && c->type == SOCK_DGRAM) {
+	if (count == &c->nhttp && c->type == SOCK_DGRAM) {
 		free(value);	/* accepted and unused */
 		return;
 	}
@@ -328,7 +328,8 @@ read_servers(const struct option_row *o, struct config *c, char *value)
 
 /* HOST[:PORT][/PATH]; http:// before it is fine */
 static void
-read_probe(const struct option_row *o, struct config *c, char *value)
+read_probe(const struct option_row *o, struct config *c, char *value,
+    struct host *at)
 {
 	char *path;
 	size_t n;
@@ -341,7 +342,7 @@ read_probe(const struct option_row *o, struct config *c, char *value)
 		path[--n] = '\0';
 	c->probe_path = *path ? path + 1 : path;
 	*path = '\0';
-	read_host(o, c, value, &c->probe);
+	read_host(o, c, value, at);
 }
 
 /* P, A-B or A~B */
@@ -474,7 +475,7 @@ read_option(const struct option_row *o, struct config *c, const char *arg)
 		read_ports(o, c, value);
 		break;
 	case SERVERS:
-		read_servers(o, c, value);
+		read_servers(o, c, value, at);
 		break;
 	case TARGET:
 		if (c->once)
@@ -483,7 +484,7 @@ read_option(const struct option_row *o, struct config *c, const char *arg)
 		c->target = h.name;
 		break;
 	case PROBE:
-		read_probe(o, c, value);
+		read_probe(o, c, value, at);
 		break;
 	case RELEASE:
 		print("natmap " VERSION "\n", NULL, NULL);
@@ -576,7 +577,7 @@ read_options(struct config *c, int argc, char **argv)
 		longs[i].name = name;
 		longs[i].has_arg = rows[i].kind >= NUMBER;
 		longs[i].val = rows[i].letter;
-		*s++ = (char)rows[i].letter;	/* or what no keyboard has */
+		*s++ = (char)rows[i].letter;	/* or an OPT_, of no key */
 		if (longs[i].has_arg)
 			*s++ = ':';
 	}
