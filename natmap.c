@@ -651,22 +651,6 @@ ip4p(const union addr *a, char buf[ADDR_TEXT])
 	return buf;
 }
 
-#define LINE	(4 * ADDR_TEXT)
-
-/* Writes the output line, whose six fields are the script's arguments.  Returns
- * its length. */
-static int
-fields(const struct mapping *m, const struct config *c, char line[LINE])
-{
-	char public[ADDR_TEXT], four[ADDR_TEXT], local[ADDR_TEXT];
-
-	return fmt(line, LINE, "%s %d %s %d %s %s\n",
-	    addr_host(&m->public, public), addr_port(&m->public),
-	    ip4p(&m->public, four), addr_port(&m->local),
-	    c->type == SOCK_DGRAM ? "udp" : "tcp",
-	    addr_host(&m->local, local));
-}
-
 static int
 mapping_same(const struct mapping *a, const struct mapping *b)
 {
@@ -794,23 +778,13 @@ hook_complain(const struct config *c, enum say level)
 		    level == SAY_FATAL || c->once ? "" : ", trying again");
 }
 
-/* A delivery could not begin: as hook_failed(). */
-static void
-hook_stuck(struct hook *h, int s, int64_t now)
-{
-	if (h->said != errno) {
-		h->said = errno;
-		hook_complain(h->cfg, SAY_WARN);
-	}
-	h->failed = h->cfg->once;
-	hook_failed(h, s, now);
-}
-
 /* a port in digits, empty for 0 */
 static char *
 digits(int port, char text[8])
 {
-	fmt(text, 8, port ? "%d" : "", port);
+	text[0] = '\0';
+	if (port)
+		fmt(text, 8, "%d", port);
 	return text;
 }
 
@@ -840,20 +814,36 @@ hook_run(struct hook *h, char *line)
 	return script_start(&h->run, argv, env);
 }
 
-/* Delivers the newest mapping, or begins to. */
+/* Delivers the newest mapping, or begins to: the fields of the output line are
+ * the script's arguments. */
 static void
 hook_deliver(struct hook *h, int64_t now)
 {
-	char line[LINE];
-	int n = fields(&h->next, h->cfg, line), script = h->cfg->script != NULL;
+	const struct config *c = h->cfg;
+	char public[ADDR_TEXT], four[ADDR_TEXT], local[ADDR_TEXT];
+	char line[4 * ADDR_TEXT];
+	int s, n = fmt(line, sizeof line, "%s %d %s %d %s %s\n",
+	    addr_host(&h->next.public, public), addr_port(&h->next.public),
+	    ip4p(&h->next.public, four), addr_port(&h->next.local),
+	    c->type == SOCK_DGRAM ? "udp" : "tcp",
+	    addr_host(&h->next.local, local));
 
 	hook_sent(h);
-	if (script ? hook_run(h, line) < 0 :
-	    write(STDOUT_FILENO, line, (size_t)n) != n)
-		hook_stuck(h, script ? RUN_RETRY / 1000 : hook_pause(h, 0),
-		    now);
-	else if (!script)
+	if (c->script) {
+		if (hook_run(h, line) == 0)
+			return;
+		s = RUN_RETRY / 1000;
+	} else if (write(STDOUT_FILENO, line, (size_t)n) == n) {
 		hook_done(h);
+		return;
+	} else
+		s = hook_pause(h, 0);
+	if (h->said != errno) {
+		h->said = errno;
+		hook_complain(c, SAY_WARN);
+	}
+	h->failed = c->once;
+	hook_failed(h, s, now);
 }
 
 static NOINLINE void
