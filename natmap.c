@@ -1583,31 +1583,7 @@ count_voices(const struct voice *v, int n, const union addr *announced)
  *     are only two
  *   several were heard, and no other is awaited        announce the first
  *   else                                               the same after 4 s
- */
-static struct verdict
-verdict_first(const struct voice *v, int n, int64_t age)
-{
-	struct tally t = count_voices(v, n, NULL);
-	struct verdict r = { ANNOUNCE, t.best, t.heard, 0 };
-
-	if (!t.heard) {
-		r.ruling = NOTHING;
-		return r;
-	}
-	if (n == 1 || (t.votes > 1 && !t.tied))
-		return r;
-	if (t.heard == 1)
-		r.ms = (!t.awaited || n == 2 ? ALONE : FIRST_LIMIT) - age;
-	else if (t.awaited)
-		r.ms = FIRST_LIMIT - age;
-	if (r.ms > 0)
-		r.ruling = WAIT;
-	else if (t.heard > 1)
-		r.ruling = t.addrs > 2 && t.votes == 1 ? DIFFER : SEVERAL;
-	return r;
-}
-
-/*
+ *
  * In a doubt; age: ms since somebody was asked again.  Where the old address
  * has a voice, only fresh voices for others count.  The first that holds:
  *
@@ -1628,15 +1604,22 @@ static struct verdict
 verdict(const struct voice *v, int n, const union addr *announced, int64_t age)
 {
 	struct tally t = count_voices(v, n, announced);
-	struct verdict r = { ONE_OTHER, t.best, t.heard, DOUBT_LIMIT - age };
+	struct verdict r = { announced ? ONE_OTHER : ANNOUNCE, t.best, t.heard,
+	    (announced ? DOUBT_LIMIT : FIRST_LIMIT) - age };
+	int may_come = t.awaited;
 
+	if (!announced) {
+		if (t.heard == 1 && (!may_come || n == 2))
+			r.ms = ALONE - age;
+		may_come |= t.heard == 1 && n > 1;
+	}
 	if (!t.best)		/* the one that began it says so no more */
-		r.ruling = t.awaited && r.ms > 0 ? WAIT : NOTHING;
+		r.ruling = announced && may_come && r.ms > 0 ? WAIT : NOTHING;
 	else if (t.votes > 1 && !t.tied && t.votes > t.old)
 		r.ruling = ANNOUNCE;
 	else if (t.old > 1 && t.old >= t.votes)
 		r.ruling = OUTVOTED;
-	else if (t.awaited && r.ms > 0)
+	else if (may_come && r.ms > 0)
 		r.ruling = WAIT;
 	else if (t.addrs > 2 && t.votes == 1 && t.all < 2)
 		r.ruling = DIFFER;
@@ -1987,8 +1970,8 @@ judge(struct map *m)
 	if (m->known)
 		ask_all(m);
 	voices(m, v);
-	r = m->known ? verdict(v, m->stun.n, &m->announced.public, m->now -
-	    m->doubt.round) : verdict_first(v, m->stun.n, m->now - m->first_at);
+	r = verdict(v, m->stun.n, m->known ? &m->announced.public : NULL,
+	    m->now - (m->known ? m->doubt.round : m->first_at));
 	if (r.ruling == ONE_OTHER) {
 		if (ask_failed(m))
 			return;

@@ -78,7 +78,7 @@ table_of_the_first(void)
 
 	for (i = 0; i < LEN(t); i++) {
 		n = read_voices(t[i].voices);
-		r = verdict_first(voice, n, t[i].age);
+		r = verdict(voice, n, NULL, t[i].age);
 		CHECK(is_ruling(&r, t[i].ruling, t[i].addr));
 		CHECK(r.ruling != WAIT || r.ms == t[i].ms);
 	}
