@@ -962,7 +962,6 @@ struct map {                    /* what is used most comes first: see size */
 	int64_t first_at;	/* ms: the first answer of this network; 0 */
 	int64_t announced_at;	/* ms */
 	int64_t end;		/* ms: of --check, of --once, of map_end() */
-	struct server *follow;	/* its word is to be announced */
 	struct local local;
 	struct hook hook;
 	struct route route;
@@ -1957,9 +1956,6 @@ judge(struct map *m)
 	struct verdict r;
 
 	m->judge_at = NEVER;
-	if (m->follow)
-		announce(m, m->follow);
-	m->follow = NULL;
 	if (m->known && !m->doubt.began)
 		return;
 	if (resting && m->now >= resting->rest) {
@@ -2005,11 +2001,11 @@ weigh(struct map *m, struct server *s, int told, int news)
 		/* the server that was announced is followed, or another one
 		 * while that one does not answer */
 		if (other && (s == m->announced.by || !m->announced.by->live))
-			m->follow = s;
+			announce(m, s);
 	} else if (!other) {
 		s->warned = 0;
 		if (!addr_same(&s->local, &m->announced.local))
-			m->follow = s;
+			announce(m, s);
 		else if (m->relay && m->waits)
 			target_set(m);
 	} else if (!d->began ? news : !told && m->now >= d->again) {
