@@ -1038,8 +1038,8 @@ choose(struct map *m, int http, int how, int64_t *soonest)
 	struct use use;
 
 	find_uses(m, &use);
-	return server_choose(http ? &m->http : &m->stun, &use, how,
-	    &m->announced.public, m->now, soonest);
+	return server_choose(m->lists[http], &use, how, &m->announced.public,
+	    m->now, soonest);
 }
 
 /* Says that there has been no mapping for long, and why. */
@@ -1306,7 +1306,7 @@ contact_open(struct map *m, struct contact *c)
 		c->due = m->serve_at;
 		return;
 	}
-	c->fresh = server_asked(c->http ? &m->http : &m->stun, s, i, m->now);
+	c->fresh = server_asked(m->lists[c->http], s, i, m->now);
 	if (flow_start(&c->f, s->kind, fd, shared, &s->addrs.a[i],
 	    s->host->name, m->now, limit(m)) < 0)
 		c->event = -errno;
@@ -1820,7 +1820,7 @@ rest_one(struct map *m)
 		if (s->said_at < m->doubt.began ||
 		    !addr_same(&s->said, &m->announced.public))
 			continue;
-		c = m->udp ? NULL : contact_with(m, s);
+		c = contact_with(m, s);	/* UDP: not seen */
 		if (c && c->seen && open_flows(m) < 2) {
 			at = m->now + RESET_MEMORY;
 		} else {
@@ -2569,7 +2569,7 @@ map_init(struct map *m, const struct config *cfg, struct wake *w)
 	servers_init(&m->target, &m->target_host, cfg->target != NULL,
 	    FLOW_TCP);
 	m->spare = -1;
-	m->check = m->judge_at = m->settle = m->listen_check = NEVER;
+	m->check = m->settle = m->listen_check = NEVER;
 	m->doubt.began = m->lost = m->now;
 	m->silence_at = m->now + SILENCE;
 	for (c = m->contact + CONTACTS; c-- > m->contact; ) {
@@ -2582,10 +2582,6 @@ map_init(struct map *m, const struct config *cfg, struct wake *w)
 	if (!cfg->port_lo)
 		m->local.port = 0;
 	find_route(m, &m->route);
-	if (cfg->check)
-		return;
-	balance(m, 0);
-	balance(m, 1);
 }
 
 /* 1 in bind mode, where nobody but us listens on the port */
