@@ -1288,22 +1288,18 @@ static void
 contact_open(struct map *m, struct contact *c)
 {
 	struct server *s = c->s;
-	int i, fd, shared = m->udp && m->relay;
+	int i, fd = -1, shared = m->udp && m->relay;
 	struct use use;
 
 	find_uses(m, &use);
 	i = server_addr(s, &use, 1, m->now);
 	if (i < 0)
 		i = server_addr(s, &use, 0, m->now);
-	if (i < 0) {		/* another name has that address too */
-		contact_stop(m, c);
-		c->due = m->now + BACKOFF_MIN;
-		return;
-	}
-	fd = shared ? relay_fd(m->relay) : port_socket(m, LOCAL_FLOW);
+	if (i >= 0)		/* else another name has that address too */
+		fd = shared ? relay_fd(m->relay) : port_socket(m, LOCAL_FLOW);
 	if (fd < 0) {
 		contact_stop(m, c);
-		c->due = m->serve_at;
+		c->due = m->now + BACKOFF_MIN;
 		return;
 	}
 	c->fresh = server_asked(m->lists[c->http], s, i, m->now);
