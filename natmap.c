@@ -993,6 +993,13 @@ is_asking(const struct contact *c)
 	return is_open(c) && c->f.state != FLOW_OPEN;
 }
 
+/* 1 when a is the address that was announced */
+static NOINLINE int
+is_announced(struct map *m, const union addr *a)
+{
+	return addr_same(a, &m->announced.public);
+}
+
 /* the contact with that server, NULL when there is none */
 static struct contact *
 contact_with(struct map *m, const struct server *s)
@@ -1005,15 +1012,15 @@ contact_with(struct map *m, const struct server *s)
 	return NULL;
 }
 
-/* how many flows are up and have answered */
+/* how many flows are up and have answered, but for that one */
 static int
-open_flows(struct map *m)
+open_flows(struct map *m, const struct contact *but)
 {
 	const struct contact *c;
 	int n = 0;
 
 	for (c = m->contacts; c; c = c->next)
-		n += is_open(c) && c->seen && !c->late;
+		n += c != but && is_open(c) && c->seen && !c->late;
 	return n;
 }
 
@@ -1373,7 +1380,7 @@ worst(struct map *m, int http, int answered)
 		    (answered && !(c->seen && is_open(c))))
 			continue;
 		rank = !c->s ? 3 : c->late ? 2 : c->seen && !http && m->known
-		    && !addr_same(&c->f.mapped, &m->announced.public);
+		    && !is_announced(m, &c->f.mapped);
 		if (rank > most || (rank == most && c->f.born < bad->f.born)) {
 			most = rank;
 			bad = c;
@@ -1428,7 +1435,7 @@ make_room(struct map *m)
 	}
 	if (!c) {
 		c = worst(m, 0, 1);
-		if (!c || open_flows(m) - !c->late + (c->late && alone) < 1)
+		if (!c || open_flows(m, c) + (c->late && alone) < 1)
 			return 0;
 	}
 	c->role = FREE;
@@ -1692,7 +1699,7 @@ target_port(struct map *m)
 	if (c->target_port || !a->sa.sa_family)
 		return c->target_port;
 	for (s = m->stun.first; s; s = s->next)
-		n += addr_same(&s->said, a) && !is_twin(m, s);
+		n += is_announced(m, &s->said) && !is_twin(m, s);
 	if (port < 1024 ? n > 1 && port == c->port_lo && port == c->port_hi :
 	    n > 1 || m->stun.n == 1) {
 		m->waits = 0;
@@ -1723,7 +1730,7 @@ static void
 announce(struct map *m, const struct server *s)
 {
 	int first = !m->announced.public.sa.sa_family;
-	int moved = !addr_same(&m->announced.public, &s->said);
+	int moved = !is_announced(m, &s->said);
 	char pub[ADDR_TEXT], loc[ADDR_TEXT], name[SERVER_TEXT];
 	struct contact *c;
 
@@ -1750,7 +1757,7 @@ announce(struct map *m, const struct server *s)
 		return;
 	for (c = m->contacts; c; c = c->next)  /* it does not hold this one */
 		if (c->role == HOLDS && c->seen && is_open(c) &&
-		    (c->http || !addr_same(&c->f.mapped, &s->said)))
+		    (c->http || !is_announced(m, &c->f.mapped)))
 			contact_leave(m, c);
 }
 
@@ -1788,7 +1795,7 @@ ask_all(struct map *m)
 		c = contact_with(m, s);
 		if (s == m->doubt.by || s->asked >= m->doubt.began ||
 		    s->retry > m->now || m->now < s->rest ||
-		    (c && (!c->seen || open_flows(m) - !c->late < 1)))
+		    (c && (!c->seen || !open_flows(m, c))))
 			continue;
 		role = c && c->role == HOLDS ? HOLDS : CHECKS;
 		if (c)
@@ -1814,10 +1821,10 @@ rest_one(struct map *m)
 
 	for (s = best ? NULL : m->stun.first; s; s = s->next) {
 		if (s->said_at < m->doubt.began ||
-		    !addr_same(&s->said, &m->announced.public))
+		    !is_announced(m, &s->said))
 			continue;
 		c = contact_with(m, s);	/* UDP: not seen */
-		if (c && c->seen && open_flows(m) < 2) {
+		if (c && c->seen && !open_flows(m, c)) {
 			at = m->now + RESET_MEMORY;
 		} else {
 			if (c && c->seen)
@@ -1868,7 +1875,7 @@ say_differ(struct map *m, int outvoted)
 	if (!by)
 		by = m->announced.by;
 	for (s = m->stun.first; s; s = s->next) {
-		if (s->said_at < m->doubt.began || addr_same(&s->said, old))
+		if (s->said_at < m->doubt.began || is_announced(m, &s->said))
 			continue;
 		if (!s->warned++)
 			warn("%s says %s, but %s says %s: %s", server_name(s,
@@ -1986,7 +1993,7 @@ static void
 weigh(struct map *m, struct server *s, int told, int news)
 {
 	struct doubt *d = &m->doubt;
-	int other = !addr_same(&s->said, &m->announced.public);
+	int other = !is_announced(m, &s->said);
 
 	if (!m->known) {
 		if (!m->first_at) {
@@ -2021,7 +2028,7 @@ heard(struct map *m, struct contact *c)
 
 	/* who says another address each time tells no more by that */
 	if (!same && s->said_at >= m->doubt.began &&
-	    !addr_same(&s->said, &m->announced.public))
+	    !is_announced(m, &s->said))
 		told = 1;
 	if (at < s->said_at)	/* a newer flow was answered before */
 		return;
@@ -2082,7 +2089,7 @@ contact_failed(struct map *m, struct contact *c, int error)
 	m->judge_at = 0;
 	c->due = lived ? next_flow(m, c->f.born) : m->now;
 	contact_stop(m, c);
-	if (!reset || open_flows(m) || m->stun.n + m->http.n < 2)
+	if (!reset || open_flows(m, c) || m->stun.n + m->http.n < 2)
 		return;
 	for (c = m->contacts; c; c = c->next)
 		if (c->role == HOLDS && !c->http && !c->s &&
@@ -2301,6 +2308,7 @@ static void
 contacts_step(struct map *m)
 {
 	struct contact *c;
+	int http;
 
 	lookups_step(m);
 	for (c = m->contacts; c; c = c->next) {
@@ -2331,8 +2339,8 @@ contacts_step(struct map *m)
 	if (m->now < m->serve_at)
 		return;
 	checks_step(m);
-	balance(m, 0);
-	balance(m, 1);
+	for (http = 0; http < 2; http++)
+		balance(m, http);
 }
 
 /* the relay */
@@ -2631,7 +2639,7 @@ static NOINLINE void
 map_end(struct map *m, int sig)
 {
 	struct contact *c;
-	int held = open_flows(m) > 1;
+	int held = open_flows(m, NULL) > 1;
 
 	if (m->quit)
 		return;
