@@ -1536,42 +1536,37 @@ struct tally {
 	const union addr *best; /* said most often, not counting the one that
 				   was announced; NULL: nothing else was said */
 	int votes;		/* for it */
-	int tied;		/* another address has as many */
+	int most;		/* names that say an address with so many votes:
+				   more than votes when two are tied */
 	int heard, awaited;	/* names */
 	int all, old;		/* votes for the one that was announced, and
 				   the fresh ones */
-	int addrs;              /* different ones that fresh flows told, and the
-				   announced one where nobody says it map.now */
 };
 
 /* Others that the NAT may remember do not count against what was announced. */
 static struct tally
 count_voices(const struct voice *v, int n, const union addr *announced)
 {
-	struct tally t = { NULL, 0, 0, 0, 0, 0, 0, 0 };
-	int i, k, fresh;
+	struct tally t = { NULL, 0, 0, 0, 0, 0, 0 };
+	int i, k;
 
 	if (announced) {
 		t.all = votes(v, n, announced, 0);
 		t.old = votes(v, n, announced, 1);
-		t.addrs = !t.all || t.old;
 	}
-	fresh = t.all > 0;
 	for (i = 0; i < n; i++) {
 		t.awaited += v[i].awaited;
 		t.heard += v[i].said != NULL;
-		if (!v[i].said || v[i].fresh < fresh || (announced &&
-		    addr_same(v[i].said, announced)) ||
-		    votes(v, i, v[i].said, fresh))
+		if (!v[i].said || v[i].fresh < (t.all > 0) ||
+		    (announced && addr_same(v[i].said, announced)))
 			continue;
-		t.addrs++;
-		k = votes(v, n, v[i].said, fresh);
-		t.tied |= k == t.votes;
+		k = votes(v, n, v[i].said, t.all > 0);
 		if (k > t.votes) {
 			t.votes = k;
-			t.tied = 0;
+			t.most = 0;
 			t.best = v[i].said;
 		}
+		t.most += k == t.votes;
 	}
 	return t;
 }
@@ -1617,19 +1612,20 @@ verdict(const struct voice *v, int n, const union addr *announced, int64_t age)
 	}
 	if (!t.best)		/* the one that began it says so no more */
 		r.ruling = announced && may_come && r.ms > 0 ? WAIT : NOTHING;
-	else if (t.votes > 1 && !t.tied && t.votes > t.old)
+	else if (t.votes > 1 && t.most == t.votes && t.votes > t.old)
 		r.ruling = ANNOUNCE;
 	else if (t.old > 1 && t.old >= t.votes)
 		r.ruling = OUTVOTED;
 	else if (may_come && r.ms > 0)
 		r.ruling = WAIT;
-	else if (t.addrs > 2 && t.votes == 1 && t.all < 2)
+	else if (t.votes == 1 && t.all < 2 &&
+	    t.most + (announced && t.all == t.old) > 2)
 		r.ruling = DIFFER;
 	else if (t.old)
 		r.ruling = ONE_EACH;
 	else if (t.all)
 		r.ruling = RESTING;
-	else if (t.tied)
+	else if (t.most > t.votes)
 		r.ruling = SEVERAL;
 	return r;
 }
