@@ -1450,7 +1450,7 @@ check_start(struct map *m, int how)
 	struct server *s = choose(m, 0, how, NULL);
 	struct contact *c;
 
-	if (!s && !m->udp && (how & FRESH) && make_room(m))
+	if (!s && !m->udp && how == FRESH && make_room(m))
 		s = choose(m, 0, how, NULL);
 	c = s ? contact_new(m) : NULL;
 	if (!c || (m->cfg->check && (s->said_at || s->fails)))
@@ -1483,9 +1483,8 @@ checks_step(struct map *m)
 			m->check = m->now + BACKOFF_MIN;
 	}
 	for (; m->dead || m->late > 0; m->late--) {
-		if (choose(m, 0, LIVE | FRESH, NULL))
-			check_start(m, LIVE | FRESH);
-		else if (m->late && !check_start(m, FRESH) && m->udp)
+		if (!check_start(m, LIVE | FRESH) && m->late &&
+		    !check_start(m, FRESH) && m->udp)
 			check_start(m, 0);
 		m->dead = 0;
 	}
