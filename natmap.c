@@ -2501,19 +2501,23 @@ static void
 news_step(struct map *m)
 {
 	struct route r;
+	int64_t at;
 	int other, came = woke(m->w, m->news_slot);
 
 	if (came)
 		route_read(m->news);
-	if (m->now < m->settle && (!came || m->settle != NEVER))
+	if (m->now < m->settle && !came)
 		return;
 	find_route(m, &r);
 	other = !route_same(&r, &m->route);
 	if (other || r.flags != m->route.flags)
 		m->moved = 1;
 	if (m->now < m->settle) {
-		m->settle = m->now + SETTLE > m->settled + NEWS_GAP ?
-		    m->now + SETTLE : m->settled + NEWS_GAP;
+		at = m->settled + NEWS_GAP;
+		if (at < m->now + SETTLE)
+			at = m->now + SETTLE;
+		if (m->settle > at)
+			m->settle = at;
 		return;
 	}
 	m->settle = NEVER;
