@@ -2152,11 +2152,11 @@ contact_next(struct map *m, const struct contact *c)
 	if (is_asking(c))
 		return c->late ? NEVER :
 		    c->f.asked + (m->udp ? LATE_UDP : LATE_TCP);
-	if (c->role != HOLDS && !(c->role == LEAVING && c->http))
-		return NEVER;
 	if (is_open(c))
 		return c->due;
-	return c->s ? NEVER : c->due < m->serve_at ? m->serve_at : c->due;
+	if (c->role == FREE || c->s)
+		return NEVER;
+	return c->due < m->serve_at ? m->serve_at : c->due;
 }
 
 /* UDP between two requests: a packet that wants no answer. */
