@@ -1248,6 +1248,17 @@ contact_stop(struct map *m, struct contact *c)
 		c->role = FREE;
 }
 
+/* Its flow or look-up failed: when it is due again.  A check that failed is
+ * made again at once, unless all are asked anyway. */
+static NOINLINE void
+contact_ended(struct map *m, struct contact *c, int64_t due)
+{
+	if (c->role == CHECKS && !c->late && !m->doubt.began)
+		m->check = m->now;
+	contact_stop(m, c);
+	c->due = due;
+}
+
 static void
 contact_leave(struct map *m, struct contact *c)
 {
@@ -1333,10 +1344,7 @@ contact_resolved(struct map *m, struct contact *c)
 	if (c->s->addrs.n) {
 		contact_open(m, c);
 	} else if (!c->s->lookup.busy) {	/* not found, which was said */
-		if (c->role == CHECKS && !c->late)
-			m->check = m->now;
-		contact_stop(m, c);
-		c->due = m->now;
+		contact_ended(m, c, m->now);
 	}
 }
 
@@ -2079,11 +2087,8 @@ contact_failed(struct map *m, struct contact *c, int error)
 		failed(m, c->s, &c->f.peer, error, c->f.code);
 	if (reset && !c->http)
 		server_remembered(&m->stun, &c->f.peer, m->now + RESET_MEMORY);
-	if (c->role == CHECKS && !c->late && !m->doubt.began)
-		m->check = m->now;
 	m->judge_at = 0;
-	c->due = lived ? next_flow(m, c->f.born) : m->now;
-	contact_stop(m, c);
+	contact_ended(m, c, lived ? next_flow(m, c->f.born) : m->now);
 	if (!reset || open_flows(m, c) || m->stun.n + m->http.n < 2)
 		return;
 	for (c = m->contacts; c; c = c->next)
@@ -2459,8 +2464,10 @@ recheck(struct map *m)
 {
 	struct contact *c;
 
+	if (m->quit)
+		return;
 	forgive(m);
-	m->serve_at = m->check = m->quit ? NEVER : m->now;
+	m->serve_at = m->check = m->now;
 	for (c = m->contacts; c; c = c->next)
 		if (c->role == HOLDS && (!c->http || !c->s))
 			c->due = m->now;
