@@ -1764,15 +1764,6 @@ announce(struct map *m, const struct server *s)
 			contact_leave(m, c);
 }
 
-static void
-doubt_end(struct map *m)
-{
-	if (m->doubt.resting)
-		m->doubt.resting->rest = 0;
-	m->doubt.resting = NULL;
-	m->doubt.began = 0;
-}
-
 /* All are asked: because of s, whose answer since began counts. */
 static NOINLINE void
 doubt(struct map *m, const struct server *s, int64_t began)
@@ -1951,7 +1942,10 @@ rule(struct map *m, const struct verdict *r)
 		warn("the mapping depends on the destination: this NAT is not "
 		    "a cone, the port will not be reachable");
 	}
-	doubt_end(m);
+	if (m->doubt.resting)
+		m->doubt.resting->rest = 0;
+	m->doubt.resting = NULL;
+	m->doubt.began = 0;
 }
 
 static void
@@ -2219,25 +2213,6 @@ hold(struct map *m, struct contact *c)
 	contact_start(m, c, s);
 }
 
-/* What a holder does when its time has come, and an HTTP connection that
- * leaves. */
-static void
-contact_due(struct map *m, struct contact *c)
-{
-	if (is_open(c)) {
-		if (c->f.last) {	/* asked to close, it did not */
-			contact_stop(m, c);
-			return;
-		}
-		c->due = m->now + m->k;
-		c->late = 0;
-		if (flow_ask(&c->f, c->role == LEAVING, m->now,
-		    m->now + ANSWER_LIMIT) < 0)
-			c->event = -errno;
-	} else
-		hold(m, c);
-}
-
 /* look-ups */
 
 static void
@@ -2333,9 +2308,21 @@ contacts_step(struct map *m)
 	}
 	if (m->now >= m->judge_at)
 		judge(m);
-	for (c = m->contacts; c; c = c->next)
-		if (!c->event && m->now >= contact_next(m, c))
-			contact_due(m, c);
+	for (c = m->contacts; c; c = c->next) {
+		if (c->event || m->now < contact_next(m, c))
+			continue;
+		if (!is_open(c))
+			hold(m, c);
+		else if (c->f.last)	/* asked to close, it did not */
+			contact_stop(m, c);
+		else {
+			c->due = m->now + m->k;
+			c->late = 0;
+			if (flow_ask(&c->f, c->role == LEAVING, m->now,
+			    m->now + ANSWER_LIMIT) < 0)
+				c->event = -errno;
+		}
+	}
 	if (m->now < m->serve_at)
 		return;
 	checks_step(m);
