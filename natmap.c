@@ -1758,9 +1758,10 @@ announce(struct map *m, const struct server *s)
 	}
 	if (!moved || m->depends)
 		return;
-	for (c = m->contacts; c; c = c->next)  /* it does not hold this one */
-		if (c->role == HOLDS && c->seen && is_open(c) &&
-		    (c->http || !is_announced(m, &c->f.mapped)))
+	/* it does not hold this one, or is HTTP, where nothing is mapped */
+	for (c = m->contacts; c; c = c->next)
+		if (c->role == HOLDS && c->seen &&
+		    !is_announced(m, &c->f.mapped))
 			contact_leave(m, c);
 }
 
