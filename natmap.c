@@ -987,7 +987,7 @@ is_open(const struct contact *c)
 }
 
 /* 1 while an answer is awaited */
-static NOINLINE int
+static int
 is_asking(const struct contact *c)
 {
 	return is_open(c) && c->f.state != FLOW_OPEN;
@@ -1604,7 +1604,7 @@ count_voices(const struct voice *v, int n, const union addr *announced)
  *                                                       who failed fails again
  *   several were said                                  the old one stays
  */
-static struct verdict
+static NOINLINE struct verdict
 verdict(const struct voice *v, int n, const union addr *announced, int64_t age)
 {
 	struct tally t = count_voices(v, n, announced);
@@ -1839,7 +1839,7 @@ rest_one(struct map *m)
 
 /* Before the first announcement: two more names are asked where answers
  * differ. */
-static NOINLINE int
+static int
 ask_more(struct map *m, int heard)
 {
 	const struct server *s;
@@ -1858,7 +1858,7 @@ ask_more(struct map *m, int heard)
 
 /* Logs once of each server that it says something else than the others.
  * outvoted: it is left alone for a while. */
-static NOINLINE void
+static void
 say_differ(struct map *m, int outvoted)
 {
 	char name[SERVER_TEXT], other[SERVER_TEXT], a[ADDR_TEXT], b[ADDR_TEXT];
@@ -1974,7 +1974,7 @@ judge(struct map *m)
 			return;
 		r.ruling = ANNOUNCE;
 	}
-	if (r.ruling != NOTHING && r.ruling != ANNOUNCE && ask_more(m, r.heard))
+	if (r.ruling != ANNOUNCE && ask_more(m, r.heard))
 		m->judge_at = m->first_at + FIRST_LIMIT;
 	else if (r.ruling == WAIT)
 		m->judge_at = m->now + r.ms;
