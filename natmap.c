@@ -1919,8 +1919,6 @@ rule(struct map *m, const struct verdict *r)
 {
 	int first = !m->known;
 
-	if (first && r->ruling == NOTHING)
-		return;
 	if (r->ruling == ANNOUNCE)
 		announce(m, teller(m, r->addr));
 	else if (first)
@@ -1981,7 +1979,7 @@ judge(struct map *m)
 	else if (r.ruling == ANNOUNCE && m->known &&
 	    m->now < m->announced_at + FLAP_GAP)
 		m->judge_at = m->announced_at + FLAP_GAP;
-	else
+	else if (m->known || r.ruling != NOTHING)
 		rule(m, &r);
 }
 
@@ -2407,7 +2405,7 @@ used(void *arg, const union addr *client, int64_t now)
 }
 
 /* Opens the relay's port as soon as it can be had. */
-static void
+static NOINLINE void
 serve(struct map *m)
 {
 	struct relay_calls calls = { m, claim, used };
@@ -2629,7 +2627,7 @@ map_step(struct map *m)
 
 /* Ends the flows so that a restart finds their 4-tuples free and the NAT
  * still knows the port: the server is asked to close first. */
-static NOINLINE void
+static void
 map_end(struct map *m, int sig)
 {
 	struct contact *c;
