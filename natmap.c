@@ -603,9 +603,9 @@ read_options(struct config *c, int argc, char **argv)
 	}
 	for (i = optind; i < argc; i++) {
 		if (!given)
-			quit(2, "\"%.80s\": not an option, a port is given "
-			    "with -b", argv[i]);
-		warn("\"%.80s\": not an option, ignored", argv[i]);
+			quit(2, "\"%.80s\" is not an option; a port is given "
+			    "with -b (see --help)", argv[i]);
+		warn("\"%.80s\" is not an option, ignored", argv[i]);
 	}
 	check_options(c);
 }
@@ -2614,8 +2614,8 @@ map_step(struct map *m)
 	if (m->now >= m->listen_check) {
 		m->listen_check = NEVER;
 		if (is_unserved(m))
-			warn("%s port %d: nobody listens on it, unless a "
-			    "firewall rule passes it on", m->proto,
+			warn("%s port %d: nobody listens on it (fine if "
+			    "a firewall rule forwards it)", m->proto,
 			    m->local.port);
 	}
 	if (m->now >= m->silence_at)

@@ -143,7 +143,7 @@ t_forgiven() {
 	    -s '192.0.2.1, 192.0.2.2'
 	warns 'used as "www.example.com"' -u -s 192.0.2.1 \
 	    -h https://www.example.com/
-	warns '"stray": not an option, ignored' -u -s 192.0.2.1 stray
+	warns '"stray" is not an option, ignored' -u -s 192.0.2.1 stray
 	# The kernel would cut the name and take this interface.
 	ip -n "$L-void" link add a-name-longer-t type veth peer name other
 	warns 'a-name-longer-than-15-bytes": does not exist' \

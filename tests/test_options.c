@@ -380,8 +380,9 @@ static const struct {
 	{ "--nothing=5", "\"--nothing=5\"" },
 	{ "--udp=5", "--udp: takes no value" },
 	{ "--help=5", "--help: takes no value" },
-	{ "8080", "\"8080\": not an option, a port is given with -b" },
-	{ "-- 8080 22", "\"8080\": not an option, a port is given with -b" }
+	{ "8080",
+	    "\"8080\" is not an option; a port is given with -b (see --help)" },
+	{ "-- 8080 22", "\"8080\" is not an option; a port is given with -b" }
 };
 
 static void
@@ -521,9 +522,9 @@ static const struct {
 	{ "-s x -u -h 2001:db8::1", NULL, " s=x:3478 . " },
 	{ "-s x -h [x -u", NULL, " s=x:3478 . " },
 	{ "-C no-such-thing -T 5", NULL, " C=no-such-thing " },
-	{ "-u word", "\"word\": not an option, ignored", " k=10 " },
-	{ "word -u", "\"word\": not an option, ignored", " k=10 " },
-	{ "-k 5 -- -u", "\"-u\": not an option, ignored", " k=5 " },
+	{ "-u word", "\"word\" is not an option, ignored", " k=10 " },
+	{ "word -u", "\"word\" is not an option, ignored", " k=10 " },
+	{ "-k 5 -- -u", "\"-u\" is not an option, ignored", " k=5 " },
 	{ "-q -k @ -b @ word", NULL, " k=30 " },
 	{ "-k @ -q", NULL, " k=30 " }
 };
@@ -553,8 +554,8 @@ forgiven(void)
 			    ran.out);
 	}
 	capture(show_options, "-u a b");
-	CHECK(strcmp(ran.err, "natmap: \"a\": not an option, ignored\n"
-	    "natmap: \"b\": not an option, ignored\n") == 0);
+	CHECK(strcmp(ran.err, "natmap: \"a\" is not an option, ignored\n"
+	    "natmap: \"b\" is not an option, ignored\n") == 0);
 }
 
 static void
