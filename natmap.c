@@ -2157,21 +2157,6 @@ contact_next(struct map *m, const struct contact *c)
 	return c->due < m->serve_at ? m->serve_at : c->due;
 }
 
-/* UDP between two requests: a packet that wants no answer. */
-static void
-indicate(struct map *m, struct contact *c)
-{
-	int fd = m->relay ? relay_fd(m->relay) : port_socket(m, LOCAL_FLOW);
-
-	c->due = m->now + m->k;
-	if (fd < 0)
-		return;
-	stun_indicate(fd, &c->f.peer);
-	server_remembered(&m->stun, &c->f.peer, m->now + UDP_TWICE);
-	if (!m->relay)
-		close(fd);
-}
-
 /* Asks the next server, for a holder without a flow.  In UDP with few live
  * names one of them is asked every k, so that the others rest long enough for
  * a fresh answer; with many all take turns. */
@@ -2180,10 +2165,18 @@ hold(struct map *m, struct contact *c)
 {
 	struct server *s = NULL;
 	int how = c->http ? RECENT : 0;	/* the one that serves goes on */
-	int others = -1;
+	int fd, others = -1;
 
 	if (m->udp && holds(m) && ++m->cycle < m->cfg->cycle) {
-		indicate(m, c);
+		/* between two requests: a packet that wants no answer */
+		c->due = m->now + m->k;
+		fd = m->relay ? relay_fd(m->relay) : port_socket(m, LOCAL_FLOW);
+		if (fd < 0)
+			return;
+		stun_indicate(fd, &c->f.peer);
+		server_remembered(&m->stun, &c->f.peer, m->now + UDP_TWICE);
+		if (!m->relay)
+			close(fd);
 		return;
 	}
 	m->cycle = 0;
