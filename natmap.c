@@ -779,7 +779,7 @@ hook_complain(const struct config *c, enum say level)
 }
 
 /* a port in digits, empty for 0 */
-static char *
+static NOINLINE char *
 digits(int port, char text[8])
 {
 	text[0] = '\0';
@@ -2160,7 +2160,7 @@ contact_next(struct map *m, const struct contact *c)
 /* Asks the next server, for a holder without a flow.  In UDP with few live
  * names one of them is asked every k, so that the others rest long enough for
  * a fresh answer; with many all take turns. */
-static void
+static NOINLINE void
 hold(struct map *m, struct contact *c)
 {
 	struct server *s = NULL;
@@ -2398,7 +2398,7 @@ used(void *arg, const union addr *client, int64_t now)
 }
 
 /* Opens the relay's port as soon as it can be had. */
-static NOINLINE void
+static void
 serve(struct map *m)
 {
 	struct relay_calls calls = { m, claim, used };
@@ -2902,7 +2902,7 @@ reach_start(struct reach *r, struct map *m, int64_t now)
 	reach_ask(r, now);
 }
 
-static NOINLINE void
+static void
 reach_want(struct reach *r)
 {
 	struct flow *f;

@@ -306,7 +306,7 @@ must_poll(struct relay *r, struct session *s, int n, struct wake *w)
 
 /* The session that came first to a state, and did not move there for age ms;
  * NULL. */
-static NOINLINE struct session *
+static struct session *
 oldest(const struct relay *r, size_t state, int64_t age)
 {
 	const struct idle *head = &r->list[state];
@@ -486,7 +486,7 @@ session_new(void)
 }
 
 /* Counts s, which is new, and tells the program of it. */
-static NOINLINE void
+static void
 session_begin(struct relay *r, struct session *s)
 {
 	s->born = r->now;
@@ -991,7 +991,7 @@ source(const union addr *a)
 }
 
 /* Ends what oldest() finds; 1 when that is a session. */
-static NOINLINE int
+static int
 evict(struct relay *r, size_t state, int64_t age)
 {
 	struct session *s = oldest(r, state, age);
@@ -1157,7 +1157,7 @@ relay_accept(struct relay *r)
 
 /* Sends n datagrams, or reads up to a batch for n 0, or one of them where the
  * system cannot do more at once; -1 with errno. */
-static NOINLINE int
+static int
 exchange(int fd, struct mmsghdr *m, int n)
 {
 	ssize_t len;
@@ -1455,7 +1455,7 @@ leg_of(const struct session *s, int fd)
 
 /* What poll shall wait for on the leg fd; -1 when it needs no slot, or is no
  * leg. */
-static NOINLINE int
+static int
 events(const struct relay *r, int fd)
 {
 	struct session *s = session_of(r, fd);
