@@ -166,7 +166,7 @@ struct session {
 };
 
 union control {			/* ancillary data of a datagram */
-	struct cmsghdr align;
+	size_t align;		/* as that of struct cmsghdr */
 	unsigned char buf[CMSG_SPACE(sizeof(struct in6_pktinfo)) +
 	    CMSG_SPACE(sizeof(uint16_t))];
 };
