@@ -2343,13 +2343,12 @@ is_server(struct map *m, const union addr *a,
  * second one, is no client's either. */
 static int
 claim(void *arg, const union addr *from, const union addr *to,
-    const unsigned char *p, size_t n, int64_t now)
+    const unsigned char *p, size_t n)
 {
 	struct map *m = arg;
 	struct contact *c;
 	int r = 0;
 
-	(void)now;
 	for (c = m->contacts; c && r == 0; c = c->next)
 		if (!c->event) {
 			r = flow_claim(&c->f, from, to, p, n);
@@ -2382,12 +2381,11 @@ is_outside(struct map *m, const union addr *a)
 
 /* a client came: the target's address may have changed since */
 static void
-used(void *arg, const union addr *client, int64_t now)
+used(void *arg, const union addr *client)
 {
 	struct map *m = arg;
 	char host[ADDR_TEXT];
 
-	(void)now;
 	if (!m->reached && is_outside(m, client)) {
 		m->reached = 1;
 		warn("%s came in from outside: the port is reachable",

@@ -473,9 +473,9 @@ struct relay_calls {
 	void *arg;
 	/* is this datagram a STUN answer?  1: it is taken */
 	int (*claim)(void *arg, const union addr *from, const union addr *to,
-	    const unsigned char *p, size_t n, int64_t now);
+	    const unsigned char *p, size_t n);
 	/* a client came: the target's name may be looked up again */
-	void (*used)(void *arg, const union addr *client, int64_t now);
+	void (*used)(void *arg, const union addr *client);
 };
 
 /* takes fd, of local_socket(LOCAL_SERVER); NULL with errno, fd is closed */

@@ -493,7 +493,7 @@ session_begin(struct relay *r, struct session *s)
 	r->n++;
 	r->ever++;
 	touch(r, s);
-	r->calls.used(r->calls.arg, &s->pair.client, r->now);
+	r->calls.used(r->calls.arg, &s->pair.client);
 }
 
 /* Says the first failure, and every one that doubles their number; e is the
@@ -847,7 +847,7 @@ port_take(struct relay *r, int fd, int family)
 		k = ++r->port % PORTS;
 		if (!((mark - r->rest[k]) & 0xfd))
 			continue;
-		a.in.sin_port = htons((uint16_t)(PORTS + k));
+		addr_set_port(&a, (int)(PORTS + k));
 		if (bind(fd, &a.sa, addr_len(&a)) == 0)
 			return 0;
 	}
@@ -1411,7 +1411,7 @@ receive(struct relay *r)
 		a = &b->pair[k];
 		came_to(r, &b->msg[k].msg_hdr, &a->peer);
 		claimed = r->calls.claim(r->calls.arg, &a->client, &a->peer,
-		    b->data[k], b->iov[k].iov_len, r->now);
+		    b->data[k], b->iov[k].iov_len);
 		if (!claimed && s && serves(s, a))
 			continue;
 		forward(r, s, b, CLIENT, first, k);

@@ -322,7 +322,7 @@ search(struct holders *hs, const char *folder, pid_t pid)
 	if (!d)
 		return -1;
 	while ((e = readdir(d)) != NULL) {
-		number = (int)strtol(e->d_name, NULL, 10);
+		number = (int)strtoul(e->d_name, NULL, 10);
 		if (pid == 0) {
 			fmt(path, sizeof path, "/proc/%d/fd", number);
 			if (number > 0)
@@ -804,7 +804,7 @@ end_of_line(struct http_reader *h)
 				return HTTP_BAD;
 		if (*s != ' ' && *s != '\0')
 			return HTTP_BAD;
-		h->status = (int)strtol(h->line + 9, NULL, 10);
+		h->status = (int)strtoul(h->line + 9, NULL, 10);
 		h->close = h->line[7] == '0';
 		h->timeout = h->max = -1;
 		if (h->status < 100 || h->status == 101)

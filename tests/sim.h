@@ -677,7 +677,7 @@ relay_step(struct relay *r, struct wake *w, int64_t now)
 		if (f->of && f->shared &&
 		    (now >= f->answer || now >= f->end))
 			CHECK(r->calls.claim(r->calls.arg, &f->p->addr,
-			    &sim.source, NULL, 0, now) == 1);
+			    &sim.source, NULL, 0) == 1);
 }
 
 void

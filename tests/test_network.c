@@ -278,7 +278,7 @@ came(const char *host)
 	union addr a;
 
 	addr_parse(&a, host, AF_UNSPEC);
-	used(&sim.m, &a, sim.now);
+	used(&sim.m, &a);
 }
 
 /* Only an address of the Internet that is not ours shows who reaches us. */
