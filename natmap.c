@@ -846,7 +846,7 @@ hook_deliver(struct hook *h, int64_t now)
 	hook_failed(h, s, now);
 }
 
-static NOINLINE void
+static void
 hook_want(struct hook *h, struct wake *w)
 {
 	h->slot = -1;
@@ -1604,7 +1604,7 @@ count_voices(const struct voice *v, int n, const union addr *announced)
  *                                                       who failed fails again
  *   several were said                                  the old one stays
  */
-static NOINLINE struct verdict
+static struct verdict
 verdict(const struct voice *v, int n, const union addr *announced, int64_t age)
 {
 	struct tally t = count_voices(v, n, announced);
@@ -2160,7 +2160,7 @@ contact_next(struct map *m, const struct contact *c)
 /* Asks the next server, for a holder without a flow.  In UDP with few live
  * names one of them is asked every k, so that the others rest long enough for
  * a fresh answer; with many all take turns. */
-static NOINLINE void
+static void
 hold(struct map *m, struct contact *c)
 {
 	struct server *s = NULL;
@@ -2451,7 +2451,7 @@ recheck(struct map *m)
 }
 
 /* Our address or interface is another: all flows are dead. */
-static void
+static NOINLINE void
 restart(struct map *m)
 {
 	char host[ADDR_TEXT];
@@ -3061,7 +3061,7 @@ signals(struct map *m, int64_t now)
 }
 
 /* 1 when there is nothing left to do */
-static int
+static NOINLINE int
 finished(const struct map *m, int64_t now)
 {
 	const struct contact *c = m->contacts;

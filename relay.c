@@ -412,7 +412,7 @@ hash_of(const struct relay *r, const union addr *a, int port)
 	return h / (UINT32_MAX / BUCKETS + 1);
 }
 
-static struct session **
+static NOINLINE struct session **
 bucket(struct relay *r, const union addr *client)
 {
 	return &r->hash[hash_of(r, client, client->in.sin_port)];
@@ -636,7 +636,7 @@ pipe_open(struct relay *r)
 }
 
 /* Moves up to n bytes between a socket and a pipe. */
-static NOINLINE ssize_t
+static ssize_t
 fd_splice(int from, int to, size_t n)
 {
 #ifdef SPLICE_F_MOVE
@@ -1212,7 +1212,7 @@ attach(struct msghdr *h, int level, int type, const void *p, size_t n)
 
 /* Sends h to the client of s, from that address of ours to which the client
  * sends: it expects answers from there. */
-static NOINLINE void
+static void
 address(struct msghdr *h, struct session *s)
 {
 	const union addr *a = &s->pair.peer;
@@ -1262,7 +1262,7 @@ came_to(const struct relay *r, struct msghdr *h, union addr *a)
 
 /* How many datagrams from iov on, n at most, fit one segmented send: all of
  * one size, the last may be shorter. */
-static NOINLINE int
+static int
 run_length(size_t segment, const struct iovec *iov, int n)
 {
 	size_t size = iov->iov_len, total = size;
@@ -1319,9 +1319,9 @@ forward(struct relay *r, struct session *s, struct batch *b, size_t leg,
 	if (!s)
 		return;
 	for (k = first; k < last; k++)
-		n += b->iov[k].iov_len;
-	s->bytes[leg - 1] += n;
-	r->bytes[leg - 1] += n;
+		n += (int)b->iov[k].iov_len;
+	s->bytes[leg - 1] += (size_t)n;
+	r->bytes[leg - 1] += (size_t)n;
 	touch(r, s);
 	fd = leg == TARGET ? r->fd : s->fd[1];
 	while (iov < end) {

@@ -295,7 +295,7 @@ read_table(struct holders *hs, const char *six, const struct local *l)
 	return h ? 0 : -1;
 }
 
-static struct holder *
+static NOINLINE struct holder *
 find_inode(const struct holders *hs, unsigned long inode)
 {
 	size_t i;
