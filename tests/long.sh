@@ -41,6 +41,7 @@ build portable CFLAGS='-g -Os -Wall -Wextra -DNATMAP_PORTABLE'
 e2e=(tests/e2e_*.sh)
 grind='valgrind -q --leak-check=full --errors-for-leak-kinds=definite'
 grind="$grind --error-exitcode=99 --child-silent-after-fork=yes"
+grind="$grind --run-libc-freeres=no"
 
 part 'sanitizers: unit and step tests' build/asan/test_*
 part 'sanitizers: end to end' NATMAP="$PWD/build/asan/natmap" NATMAP_SLOW=2 \
