@@ -18,7 +18,8 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 		    (mapped.sa.sa_family != AF_INET &&
 		    mapped.sa.sa_family != AF_INET6))
 			abort();
-		read_other(p, n, &other);
+		other.sa.sa_family = 0;
+		read_address(p, n, OTHER_ADDRESS, CHANGED_ADDRESS, &other);
 		if (other.sa.sa_family && addr_port(&other) == 0)
 			abort();
 	} else if (errno == EREFUSED ? code < 300 || code > 699 :
