@@ -343,7 +343,7 @@ static int
 leg_open(struct relay *r, struct session *s, size_t leg, int fd)
 {
 	struct session **p;
-	int n = fd + 256;
+	int n = 2 * fd;
 
 	if (fd >= r->nfds) {
 		p = enlarge(r->by_fd, (size_t)r->nfds * sizeof *p,
