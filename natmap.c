@@ -956,12 +956,12 @@ struct map {                    /* what is used most comes first: see size */
 	int64_t settle;         /* ms: act on the news; NEVER: none came */
 	int64_t settled;	/* ms: when we last acted on news */
 	int64_t period;		/* ms between checks, UDP: requests */
-	int64_t age;		/* ms: an answer holds the mapping so long */
+	int64_t age;            /* ms: an answer holds the mapping so long */
 	int64_t silence_at;	/* ms: that nothing holds is to be logged */
 	int64_t listen_check;	/* ms: NEVER when done */
 	int64_t first_at;	/* ms: the first answer of this network; 0 */
 	int64_t announced_at;	/* ms */
-	int64_t end;		/* ms: of --check, of --once, of map_end() */
+	int64_t end;            /* ms: of --check, of --once, of map_end() */
 	struct local local;
 	struct hook hook;
 	struct route route;
@@ -1091,7 +1091,7 @@ failed(struct map *m, struct server *s, const union addr *peer, int error,
 		for (o = m->stun.first; o; o = o->next)
 			if (o != s && o->repeats && o->logged[0].error == error
 			    && o->logged[0].detail == detail)
-				return;		/* another one failed so */
+				return;         /* another one failed so */
 	if (error == EADDRNOTAVAIL && local_owner(&m->local, &owner) == 1 &&
 	    owner.twin) {
 		port_in_use(m, &owner, NULL);
@@ -1543,10 +1543,10 @@ struct tally {
 	const union addr *best; /* said most often, not counting the one that
 				   was announced; NULL: nothing else was said */
 	int votes;		/* for it */
-	int most;		/* names that say an address with so many votes:
+	int most;               /* names that say an address with so many votes:
 				   more than votes when two are tied */
 	int heard, awaited;	/* names */
-	int all, old;		/* votes for the one that was announced, and
+	int all, old;           /* votes for the one that was announced, and
 				   the fresh ones */
 };
 
@@ -2101,7 +2101,7 @@ contact_answered(struct map *m, struct contact *c)
 		contact_failed(m, c, EFALSE);
 		return;
 	}
-	if (!holds(m))		/* the network is back: all may be asked */
+	if (!holds(m))          /* the network is back: all may be asked */
 		forgive(m);
 	m->lost = m->now + m->age;
 	m->silence_at = m->lost + SILENCE;

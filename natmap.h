@@ -42,10 +42,10 @@
 #define CONTACTS	(MAX_SERVERS + 4)	/* flows at a time */
 
 /* errors of a peer that errno has no name for */
-#define ECLOSED		ESHUTDOWN	/* the peer closed the connection */
-#define ENOTANSWER	EBADMSG		/* what came is not an answer */
-#define EREFUSED	EPROTO		/* an answer that is a STUN error */
-#define EFALSE		EDOM		/* an address that cannot be ours */
+#define ECLOSED         ESHUTDOWN       /* the peer closed the connection */
+#define ENOTANSWER      EBADMSG         /* what came is not an answer */
+#define EREFUSED        EPROTO          /* an answer that is a STUN error */
+#define EFALSE          EDOM            /* an address that cannot be ours */
 
 union addr {			/* sa.sa_family is 0 while unset */
 	struct sockaddr sa;
@@ -133,7 +133,7 @@ void log_to(int fd);		/* at first stderr */
 /* writes a line if that does not block, else counts it as lost; a format that
  * ends in ':' gets the text of errno */
 void log_line(enum say level, const char *f, ...) PRINTF(2, 3);
-#define warn(...)	log_line(SAY_WARN, __VA_ARGS__)	/* worth knowing */
+#define warn(...)       log_line(SAY_WARN, __VA_ARGS__) /* worth knowing */
 #define note(...)	log_line(SAY_NOTE, __VA_ARGS__)	/* for -v */
 /* logs why, and ends the program with that status */
 #define quit(status, ...) (log_line(SAY_FATAL, __VA_ARGS__), exit(status))
@@ -224,7 +224,7 @@ int script_reap(struct script *s);
 
 struct lookup {			/* of one name, in a forked child */
 	int busy;		/* started, and not yet done */
-	int fd, slot;		/* -1 when idle, or when no child is needed */
+	int fd, slot;           /* -1 when idle, or when no child is needed */
 	pid_t pid;
 	int64_t deadline;
 	int gai;		/* EAI_ code of a failure, 0: errno */
@@ -245,7 +245,7 @@ struct local {
 	const struct config *cfg;	/* with a target no port is shared */
 	int port;		/* host order; 0 until one was chosen */
 	uid_t uid;		/* the service's, whose port we share */
-	int listener;		/* ours, if no flow can bind beside it; or 0 */
+	int listener;           /* ours, if no flow can bind beside it; or 0 */
 	struct holders {	/* the service's sockets, and what we set */
 		struct holder *h;
 		size_t n;
@@ -280,7 +280,7 @@ int local_rebind(const struct local *l, int fd);
 int local_owner(const struct local *l, struct owner *o);
 
 /* stun.c: flows to servers */
-#define STUN_ID		12	/* bytes of a transaction id (RFC 8489) */
+#define STUN_ID         12      /* bytes of a transaction id (RFC 8489) */
 #define STUN_HEADER	20
 
 /* 1 when p[n] can be a STUN message (RFC 8489 section 5) */
@@ -291,7 +291,7 @@ int stun_indicate(int fd, const union addr *peer);
 
 struct http_reader {		/* one answer's header, read byte by byte */
 	int status;		/* 0: a status line comes next */
-	int close;		/* will it close?  1 by version, 2 it said so */
+	int close;              /* will it close?  1 by version, 2 it said so */
 	int timeout;		/* s, from Keep-Alive; -1 unknown */
 	int max;		/* requests left, from Keep-Alive; -1 unknown */
 	size_t total;           /* bytes of it with its 1xx; then of its body */
@@ -383,7 +383,7 @@ struct server {			/* what is used most comes first */
 	struct { int error, detail; } logged[2];	/* the last failures */
 	int64_t looked;         /* ms: when addrs were found; 0: too old */
 	struct addrs addrs;	/* the last good ones */
-	int64_t fresh_at[MAX_ADDRS];	/* ms: the NAT forgets flows to it */
+	int64_t fresh_at[MAX_ADDRS];    /* ms: the NAT forgets flows to it */
 	union addr local;	/* from that address of ours */
 	union addr other;	/* where else it can answer from; family 0 */
 	struct lookup lookup;

@@ -428,7 +428,7 @@ rest_mark(const struct relay *r)
 static void
 note_end(const struct relay *r, struct session *s, enum why why)
 {
-	union addr *to = &s->pair.peer;	/* UDP: ours is not needed any more */
+	union addr *to = &s->pair.peer; /* UDP: ours is not needed any more */
 	char a[ADDR_TEXT], b[ADDR_TEXT];
 	const char *colon = "", *error = "";
 
@@ -684,7 +684,7 @@ pass(struct relay *r, struct session *s, size_t leg, size_t n, int piped)
 	ssize_t sent = piped ? fd_splice(r->pipe[0], to, n) :
 	    send(to, r->buf, n, 0);
 
-	if (sent < 0) {		/* broken or not, the pipe must be empty */
+	if (sent < 0) {         /* broken or not, the pipe must be empty */
 		leg_failed(s, OTHER(leg));
 		sent = 0;
 	}
@@ -695,7 +695,7 @@ pass(struct relay *r, struct session *s, size_t leg, size_t n, int piped)
 	if (!p || (piped && read(r->pipe[0], p->data, n) != (ssize_t)n)) {
 		free(p);
 		if (piped)
-			pipe_close(r);		/* what is in it is nobody's */
+			pipe_close(r);          /* what is in it is nobody's */
 		return -1;
 	}
 	if (!piped)
@@ -1241,7 +1241,7 @@ address(struct msghdr *h, struct session *s)
 static NOINLINE void
 came_to(const struct relay *r, struct msghdr *h, union addr *a)
 {
-	struct cmsghdr *c = CMSG_FIRSTHDR(h);	/* port_options() wants one */
+	struct cmsghdr *c = CMSG_FIRSTHDR(h);   /* port_options() wants one */
 	struct in6_pktinfo v6;
 
 	*a = r->local;

@@ -798,7 +798,7 @@ end_of_line(struct http_reader *h)
 		return HTTP_DONE;
 	else if (h->status)
 		h->status = 0;
-	else {		/* any digits for these, then a space or the end */
+	else {          /* any digits for these, then a space or the end */
 		for (form = "HTTP/1.0 000"; *form; form++, s++)
 			if (*form == '0' ? !is_digit(*s) : *s != *form)
 				return HTTP_BAD;

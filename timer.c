@@ -236,8 +236,8 @@ addr_len(const union addr *a)
 	return a->sa.sa_family == AF_INET6 ? sizeof a->in6 : sizeof a->in;
 }
 
-/* Both families have their port at the same place.  In musl, ntohs() and htons()
- * are calls. */
+/* Both families have their port at the same place.  In musl, ntohs() and
+ * htons() are calls. */
 int
 addr_port(const union addr *a)
 {

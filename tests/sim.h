@@ -124,7 +124,7 @@ struct peer {
 	int says_close;		/* HTTP: with Connection: close */
 	int keep_timeout, keep_max;	/* of Keep-Alive:, or -1 */
 	union addr other;	/* where else it answers from; family 0 */
-	enum change { HONEST, SAME, REFUSES, SILENT } change;	/* if asked to */
+	enum change { HONEST, SAME, REFUSES, SILENT } change;   /* if asked */
 };
 
 struct path {			/* of a flow, through the NAT */
@@ -164,7 +164,7 @@ static struct {
 	int spun;
 	int unsound;		/* turns after which sound() did not hold */
 	uint32_t random;
-	int remembers;		/* the NAT knows UDP flows for 30 s, 120 s after
+	int remembers;          /* the NAT knows UDP flows for 30 s, 120 s after
 				   a packet 2 s after the first */
 	int dns_dead;		/* no name server answers */
 	int dns_fails;		/* they say no, at once */

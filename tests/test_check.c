@@ -132,7 +132,7 @@ static void
 verdicts(void)
 {
 	static const struct {
-		int filters, mapping;	/* 1: another port, 2: another host */
+		int filters, mapping;   /* 1: another port, 2: another host */
 		const char *filtering, *words, *reachable, *advice;
 		int status;
 	} t[] = {
@@ -264,7 +264,8 @@ implausible_answers(void)
 	set_mapped(peer('a'), "127.0.0.1", 40000);
 	set_mapped(peer('b'), "203.0.113.7", 0);
 	check("-s a,b,c");
-	CHECK(said("public:    203.0.113.7:40000 c:3478\nmapping:   unknown\n"));
+	CHECK(said("public:    203.0.113.7:40000 c:3478\n"
+	    "mapping:   unknown\n"));
 }
 
 static void
@@ -289,7 +290,8 @@ probes(void)
 		{ 1, 200, " 1\r\n", "yes (as w says)", 0 },
 		{ 1, 200, "0\n", "no (as w says)", 3 },
 		{ 1, 200, "{\"reachable\": true}", "yes (as w says)", 0 },
-		{ 1, 200, "{\"a\":1,\"reachable\":false}", "no (as w says)", 3 },
+		{ 1, 200, "{\"a\":1,\"reachable\":false}",
+		    "no (as w says)", 3 },
 		{ 1, 200, "{\"reachable\": 7}",
 		    "unknown (w: neither yes nor no)", 4 },
 		{ 1, 200, "{\"reachable\"", "unknown (w: neither yes nor no)",

@@ -232,7 +232,8 @@ hook_coalesces(void)
 	hook_runs(&h, &c, m);
 	hook_news(&h, &m[1], 1000);
 	hook_news(&h, &m[2], 2000);
-	CHECK(h.pending && h.run.limit == 1000 + RUN_LIMIT && !hook_delivered(&h));
+	CHECK(h.pending && h.run.limit == 1000 + RUN_LIMIT &&
+	    !hook_delivered(&h));
 	CHECK(addr_same(&h.next.public, &m[2].public));
 	hook_news(&h, &m[0], 3000);
 	CHECK(!h.pending && h.run.limit == NEVER);

@@ -1110,7 +1110,7 @@ quiet_when_nothing_moves(void)
 	getrlimit(RLIMIT_NOFILE, &old);
 	n = crowd_size();
 	for (k = 0; k < 16 && n > 0; k++)
-		if (k != 3 && (k < 8 || k & 4))	/* 3: nothing on its way */
+		if (k != 3 && (k < 8 || k & 4)) /* 3: nothing on its way */
 			quiet_when_open(k, n);
 	if (n > 0) {
 		quiet_when_ending(n);
@@ -2389,7 +2389,7 @@ udp_ports_rest(void)
 	}
 	CHECK(again > 0 && early == 0);
 	r->now = now;
-	memset(r->rest, (int)rest_mark(r), sizeof r->rest);	/* all rest */
+	memset(r->rest, (int)rest_mark(r), sizeof r->rest);     /* all rest */
 	fd = dial_relay(SOCK_DGRAM, NULL);
 	send(fd, "x", 1, 0);
 	calm();
@@ -2492,7 +2492,7 @@ udp_target_that_is_the_mapped_port_is_refused(void)
 	teardown();
 }
 
-/* A datagram that was forged to come from the target would go round for ever. */
+/* A datagram that was forged to come from the target would go on for ever. */
 static void
 udp_client_that_is_the_target_is_refused(void)
 {
@@ -2511,7 +2511,7 @@ udp_client_that_is_the_target_is_refused(void)
 	two.n = 2;
 	CHECK(connect(fd, &r->local.sa, addr_len(&r->local)) == 0);
 	CHECK(echo(fd, 1));			/* same host, other port */
-	relay_target(r, &two);			/* the target moves there */
+	relay_target(r, &two);                  /* the target moves there */
 	CHECK(!echo(fd, 1));
 	close(fd);
 	teardown();
@@ -2584,15 +2584,9 @@ udp_without_descriptors_drops(void)
 	teardown();
 }
 
-int
-main(int argc, char **argv)
+static void
+tcp_sessions(void)
 {
-	check_args(argc, argv);
-	log_file = tmpfile();
-	fcntl(fileno(log_file), F_SETFL, O_APPEND);
-	log_to(fileno(log_file));
-	log_level(1);
-	signal(SIGPIPE, SIG_IGN);
 	RUN(a_session_is_small);
 	if (!under_valgrind()) {
 		RUN(bulk_without_descriptors);
@@ -2615,6 +2609,11 @@ main(int argc, char **argv)
 #ifdef F_SETSIG
 	RUN(quiet_when_nothing_moves);
 #endif
+}
+
+static void
+tcp_bytes_and_room(void)
+{
 	RUN(bulk_both_ways);
 	RUN(the_pipe_is_empty_between_turns);
 #ifdef SO_MEMINFO
@@ -2651,6 +2650,11 @@ main(int argc, char **argv)
 	RUN(full_waits_for_an_end);
 	RUN(the_limit_follows_the_machine);
 	RUN(totals_are_told);
+}
+
+static void
+udp_sessions(void)
+{
 	RUN(udp_datagrams_of_all_sizes);
 	RUN(udp_over_ipv6);
 	RUN(udp_batches_keep_order_and_size);
@@ -2664,5 +2668,19 @@ main(int argc, char **argv)
 	RUN(udp_idle_and_cold);
 	RUN(udp_claimed_datagrams_are_taken);
 	RUN(udp_target_that_is_the_mapped_port_is_refused);
+}
+
+int
+main(int argc, char **argv)
+{
+	check_args(argc, argv);
+	log_file = tmpfile();
+	fcntl(fileno(log_file), F_SETFL, O_APPEND);
+	log_to(fileno(log_file));
+	log_level(1);
+	signal(SIGPIPE, SIG_IGN);
+	tcp_sessions();
+	tcp_bytes_and_room();
+	udp_sessions();
 	return check_done();
 }

@@ -84,69 +84,70 @@ table_of_the_first(void)
 	}
 }
 
+static const struct {
+	const char *voices;
+	int64_t age;
+	enum ruling ruling;
+	int addr;
+} doubts[] = {
+	{ "O--", 0, NOTHING, 0 },       /* who began it takes it back */
+	{ "ooO", 0, NOTHING, 0 },
+	{ "oo?", 0, WAIT, 0 },
+	{ "???", 0, WAIT, 0 },
+	{ "oo?", 10000, NOTHING, 0 },
+	/* 1: two voices, more than any other and O's fresh ones */
+	{ "XX", 0, ANNOUNCE, 'X' },
+	{ "XXO?", 0, ANNOUNCE, 'X' },
+	{ "XXooo?", 0, ANNOUNCE, 'X' },
+	{ "XXL???", 0, ANNOUNCE, 'X' },
+	{ "XXXOO", 0, ANNOUNCE, 'X' },
+	{ "Xx-", 0, ANNOUNCE, 'X' },	/* nobody speaks for O */
+	/* 2: O has two fresh ones, and no fewer */
+	{ "LOO?", 0, OUTVOTED, 0 },
+	{ "LLOO?", 0, OUTVOTED, 0 },
+	{ "ABCOOoo", 0, OUTVOTED, 0 },
+	/* 3: who can be heard is waited for */
+	{ "XO?", 0, WAIT, 0 },
+	{ "Xo?", 9999, WAIT, 0 },
+	{ "X?", 0, WAIT, 0 },
+	{ "XXAAO?", 0, WAIT, 0 },
+	/* 4: one fresh voice for O */
+	{ "XO", 0, ONE_EACH, 0 },
+	{ "XOo", 0, ONE_EACH, 0 },
+	{ "XO?", 10000, ONE_EACH, 0 },
+	{ "XXAAO", 0, ONE_EACH, 0 },
+	/* 5: only voices that the NAT may remember */
+	{ "Xo", 0, RESTING, 0 },
+	{ "Xooo", 0, RESTING, 0 },
+	{ "Xxoo", 0, RESTING, 0 },	/* and it may remember X */
+	{ "XAo", 0, RESTING, 0 },
+	{ "Xo?", 10000, RESTING, 0 },
+	/* 6: nobody else can be heard */
+	{ "X", 0, ONE_OTHER, 'X' },
+	{ "X--", 0, ONE_OTHER, 'X' },
+	{ "X??", 10000, ONE_OTHER, 'X' },
+	/* 7: no two agree */
+	{ "XA", 0, DIFFER, 0 },
+	{ "XAO", 0, DIFFER, 0 },
+	{ "ABC", 0, DIFFER, 0 },
+	{ "XAOo", 0, ONE_EACH, 0 },
+	{ "XXAA", 0, SEVERAL, 0 }
+};
+
 static void
 table_of_doubts(void)
 {
-	static const struct {
-		const char *voices;
-		int64_t age;
-		enum ruling ruling;
-		int addr;
-	} t[] = {
-		{ "O--", 0, NOTHING, 0 },	/* who began it takes it back */
-		{ "ooO", 0, NOTHING, 0 },
-		{ "oo?", 0, WAIT, 0 },
-		{ "???", 0, WAIT, 0 },
-		{ "oo?", 10000, NOTHING, 0 },
-		/* 1: two voices, more than any other and O's fresh ones */
-		{ "XX", 0, ANNOUNCE, 'X' },
-		{ "XXO?", 0, ANNOUNCE, 'X' },
-		{ "XXooo?", 0, ANNOUNCE, 'X' },
-		{ "XXL???", 0, ANNOUNCE, 'X' },
-		{ "XXXOO", 0, ANNOUNCE, 'X' },
-		{ "Xx-", 0, ANNOUNCE, 'X' },	/* nobody speaks for O */
-		/* 2: O has two fresh ones, and no fewer */
-		{ "LOO?", 0, OUTVOTED, 0 },
-		{ "LLOO?", 0, OUTVOTED, 0 },
-		{ "ABCOOoo", 0, OUTVOTED, 0 },
-		/* 3: who can be heard is waited for */
-		{ "XO?", 0, WAIT, 0 },
-		{ "Xo?", 9999, WAIT, 0 },
-		{ "X?", 0, WAIT, 0 },
-		{ "XXAAO?", 0, WAIT, 0 },
-		/* 4: one fresh voice for O */
-		{ "XO", 0, ONE_EACH, 0 },
-		{ "XOo", 0, ONE_EACH, 0 },
-		{ "XO?", 10000, ONE_EACH, 0 },
-		{ "XXAAO", 0, ONE_EACH, 0 },
-		/* 5: only voices that the NAT may remember */
-		{ "Xo", 0, RESTING, 0 },
-		{ "Xooo", 0, RESTING, 0 },
-		{ "Xxoo", 0, RESTING, 0 },	/* and it may remember X */
-		{ "XAo", 0, RESTING, 0 },
-		{ "Xo?", 10000, RESTING, 0 },
-		/* 6: nobody else can be heard */
-		{ "X", 0, ONE_OTHER, 'X' },
-		{ "X--", 0, ONE_OTHER, 'X' },
-		{ "X??", 10000, ONE_OTHER, 'X' },
-		/* 7: no two agree */
-		{ "XA", 0, DIFFER, 0 },
-		{ "XAO", 0, DIFFER, 0 },
-		{ "ABC", 0, DIFFER, 0 },
-		{ "XAOo", 0, ONE_EACH, 0 },
-		{ "XXAA", 0, SEVERAL, 0 }
-	};
 	struct verdict r;
 	union addr o;
 	size_t i;
 	int n;
 
 	set_addr(&o, LIE, 'O' & 31);
-	for (i = 0; i < LEN(t); i++) {
-		n = read_voices(t[i].voices);
-		r = verdict(voice, n, &o, t[i].age);
-		CHECK(is_ruling(&r, t[i].ruling, t[i].addr));
-		CHECK(r.ruling != WAIT || r.ms == DOUBT_LIMIT - t[i].age);
+	for (i = 0; i < LEN(doubts); i++) {
+		n = read_voices(doubts[i].voices);
+		r = verdict(voice, n, &o, doubts[i].age);
+		CHECK(is_ruling(&r, doubts[i].ruling, doubts[i].addr));
+		CHECK(r.ruling != WAIT || r.ms == DOUBT_LIMIT - doubts[i].age);
 	}
 }
 
@@ -195,7 +196,7 @@ lies(void)
 	return n;
 }
 
-enum move { STAYS, FLUSHED, INBOUND };	/* the NAT forgets all flows, or gives
+enum move { STAYS, FLUSHED, INBOUND };  /* the NAT forgets all flows, or gives
 					   new ones another address */
 
 /* how long a move at that time takes to be told, in ten minutes; -1 when
