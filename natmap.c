@@ -173,7 +173,7 @@ nth(const char *list, int n)
 
 /* Prints, and gives up where that is impossible. */
 static void
-print(const char *f, const char *a, const char *b)
+print(const char *f, const void *a, const void *b)
 {
 	char text[640];
 	int n = fmt(text, sizeof text, f, a, b);
@@ -793,7 +793,7 @@ static int
 hook_run(struct hook *h, char *line)
 {
 	const struct config *c = h->cfg;
-	char stun[SERVER_TEXT], env[1024], host[ADDR_TEXT], port[8], to[8];
+	char env[1024], port[8], to[8];
 	const char *argv[9] = { "/bin/sh", c->script };
 	int i;
 
@@ -802,12 +802,11 @@ hook_run(struct hook *h, char *line)
 		line += strcspn(line, " \n");
 		*line++ = '\0';
 	}
-	fmt(env, sizeof env, "NATMAP_OLD_ADDR=%s%cNATMAP_OLD_PORT=%s%c"
-	    "NATMAP_STUN=%s%cNATMAP_INTERFACE=%.64s%c"
+	fmt(env, sizeof env, "NATMAP_OLD_ADDR=%ph%cNATMAP_OLD_PORT=%s%c"
+	    "NATMAP_STUN=%ps%cNATMAP_INTERFACE=%.64s%c"
 	    "NATMAP_TARGET=%.255s%cNATMAP_TARGET_PORT=%s%c",
-	    addr_host(&h->last.public, host), 0,
-	    digits(addr_port(&h->last.public), port), 0,
-	    server_name(h->next.by, stun), 0,
+	    &h->last.public, 0, digits(addr_port(&h->last.public), port), 0,
+	    h->next.by->host, 0,
 	    c->interface ? c->interface : "", 0, c->target ? c->target : "",
 	    0, !c->target ? "" : c->target_port ?
 	    digits(c->target_port, to) : argv[3], 0);
@@ -820,13 +819,11 @@ static void
 hook_deliver(struct hook *h, int64_t now)
 {
 	const struct config *c = h->cfg;
-	char public[ADDR_TEXT], four[ADDR_TEXT], local[ADDR_TEXT];
-	char line[4 * ADDR_TEXT];
-	int s, n = fmt(line, sizeof line, "%s %d %s %d %s %s\n",
-	    addr_host(&h->next.public, public), addr_port(&h->next.public),
+	char four[ADDR_TEXT], line[4 * ADDR_TEXT];
+	int s, n = fmt(line, sizeof line, "%ph %d %s %d %s %ph\n",
+	    &h->next.public, addr_port(&h->next.public),
 	    ip4p(&h->next.public, four), addr_port(&h->next.local),
-	    c->type == SOCK_DGRAM ? "udp" : "tcp",
-	    addr_host(&h->next.local, local));
+	    c->type == SOCK_DGRAM ? "udp" : "tcp", &h->next.local);
 
 	hook_sent(h);
 	if (c->script) {
@@ -1078,8 +1075,7 @@ static void
 failed(struct map *m, struct server *s, const union addr *peer, int error,
     int detail)
 {
-	char name[SERVER_TEXT], next[SERVER_TEXT], why[80];
-	char host[ADDR_TEXT], at[ADDR_TEXT + 3];
+	char next[SERVER_TEXT], why[80], host[ADDR_TEXT], at[ADDR_TEXT + 3];
 	const struct server *o;
 	struct owner owner;
 
@@ -1099,13 +1095,13 @@ failed(struct map *m, struct server *s, const union addr *peer, int error,
 	}
 	o = choose(m, s->kind == FLOW_HTTP, 0, NULL);
 	if (o && o != s)
-		server_name(o, next);
+		fmt(next, sizeof next, "%ps", o->host);
 	else
 		fmt(next, sizeof next, s->retry > m->now ? "again in %d s" :
 		    "again", (int)((s->retry - m->now + 999) / 1000));
 	if (peer && strcmp(addr_host(peer, host), s->host->name))
 		fmt(at, sizeof at, " (%s)", host);
-	warn("%s%s: %s%s%s, trying %s", server_name(s, name), at,
+	warn("%ps%s: %s%s%s, trying %s", s->host, at,
 	    server_error(s, error, detail, why), error ? " over " : "",
 	    error ? m->proto : "", next);
 }
@@ -1222,13 +1218,10 @@ port_socket(struct map *m, enum local_role role)
 static void
 check_fake(struct map *m, const union addr *a, const char *of)
 {
-	char host[ADDR_TEXT];
-
 	if (m->fake || addr_kind(a) != A_FAKE)
 		return;
 	m->fake = 1;
-	warn("%s: %s is in 198.18.0.0/15: a transparent proxy answers", of,
-	    addr_host(a, host));
+	warn("%s: %ph is in 198.18.0.0/15: a transparent proxy answers", of, a);
 }
 
 /* flows of contacts */
@@ -1734,12 +1727,10 @@ announce(struct map *m, const struct server *s)
 {
 	int first = !m->announced.public.sa.sa_family;
 	int moved = !is_announced(m, &s->said);
-	char pub[ADDR_TEXT], loc[ADDR_TEXT], name[SERVER_TEXT];
 	struct contact *c;
 
 	log_line(m->cfg->script && moved ? SAY_WARN : SAY_NOTE,
-	    "%s is %s from outside (%s)", addr_text(&s->local, loc),
-	    addr_text(&s->said, pub), server_name(s, name));
+	    "%pa is %pa from outside (%ps)", &s->local, &s->said, s->host);
 	check_fake(m, &s->local, "this machine");
 	m->announced.public = s->said;
 	m->announced.local = s->local;
@@ -1861,7 +1852,6 @@ ask_more(struct map *m, int heard)
 static void
 say_differ(struct map *m, int outvoted)
 {
-	char name[SERVER_TEXT], other[SERVER_TEXT], a[ADDR_TEXT], b[ADDR_TEXT];
 	const union addr *old = &m->announced.public;
 	const struct server *by = teller(m, old);
 	struct server *s;
@@ -1873,10 +1863,9 @@ say_differ(struct map *m, int outvoted)
 		if (s->said_at < m->doubt.began || is_announced(m, &s->said))
 			continue;
 		if (!s->warned++)
-			warn("%s says %s, but %s says %s: %s", server_name(s,
-			    name), addr_text(&s->said, a),
-			    server_name(by, other), addr_text(old, b),
-			    outvoted ? "outvoted, not asked for 10 minutes" :
+			warn("%ps says %pa, but %ps says %pa: %s", s->host,
+			    &s->said, by->host, old, outvoted ?
+			    "outvoted, not asked for 10 minutes" :
 			    "one is wrong, or this NAT is not a cone; the "
 			    "second stays announced");
 		if (outvoted || m->udp)        /* UDP: until all are fresh */
@@ -2094,7 +2083,6 @@ static void
 contact_answered(struct map *m, struct contact *c)
 {
 	const struct http_reader *h = &c->f.http;
-	char name[SERVER_TEXT];
 	int failures;
 
 	if (!c->http && !is_plausible(&c->f.mapped, &c->f.peer)) {
@@ -2107,8 +2095,7 @@ contact_answered(struct map *m, struct contact *c)
 	m->silence_at = m->lost + SILENCE;
 	failures = server_answered(c->s);
 	if (failures)
-		warn("%s: answers again (failures: %d)",
-		    server_name(c->s, name), failures);
+		warn("%ps: answers again (failures: %d)", c->s->host, failures);
 	m->judge_at = c->late = c->event = 0;
 	c->due = c->f.asked + m->k;
 	if (!c->http)
@@ -2384,12 +2371,11 @@ static void
 used(void *arg, const union addr *client)
 {
 	struct map *m = arg;
-	char host[ADDR_TEXT];
 
 	if (!m->reached && is_outside(m, client)) {
 		m->reached = 1;
-		warn("%s came in from outside: the port is reachable",
-		    addr_host(client, host));
+		warn("%ph came in from outside: the port is reachable",
+		    client);
 	}
 	if (m->now >= m->target.s->retry)
 		resolve(m, m->target.s, AF_UNSPEC, TARGET_AGE);
@@ -2454,12 +2440,10 @@ recheck(struct map *m)
 static NOINLINE void
 restart(struct map *m)
 {
-	char host[ADDR_TEXT];
 	struct contact *c;
 	struct server *s;
 
-	warn("the network changed, mapping again from %s",
-	    addr_host(&m->route.source, host));
+	warn("the network changed, mapping again from %ph", &m->route.source);
 	for (c = m->contacts; c; c = c->next) {
 		flow_stop(&c->f, 1);
 		c->role = FREE;
@@ -2851,7 +2835,6 @@ static void
 probe_step(struct reach *r, int64_t now)
 {
 	struct map *m = r->m;
-	char host[ADDR_TEXT];
 	union addr a;
 	socklen_t len = sizeof a;
 	int fd, got;
@@ -2863,8 +2846,7 @@ probe_step(struct reach *r, int64_t now)
 		    addr_same_host(&a, &r->first->said))
 			continue;
 		r->answer = YES;
-		fmt(r->why, sizeof r->why, " (%s came in)",
-		    addr_host(&a, host));
+		fmt(r->why, sizeof r->why, " (%ph came in)", &a);
 		m->end = now;
 		return;
 	}
@@ -2974,7 +2956,6 @@ reach_mapping(const struct reach *r, int *several)
 {
 	const struct server *s, *first = r->first;
 	enum mapping_kind mapping = M_UNKNOWN;
-	char text[ADDR_TEXT], name[SERVER_TEXT];
 	int n = 0;
 
 	if (first && addr_same(&first->said, &first->local))
@@ -2984,8 +2965,7 @@ reach_mapping(const struct reach *r, int *several)
 			continue;
 		check_fake(r->m, &s->said, "");
 		if (++n <= REACH_SERVERS)
-			print("public:    %s %s\n", addr_text(&s->said,
-			    text), server_name(s, name));
+			print("public:    %pa %ps\n", &s->said, s->host);
 		if (!mapping && !addr_same_host(&s->by, &first->by))
 			mapping = M_SAME;
 		if (!addr_same(&s->said, &first->said))
@@ -3006,12 +2986,11 @@ reach_report(struct reach *r)
 	    &m->route.source;
 	enum mapping_kind mapping;
 	enum answer answer = r->answer;
-	char text[ADDR_TEXT];
 	int several = 0;
 
 	check_fake(m, local, "");
-	print(local->sa.sa_family ? "local:     %s %s\n" :
-	    "local:     none\n", addr_text(local, text),
+	print(local->sa.sa_family ? "local:     %pa %s\n" :
+	    "local:     none\n", local,
 	    nth("public\0private\0shared\0link-local\0private",
 	    addr_kind(local)));
 	mapping = reach_mapping(r, &several);

@@ -104,7 +104,9 @@ struct config {
 #endif
 
 /* timer.c: text and addresses */
-/* snprintf for %s %c %d %u %x with -, 0, a width, a precision of %s, l, ll */
+/* snprintf for %s %c %d %u %x with -, 0, a width, a precision of %s, l, ll; %ph
+ * is the numeric host of a union addr, %pa host:port of it, %ps of a struct
+ * host; IPv6 has brackets before a port */
 int fmt(char *buf, size_t size, const char *f, ...) PRINTF(3, 4);
 socklen_t addr_len(const union addr *a);	/* of the sockaddr in it */
 int addr_port(const union addr *a);		/* host order */
@@ -118,9 +120,8 @@ enum addr_kind { A_PUBLIC, A_PRIVATE, A_SHARED, A_LINK_LOCAL, A_FAKE };
 enum addr_kind addr_kind(const union addr *a);
 /* writes host:port, with an IPv6 host in brackets; returns fmt's length */
 int host_port(char *buf, size_t size, const char *host, int port);
-/* writes the numeric host, or host:port; returns buf */
+/* writes the numeric host; returns buf */
 char *addr_host(const union addr *a, char buf[ADDR_TEXT]);
-char *addr_text(const union addr *a, char buf[ADDR_TEXT]);
 /* reads a numeric host of that family, AF_UNSPEC: either; -1 when it is none */
 int addr_parse(union addr *a, const char *host, int family);
 
@@ -445,8 +446,7 @@ int server_failed(struct server *s, const union addr *peer, int error,
 int server_answered(struct server *s);
 /* what failed before says nothing of how they are now */
 void servers_forgive(struct servers *list);
-/* host:port, and what went wrong, in words */
-const char *server_name(const struct server *s, char buf[SERVER_TEXT]);
+/* what went wrong, in words */
 const char *server_error(const struct server *s, int error, int detail,
     char buf[80]);
 

@@ -429,7 +429,6 @@ static void
 note_end(const struct relay *r, struct session *s, enum why why)
 {
 	union addr *to = &s->pair.peer; /* UDP: ours is not needed any more */
-	char a[ADDR_TEXT], b[ADDR_TEXT];
 	const char *colon = "", *error = "";
 
 	if (r->udp && fd_peer(s->fd[1], to) < 0)
@@ -438,9 +437,8 @@ note_end(const struct relay *r, struct session *s, enum why why)
 		colon = ": ";
 		error = strerror(s->err);
 	}
-	note("%s to %s: %s%s%s after %ld s, %lld bytes in, %lld out",
-	    addr_text(&s->pair.client, a), addr_text(to, b), why_text[why],
-	    colon, error,
+	note("%pa to %pa: %s%s%s after %ld s, %lld bytes in, %lld out",
+	    &s->pair.client, to, why_text[why], colon, error,
 	    (long)((r->now - s->born) / 1000),
 	    (long long)s->bytes[0], (long long)s->bytes[1]);
 }
@@ -898,13 +896,10 @@ dial_any(struct relay *r, struct session *s)
 static void
 target_is(struct relay *r, int e)
 {
-	char a[ADDR_TEXT];
-
 	if (!e == !r->target_err)
 		return;
 	r->target_err = e;
-	warn("target %s: %s", addr_text(&r->target.a[0], a),
-	    e ? strerror(e) : "answers again");
+	warn("target %pa: %s", &r->target.a[0], e ? strerror(e) : "answers again");
 }
 
 /* TCP: the same, and ends s when no address is left.  A client that is here

@@ -1359,13 +1359,6 @@ servers_forgive(struct servers *list)
 }
 
 const char *
-server_name(const struct server *s, char buf[SERVER_TEXT])
-{
-	host_port(buf, SERVER_TEXT, s->host->name, s->host->port);
-	return buf;
-}
-
-const char *
 server_error(const struct server *s, int error, int detail, char buf[80])
 {
 	/* in pairs, of which each has one text; EAI_ codes below all errors */

@@ -65,11 +65,27 @@ text_put(struct text *t, const char *s, size_t n)
 			*t->p++ = i < n ? s[i] : t->flag == '0' ? '0' : ' ';
 }
 
+/* The text of %pa, %ph or %ps, in buf. */
+static NOINLINE const char *
+text_of(int kind, const void *p, char buf[SERVER_TEXT])
+{
+	const struct host *h = p;
+	char host[ADDR_TEXT];
+
+	if (kind == 's')
+		host_port(buf, SERVER_TEXT, h->name, h->port);
+	else if (kind == 'h')
+		addr_host(p, buf);
+	else
+		host_port(buf, ADDR_TEXT, addr_host(p, host), addr_port(p));
+	return buf;
+}
+
 /* Writes one conversion; returns what follows it in the format. */
 static const char *
 text_convert(struct text *t, const char *f, va_list *ap)
 {
-	char digits[24], *end = digits + sizeof digits, *p = end;
+	char digits[SERVER_TEXT], *end = digits + sizeof digits, *p = end;
 	size_t most = SIZE_MAX, longs = 0;
 	unsigned base;
 	unsigned long long u;
@@ -82,8 +98,10 @@ text_convert(struct text *t, const char *f, va_list *ap)
 		most = strtoul(f + 1, (char **)&f, 10);
 	for (; *f == 'l'; f++)
 		longs += sizeof(long);
-	if (*f == 's') {
+	if (*f == 's' || *f == 'p') {
 		s = va_arg(*ap, const char *);
+		if (*f == 'p')
+			s = text_of(*++f, s, digits);
 		text_put(t, s, strnlen(s, most));
 	} else {
 		u = longs >= sizeof u ? va_arg(*ap, unsigned long long) :
@@ -363,15 +381,6 @@ host_port(char *buf, size_t size, const char *host, int port)
 {
 	return fmt(buf, size, strchr(host, ':') ? "[%.253s]:%d" : "%.253s:%d",
 	    host, port);
-}
-
-char *
-addr_text(const union addr *a, char buf[ADDR_TEXT])
-{
-	char host[ADDR_TEXT];
-
-	host_port(buf, ADDR_TEXT, addr_host(a, host), addr_port(a));
-	return buf;
 }
 
 int

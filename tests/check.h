@@ -14,6 +14,7 @@ static const char *check_only;	/* NULL: run all */
 
 #define CHECK(x) ((x) ? (void)0 : check_fail(__FILE__, __LINE__, #x))
 #define RUN(f) check_run(#f, f)
+#define addr_text(a, buf) (fmt(buf, ADDR_TEXT, "%pa", (const void *)(a)), buf)
 
 static void
 check_args(int argc, char **argv)

@@ -989,8 +989,8 @@ take_call(void)
 		return;
 	}
 	sim.call[sim.ncalls].at = since_start();
-	addr_text(&h->next.public, sim.call[sim.ncalls].text);
-	addr_text(&h->next.local, sim.call[sim.ncalls].local);
+	(void)addr_text(&h->next.public, sim.call[sim.ncalls].text);
+	(void)addr_text(&h->next.local, sim.call[sim.ncalls].local);
 	sim.ncalls++;
 }
 

@@ -103,7 +103,7 @@ decode(const unsigned char *p, size_t n, const unsigned char *id, char *text)
 	memcpy(copy, p, n);
 	r = stun_decode(copy, n, id, &a, &code);
 	if (r == 1 && text != NULL)
-		addr_text(&a, text);
+		(void)addr_text(&a, text);
 	else if (r == -1)
 		r = errno == EREFUSED ? code : -errno;
 	free(copy);
