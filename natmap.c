@@ -725,8 +725,8 @@ hook_blame(struct hook *h, int status, int again)
 	if (code == 127)
 		why = " (a command or the #! interpreter was not found; "
 		    "does that line end in CR?)";
-	log_line(h->status == status ? SAY_NOTE : SAY_WARN,
-	    again ? "%s: %s %d%s, trying again in %d s" : "%s: %s %d%s",
+	warn((again ? NOTE "%s: %s %d%s, trying again in %d s" :
+	    NOTE "%s: %s %d%s") + (h->status != status),
 	    h->cfg->script, sig ? "ended by signal" : "failed with status",
 	    sig + code, why, again);
 	if (again)
@@ -766,16 +766,16 @@ hook_ended(struct hook *h, int64_t now)
 
 /* Says why there is no delivery. */
 static void
-hook_complain(const struct config *c, enum say level)
+hook_complain(const struct config *c, int fatal)
 {
 	if (!c->script)
-		log_line(level, "stdout: cannot be written:");
+		warn("stdout: cannot be written:");
 	else
-		log_line(level, "%s: cannot be run%s%s:", c->script,
+		warn(&(FATAL "%s: cannot be run%s%s:")[!fatal], c->script,
 		    errno == EACCES ? " (is it executable?)" :
 		    errno == ENOENT && strchr(c->script, ' ') ?
 		    " (-e takes a path, without arguments)" : "",
-		    level == SAY_FATAL || c->once ? "" : ", trying again");
+		    fatal || c->once ? "" : ", trying again");
 }
 
 /* a port in digits, empty for 0 */
@@ -837,7 +837,7 @@ hook_deliver(struct hook *h, int64_t now)
 		s = hook_pause(h, 0);
 	if (h->said != errno) {
 		h->said = errno;
-		hook_complain(c, SAY_WARN);
+		hook_complain(c, 0);
 	}
 	h->failed = c->once;
 	hook_failed(h, s, now);
@@ -1729,8 +1729,8 @@ announce(struct map *m, const struct server *s)
 	int moved = !is_announced(m, &s->said);
 	struct contact *c;
 
-	log_line(m->cfg->script && moved ? SAY_WARN : SAY_NOTE,
-	    "%pa is %pa from outside (%ps)", &s->local, &s->said, s->host);
+	warn(&(NOTE "%pa is %pa from outside (%ps)")[m->cfg->script && moved],
+	    &s->local, &s->said, s->host);
 	check_fake(m, &s->local, "this machine");
 	m->announced.public = s->said;
 	m->announced.local = s->local;
@@ -3010,7 +3010,7 @@ reach_report(struct reach *r)
 	    answer == r->answer ? r->why : "");
 	if (!r->first) {
 		if (!m->port_error)
-			log_line(SAY_FATAL, "no server answered");
+			warn(FATAL "no server answered");
 		return 1;
 	}
 	reach_advise(m, mapping, several, answer, addr_kind(local));
@@ -3089,7 +3089,7 @@ run(struct map *m, int sigfd)
 	if (check)
 		return reach_report(&r);
 	if (now >= m->end) {
-		log_line(SAY_FATAL, "no STUN server answered within %d s",
+		warn(FATAL "no STUN server answered within %d s",
 		    ONCE_LIMIT / 1000);
 		return 1;
 	}
@@ -3105,11 +3105,11 @@ startable(struct map *m)
 
 	if (c->script && script_check(c->script) < 0) {
 		if (c->daemon || c->once || c->check) {
-			hook_complain(c, SAY_FATAL);
+			hook_complain(c, 1);
 			exit(1);
 		}
 		m->hook.said = errno;
-		hook_complain(c, SAY_WARN);
+		hook_complain(c, 0);
 	}
 	if (!c->daemon && !c->once)
 		return;

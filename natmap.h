@@ -126,18 +126,17 @@ char *addr_host(const union addr *a, char buf[ADDR_TEXT]);
 int addr_parse(union addr *a, const char *host, int family);
 
 /* timer.c: the log */
-enum say { SAY_FATAL, SAY_WARN, SAY_NOTE };
-
 void log_level(int level);	/* -1: what is fatal, 0: warnings, 1: notes */
 void log_to(int fd);		/* at first stderr */
 #define LOG_TO_SYSLOG	(-1)
 /* writes a line if that does not block, else counts it as lost; a format that
- * ends in ':' gets the text of errno */
-void log_line(enum say level, const char *f, ...) PRINTF(2, 3);
-#define warn(...)       log_line(SAY_WARN, __VA_ARGS__) /* worth knowing */
-#define note(...)	log_line(SAY_NOTE, __VA_ARGS__)	/* for -v */
+ * ends in ':' gets the text of errno.  It may begin with: */
+void warn(const char *f, ...) PRINTF(1, 2);
+#define FATAL		"\1"	/* -q does not hide it */
+#define NOTE		"\3"	/* only for -v */
+#define note(...)	warn(NOTE __VA_ARGS__)
 /* logs why, and ends the program with that status */
-#define quit(status, ...) (log_line(SAY_FATAL, __VA_ARGS__), exit(status))
+#define quit(status, ...) (warn(FATAL __VA_ARGS__), exit(status))
 #define die(...)	quit(1, __VA_ARGS__)
 
 /* timer.c: memory, random numbers, the clock and poll() */

@@ -225,14 +225,15 @@ log_write(const char *line, int n)
 #define LOG_DAEMON      (3 << 3 | 3)    /* syslog's priority of an error */
 
 void
-log_line(enum say level, const char *f, ...)
+warn(const char *f, ...)
 {
 	const char *error = strerror(errno);
+	int level = *f > *NOTE ? 1 : *f++ - 1;
 	char line[736];
 	size_t n;
 	va_list ap;
 
-	if ((int)level > out.level + 1)
+	if (level > out.level + 1)
 		return;
 	if (out.syslog < 0)	/* /dev/log was not there yet */
 		log_connect();
