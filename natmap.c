@@ -923,6 +923,9 @@ struct map {                    /* what is used most comes first: see size */
 	const struct config *cfg;
 	int64_t now;		/* ms: of this step */
 	struct contact *contacts;	/* all of them */
+	struct server *stun, *http;	/* the first of each kind; NULL */
+	struct server *target;	/* its name, to be looked up; NULL: none */
+	struct server *last;	/* behind the last of all */
 	struct wake *w;
 	int udp;		/* else TCP */
 	int known;              /* the mapping of this network was announced */
@@ -964,10 +967,9 @@ struct map {                    /* what is used most comes first: see size */
 	struct route route;
 	struct contact contact[CONTACTS];
 	struct host target_host;
-	struct servers *lists[3];       /* these: */
 	/* last: unused entries stay untouched, so their pages are never
-	 * allocated; of the target only the look-up is used */
-	struct servers stun, http, target;
+	 * allocated */
+	struct server server[2 * MAX_SERVERS + 1];
 };
 
 /* 1 while the last answer is young enough to hold the mapping */
@@ -1042,7 +1044,7 @@ choose(struct map *m, int http, int how, int64_t *soonest)
 	struct use use;
 
 	find_uses(m, &use);
-	return server_choose(m->lists[http], &use, how, &m->announced.public,
+	return server_choose(http ? m->http : m->stun, &use, how, &m->announced.public,
 	    m->now, soonest);
 }
 
@@ -1055,7 +1057,7 @@ say_silence(struct map *m)
 	int n = 0;
 
 	m->silence_at = NEVER;
-	for (s = m->stun.first; s; s = s->next)
+	for (s = m->stun; s; s = s->next)
 		if (s->repeats) {
 			n++;
 			bad = s;
@@ -1084,7 +1086,7 @@ failed(struct map *m, struct server *s, const union addr *peer, int error,
 	    BACKOFF_HARD))
 		return;
 	if (error == EADDRNOTAVAIL || !holds(m))
-		for (o = m->stun.first; o; o = o->next)
+		for (o = m->stun; o; o = o->next)
 			if (o != s && o->repeats && o->logged[0].error == error
 			    && o->logged[0].detail == detail)
 				return;         /* another one failed so */
@@ -1110,8 +1112,13 @@ failed(struct map *m, struct server *s, const union addr *peer, int error,
 static NOINLINE void
 forgive(struct map *m)
 {
-	servers_forgive(&m->stun);
-	servers_forgive(&m->http);
+	struct server *s;
+
+	for (s = m->server; s < m->last; s++) {
+		s->retry = 0;
+		if (s->fails)		/* its return will be logged */
+			s->fails = 1;
+	}
 }
 
 /* the mapped port */
@@ -1232,7 +1239,7 @@ contact_stop(struct map *m, struct contact *c)
 {
 	/* our reset makes the NAT forget the flow */
 	if (is_open(c) && c->f.kind == FLOW_TCP)
-		server_remembered(&m->stun, &c->f.peer, 0);
+		server_remembered(m->stun, &c->f.peer, 0);
 	flow_stop(&c->f, 0);
 	c->s = NULL;
 	c->seen = 0;
@@ -1313,7 +1320,7 @@ contact_open(struct map *m, struct contact *c)
 		c->due = m->now + BACKOFF_MIN;
 		return;
 	}
-	c->fresh = server_asked(m->lists[c->http], s, i, m->now);
+	c->fresh = server_asked(m->stun, s, i, m->now);
 	if (flow_start(&c->f, s->kind, fd, shared, &s->addrs.a[i],
 	    s->host->name, m->now, limit(m)) < 0)
 		c->event = -errno;
@@ -1360,10 +1367,10 @@ wanted(struct map *m, int http)
 	int live = 0;
 
 	if (http)
-		return m->http.n > 0;
+		return m->http != NULL;
 	if (!m->known)
-		return m->stun.n < FIRST_ASKED ? m->stun.n : FIRST_ASKED;
-	for (s = m->http.first; s; s = s->next)
+		return m->cfg->nstun < FIRST_ASKED ? m->cfg->nstun : FIRST_ASKED;
+	for (s = m->http; s; s = s->next)
 		live |= s->live;
 	return m->udp || live ? 1 : 2;
 }
@@ -1638,7 +1645,7 @@ is_twin(struct map *m, const struct server *s)
 {
 	const struct server *o;
 
-	for (o = m->stun.first; o != s; o = o->next)
+	for (o = m->stun; o != s; o = o->next)
 		if (o->said_at >= m->doubt.began && addr_same(&o->by, &s->by))
 			return 1;
 	return 0;
@@ -1651,7 +1658,7 @@ voices(struct map *m, struct voice v[MAX_SERVERS])
 	const struct server *s;
 	const struct contact *c;
 
-	for (s = m->stun.first; s; s = s->next, v++) {
+	for (s = m->stun; s; s = s->next, v++) {
 		c = contact_with(m, s);
 		v->said = s->said_at >= m->doubt.began ? &s->said : NULL;
 		v->fresh = s->fresh;
@@ -1675,7 +1682,7 @@ teller(struct map *m, const union addr *a)
 
 	if (by && addr_same(&by->said, a))
 		return by;
-	for (s = m->stun.first; s; s = s->next)
+	for (s = m->stun; s; s = s->next)
 		if (s->said_at >= m->doubt.began && addr_same(&s->said, a))
 			return s;
 	return NULL;
@@ -1694,10 +1701,10 @@ target_port(struct map *m)
 
 	if (c->target_port || !a->sa.sa_family)
 		return c->target_port;
-	for (s = m->stun.first; s; s = s->next)
+	for (s = m->stun; s; s = s->next)
 		n += is_announced(m, &s->said) && !is_twin(m, s);
 	if (port < 1024 ? n > 1 && port == c->port_lo && port == c->port_hi :
-	    n > 1 || m->stun.n == 1) {
+	    n > 1 || m->cfg->nstun == 1) {
 		m->waits = 0;
 		return port;
 	}
@@ -1712,7 +1719,7 @@ target_port(struct map *m)
 static void
 target_set(struct map *m)
 {
-	struct addrs to = m->target.s->addrs;
+	struct addrs to = m->target->addrs;
 	int i, port = target_port(m);
 
 	if (!port)
@@ -1777,7 +1784,7 @@ ask_all(struct map *m)
 	struct contact *c;
 	enum role role;
 
-	for (s = m->stun.first; s; s = s->next) {
+	for (s = m->stun; s; s = s->next) {
 		c = contact_with(m, s);
 		if (s == m->doubt.by || s->asked >= m->doubt.began ||
 		    s->retry > m->now || m->now < s->rest ||
@@ -1805,7 +1812,7 @@ rest_one(struct map *m)
 	struct contact *c;
 	int64_t at, least = NEVER;
 
-	for (s = best ? NULL : m->stun.first; s; s = s->next) {
+	for (s = best ? NULL : m->stun; s; s = s->next) {
 		if (s->said_at < m->doubt.began ||
 		    !is_announced(m, &s->said))
 			continue;
@@ -1815,7 +1822,7 @@ rest_one(struct map *m)
 		} else {
 			if (c && c->seen)
 				contact_stop(m, c);
-			at = server_fresh_at(&m->stun, &s->by);
+			at = server_fresh_at(m->stun, &s->by);
 		}
 		if (at < least) {
 			best = s;
@@ -1859,7 +1866,7 @@ say_differ(struct map *m, int outvoted)
 
 	if (!by)
 		by = m->announced.by;
-	for (s = m->stun.first; s; s = s->next) {
+	for (s = m->stun; s; s = s->next) {
 		if (s->said_at < m->doubt.began || is_announced(m, &s->said))
 			continue;
 		if (!s->warned++)
@@ -1885,9 +1892,9 @@ ask_failed(struct map *m)
 	struct contact *c;
 	int n = 0;
 
-	if (m->stun.n < 3 || m->now >= m->doubt.first + DOUBT_LIMIT)
+	if (m->cfg->nstun < 3 || m->now >= m->doubt.first + DOUBT_LIMIT)
 		return 0;
-	for (s = m->stun.first; s; s = s->next) {
+	for (s = m->stun; s; s = s->next) {
 		if (s->live || s->fails > 3 || m->now < s->rest ||
 		    s->said_at >= m->doubt.began)
 			continue;
@@ -1954,7 +1961,7 @@ judge(struct map *m)
 	if (m->known)
 		ask_all(m);
 	voices(m, v);
-	r = verdict(v, m->stun.n, m->known ? &m->announced.public : NULL,
+	r = verdict(v, m->cfg->nstun, m->known ? &m->announced.public : NULL,
 	    m->now - (m->known ? m->doubt.round : m->first_at));
 	if (r.ruling == ONE_OTHER) {
 		if (ask_failed(m))
@@ -2068,10 +2075,10 @@ contact_failed(struct map *m, struct contact *c, int error)
 	else if (c->seen || !c->late || c->http)	/* else it was said */
 		failed(m, c->s, &c->f.peer, error, c->f.code);
 	if (reset && !c->http)
-		server_remembered(&m->stun, &c->f.peer, m->now + RESET_MEMORY);
+		server_remembered(m->stun, &c->f.peer, m->now + RESET_MEMORY);
 	m->judge_at = 0;
 	contact_ended(m, c, lived ? next_flow(m, c->f.born) : m->now);
-	if (!reset || open_flows(m, c) || m->stun.n + m->http.n < 2)
+	if (!reset || open_flows(m, c) || m->cfg->nstun + m->cfg->nhttp < 2)
 		return;
 	for (c = m->contacts; c; c = c->next)
 		if (c->role == HOLDS && !c->http && !c->s &&
@@ -2161,7 +2168,7 @@ hold(struct map *m, struct contact *c)
 		if (fd < 0)
 			return;
 		stun_indicate(fd, &c->f.peer);
-		server_remembered(&m->stun, &c->f.peer, m->now + UDP_TWICE);
+		server_remembered(m->stun, &c->f.peer, m->now + UDP_TWICE);
 		if (!m->relay)
 			close(fd);
 		return;
@@ -2171,9 +2178,9 @@ hold(struct map *m, struct contact *c)
 		if (!c->http && m->check - KEPT <= m->now)
 			how = SPARE;
 	} else if (m->known) {
-		for (s = m->stun.first; s; s = s->next)
+		for (s = m->stun; s; s = s->next)
 			others += (s->live || !s->asked) && m->now >= s->rest;
-		if (m->stun.n > 1 && others * m->period <= UDP_ONCE)
+		if (m->cfg->nstun > 1 && others * m->period <= UDP_ONCE)
 			m->check = m->now;
 		else
 			s = choose(m, 0, FRESH, NULL);
@@ -2197,7 +2204,7 @@ hold(struct map *m, struct contact *c)
 static void
 target_looked(struct map *m, int found)
 {
-	struct server *s = m->target.s;
+	struct server *s = m->target;
 	char why[80];
 
 	if (found) {
@@ -2218,13 +2225,11 @@ target_looked(struct map *m, int found)
 static void
 contacts_want(struct map *m)
 {
-	struct server *s, *t = m->target.s;
+	struct server *s, *t = m->target;
 	struct contact *c;
-	int i;
 
-	for (i = 0; i < 3; i++)
-		for (s = m->lists[i]->first; s; s = s->next)
-			lookup_want(&s->lookup, m->w);
+	for (s = m->server; s < m->last; s++)
+		lookup_want(&s->lookup, m->w);
 	if (m->relay && !t->addrs.n && !t->lookup.busy)
 		wake_at(m->w, t->retry);
 	for (c = m->contacts; c; c = c->next) {
@@ -2239,19 +2244,18 @@ contacts_want(struct map *m)
 static void
 lookups_step(struct map *m)
 {
-	struct server *s, *t = m->target.s;
-	int i, r;
+	struct server *s, *t = m->target;
+	int r;
 
-	for (i = 0; i < 3; i++)
-		for (s = m->lists[i]->first; s; s = s->next) {
-			r = server_step(m->lists[i], s, m->w, m->now);
-			if (r && s == t)
-				target_looked(m, r > 0);
-			else if (r > 0)
-				check_fake(m, &s->addrs.a[0], s->host->name);
-			else if (r && !s->addrs.n)
-				failed(m, s, NULL, 0, s->lookup.gai);
-		}
+	for (s = m->server; s < m->last; s++) {
+		r = server_step(m->stun, s, m->w, m->now);
+		if (r && s == t)
+			target_looked(m, r > 0);
+		else if (r > 0)
+			check_fake(m, &s->addrs.a[0], s->host->name);
+		else if (r && !s->addrs.n)
+			failed(m, s, NULL, 0, s->lookup.gai);
+	}
 	if (m->relay && !t->addrs.n && m->now >= t->retry)
 		resolve(m, t, AF_UNSPEC, TARGET_AGE);
 }
@@ -2319,7 +2323,7 @@ is_server(struct map *m, const union addr *a,
 	const struct server *s;
 	int i;
 
-	for (s = m->stun.first; s; s = s->next)
+	for (s = m->stun; s; s = s->next)
 		for (i = 0; i < s->addrs.n; i++)
 			if (same(&s->addrs.a[i], a))
 				return 1;
@@ -2377,8 +2381,8 @@ used(void *arg, const union addr *client)
 		warn("%ph came in from outside: the port is reachable",
 		    client);
 	}
-	if (m->now >= m->target.s->retry)
-		resolve(m, m->target.s, AF_UNSPEC, TARGET_AGE);
+	if (m->now >= m->target->retry)
+		resolve(m, m->target, AF_UNSPEC, TARGET_AGE);
 }
 
 /* Opens the relay's port as soon as it can be had. */
@@ -2449,7 +2453,7 @@ restart(struct map *m)
 		c->role = FREE;
 		contact_stop(m, c);
 	}
-	for (s = m->stun.first; s; s = s->next)
+	for (s = m->stun; s; s = s->next)
 		memset(s->fresh_at, 0, sizeof s->fresh_at);
 	m->lost = m->now;
 	m->first_at = 0;
@@ -2502,19 +2506,17 @@ news_step(struct map *m)
 
 /* the mapping as a whole */
 
-static void
-servers_init(struct servers *list, const struct host *host, int n,
-    enum flow_kind kind)
+/* Adds n servers; returns the first of them. */
+static struct server *
+servers_init(struct map *m, const struct host *host, int n, enum flow_kind kind)
 {
-	struct server *s;
+	struct server *s, *first = NULL;
 
-	list->n = n;
-	while (--n >= 0) {
-		s = &list->s[n];
-		server_init(s, &host[n], kind);
-		s->next = list->first;
-		list->first = s;
+	for (s = m->last += n; n-- > 0; first = s) {
+		server_init(--s, &host[n], kind);
+		s->next = first;
 	}
+	return first;
 }
 
 static void
@@ -2523,9 +2525,7 @@ map_init(struct map *m, const struct config *cfg, struct wake *w)
 	struct contact *c;
 
 	m->now = now_ms();
-	m->lists[0] = &m->stun;
-	m->lists[1] = &m->http;
-	m->lists[2] = &m->target;
+	m->last = m->server;
 	m->cfg = m->hook.cfg = m->local.cfg = cfg;
 	m->w = w;
 	m->udp = cfg->type == SOCK_DGRAM;
@@ -2533,11 +2533,11 @@ map_init(struct map *m, const struct config *cfg, struct wake *w)
 	m->k = cfg->keepalive * (int64_t)1000;
 	m->period = m->k * cfg->cycle;
 	m->age = HOLD_GRACE + (m->udp ? m->period : m->k);
-	servers_init(&m->stun, cfg->stun, cfg->nstun, m->udp ? FLOW_UDP :
+	m->stun = servers_init(m, cfg->stun, cfg->nstun, m->udp ? FLOW_UDP :
 	    FLOW_TCP);
-	servers_init(&m->http, cfg->http, cfg->nhttp, FLOW_HTTP);
+	m->http = servers_init(m, cfg->http, cfg->nhttp, FLOW_HTTP);
 	m->target_host.name = cfg->target;
-	servers_init(&m->target, &m->target_host, cfg->target != NULL,
+	m->target = servers_init(m, &m->target_host, cfg->target != NULL,
 	    FLOW_TCP);
 	m->spare = -1;
 	m->check = m->settle = m->listen_check = NEVER;
@@ -2628,14 +2628,12 @@ map_stop(struct map *m)
 {
 	struct contact *c;
 	struct server *s;
-	int i;
 
 	relay_stop(m->relay);
 	for (c = m->contacts; c; c = c->next)
 		flow_stop(&c->f, 0);
-	for (i = 0; i < 3; i++)
-		for (s = m->lists[i]->first; s; s = s->next)
-			lookup_stop(&s->lookup);
+	for (s = m->server; s < m->last; s++)
+		lookup_stop(&s->lookup);
 	local_release(&m->local);
 	if (m->news >= 0)
 		close(m->news);
@@ -2737,7 +2735,7 @@ reach_ask(struct reach *r, int64_t now)
 	    r->tests < 2 && r->filtering != F_NONE &&
 	    now < m->end - REACH_LAST;
 
-	for (s = m->stun.first; s; s = s->next) {
+	for (s = m->stun; s; s = s->next) {
 		if (!s->said_at)
 			continue;
 		missing--;
@@ -2754,7 +2752,7 @@ reach_ask(struct reach *r, int64_t now)
 		missing = 1;
 	while (waiting < missing && check_start(m, 0))
 		waiting++;
-	return (waiting && missing > 0) || m->http.s->lookup.busy;
+	return (waiting && missing > 0) || (m->http && m->http->lookup.busy);
 }
 
 /* 1 or 0, or "reachable": true or false */
@@ -2781,7 +2779,7 @@ read_body(const char *s)
 static void
 probe_ended(struct reach *r, int got, int64_t now)
 {
-	const struct server *s = r->m->http.first;
+	const struct server *s = r->m->http;
 	const char *what = NULL;
 	int status = r->f[3].http.status, error = EREFUSED;
 	char text[80];
@@ -2812,7 +2810,7 @@ static void
 probe_start(struct reach *r, int64_t now)
 {
 	struct map *m = r->m;
-	const struct server *s = m->http.first;
+	const struct server *s = m->http;
 	const char *path = m->cfg->probe_path;
 	struct local l = m->local;
 
@@ -2868,8 +2866,8 @@ reach_start(struct reach *r, struct map *m, int64_t now)
 		flow_init(f);
 	m->k = m->age = REACH_LIMIT;	/* no flow asks again */
 	m->lost = m->end;
-	if (m->http.first)
-		resolve(m, m->http.first, m->cfg->family, 0);
+	if (m->http)
+		resolve(m, m->http, m->cfg->family, 0);
 	log_level(0);           /* -q does not hide what is fatal */
 	fd = port_socket(m, LOCAL_FLOW);
 	addr_set_port(&m->route.source, m->local.port);
@@ -2941,7 +2939,7 @@ reach_advise(struct map *m, enum mapping_kind mapping, int several,
 		all |= FIREWALL;
 	if (is_unserved(m))
 		all |= SERVICE;
-	if (!m->udp && !m->http.n)
+	if (!m->udp && !m->cfg->nhttp)
 		all |= NO_TEST;
 	if (answer != NO && mapping != M_NONE)
 		all |= OUTSIDE;
@@ -2960,7 +2958,7 @@ reach_mapping(const struct reach *r, int *several)
 
 	if (first && addr_same(&first->said, &first->local))
 		mapping = M_NONE;
-	for (s = r->m->stun.first; s; s = s->next) {
+	for (s = r->m->stun; s; s = s->next) {
 		if (!s->said_at)
 			continue;
 		check_fake(r->m, &s->said, "");

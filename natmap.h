@@ -394,12 +394,6 @@ struct server {			/* what is used most comes first */
 #define UDP_ONCE        35000   /* ms: then a NAT has forgotten a UDP flow */
 #define UDP_TWICE       125000  /* the same, where it was used more than once */
 
-struct servers {
-	int n;
-	struct server *first;	/* NULL: there is none */
-	struct server s[MAX_SERVERS];
-};
-
 struct use {			/* where the flows go now */
 	int n;
 	struct { const struct server *s; const union addr *a; } flow[CONTACTS];
@@ -418,7 +412,7 @@ void server_init(struct server *s, const struct host *h, enum flow_kind kind);
 int server_resolve(struct server *s, int family, int64_t age, int64_t limit,
     int64_t now);
 /* 1 addresses were found, -1 none (s->lookup.gai), 0 */
-int server_step(struct servers *list, struct server *s, const struct wake *w,
+int server_step(struct server *list, struct server *s, const struct wake *w,
     int64_t now);
 /* the next address that no flow uses, that did not fail since the server
  * answered, and where fresh is asked for, that the NAT has forgotten; or -1 */
@@ -427,13 +421,13 @@ int server_addr(const struct server *s, const struct use *use, int fresh,
 /* The server that may be asked now: not asked for longest, or with RECENT the
  * one that says so and that the NAT remembers longest, rather one that no flow
  * goes to.  NULL: none; *soonest, when not NULL: when to ask again. */
-struct server *server_choose(struct servers *list, const struct use *use,
+struct server *server_choose(struct server *list, const struct use *use,
     int how, const union addr *says, int64_t now, int64_t *soonest);
 /* a flow to address i of s begins: 1 when the NAT cannot know it */
-int server_asked(struct servers *list, struct server *s, int i, int64_t now);
+int server_asked(struct server *list, struct server *s, int i, int64_t now);
 /* the NAT remembers flows to a until then, ms, or as long as it did where that
  * is NEVER; returns until when it did, 0 for an address that is not there */
-int64_t server_remembered(struct servers *list, const union addr *a,
+int64_t server_remembered(struct server *list, const union addr *a,
     int64_t until);
 #define server_fresh_at(list, a) server_remembered(list, a, NEVER)
 /* A request to peer failed by error, with its code in detail; NULL and 0: the
@@ -443,8 +437,6 @@ int server_failed(struct server *s, const union addr *peer, int error,
 /* it answered: forgets the failures before that; returns how many, or 0 where
  * not all of its addresses had failed */
 int server_answered(struct server *s);
-/* what failed before says nothing of how they are now */
-void servers_forgive(struct servers *list);
 /* what went wrong, in words */
 const char *server_error(const struct server *s, int error, int detail,
     char buf[80]);

@@ -1174,13 +1174,13 @@ server_resolve(struct server *s, int family, int64_t age, int64_t limit,
 
 /* All entries of one address have the same fresh_at. */
 int64_t
-server_remembered(struct servers *list, const union addr *a, int64_t until)
+server_remembered(struct server *list, const union addr *a, int64_t until)
 {
 	struct server *s;
 	int64_t was = 0;
 	int i;
 
-	for (s = list->first; s; s = s->next)
+	for (s = list; s; s = s->next)
 		for (i = 0; i < s->addrs.n; i++)
 			if (addr_same(&s->addrs.a[i], a)) {
 				was = s->fresh_at[i];
@@ -1191,7 +1191,7 @@ server_remembered(struct servers *list, const union addr *a, int64_t until)
 }
 
 int
-server_step(struct servers *list, struct server *s, const struct wake *w,
+server_step(struct server *list, struct server *s, const struct wake *w,
     int64_t now)
 {
 	int64_t at[MAX_ADDRS];
@@ -1209,7 +1209,7 @@ server_step(struct servers *list, struct server *s, const struct wake *w,
 }
 
 int
-server_asked(struct servers *list, struct server *s, int i, int64_t now)
+server_asked(struct server *list, struct server *s, int i, int64_t now)
 {
 	int fresh = now >= s->fresh_at[i];
 
@@ -1259,7 +1259,7 @@ forgotten_at(const struct server *s)
 }
 
 struct server *
-server_choose(struct servers *list, const struct use *use, int how,
+server_choose(struct server *list, const struct use *use, int how,
     const union addr *says, int64_t now, int64_t *soonest)
 {
 	struct server *s, *best = NULL;
@@ -1267,7 +1267,7 @@ server_choose(struct servers *list, const struct use *use, int how,
 	int64_t at, rank, top = INT64_MIN;
 	int i, busy, live, kept;
 
-	for (s = list->first; s; s = s->next) {
+	for (s = list; s; s = s->next) {
 		for (i = busy = 0; i < use->n; i++)
 			busy |= use->flow[i].s == s;
 		if (s->retry > now) {
@@ -1278,7 +1278,7 @@ server_choose(struct servers *list, const struct use *use, int how,
 		/* Where all servers reset their flows soon, flows before a
 		 * check go to the one that did so last; others are kept. */
 		at = forgotten_at(s);
-		for (live = kept = 0, o = list->first; o; o = o->next) {
+		for (live = kept = 0, o = list; o; o = o->next) {
 			if (o->live && now >= o->rest)
 				live = 1;
 			if (at && forgotten_at(o) > at && o->retry <= now)
@@ -1344,18 +1344,6 @@ server_answered(struct server *s)
 	s->fails = s->repeats = 0;
 	memset(s->logged, 0, sizeof s->logged);
 	return repeats;
-}
-
-void
-servers_forgive(struct servers *list)
-{
-	struct server *s;
-
-	for (s = list->first; s; s = s->next) {
-		s->retry = 0;
-		if (s->fails)		/* its return will be logged */
-			s->fails = 1;
-	}
 }
 
 const char *
