@@ -961,6 +961,9 @@ struct map {                    /* what is used most comes first: see size */
 	int64_t listen_check;	/* ms: NEVER when done */
 	int64_t first_at;	/* ms: the first answer of this network; 0 */
 	int64_t announced_at;	/* ms */
+	int64_t step_at;	/* ms: until then contacts wait for events only;
+				   0: something else changed for them */
+	int slots;		/* of contacts, and of who wanted before them */
 	int64_t end;            /* ms: of --check, of --once, of map_end() */
 	struct local local;
 	struct hook hook;
@@ -2238,6 +2241,8 @@ contacts_want(struct map *m)
 	}
 	wake_at(m->w, m->judge_at);
 	wake_at(m->w, m->check < m->serve_at ? m->serve_at : m->check);
+	m->step_at = m->w->deadline;
+	m->slots = m->w->n;
 }
 
 /* Who waits for a look-up sees its end at the next step. */
@@ -2266,8 +2271,12 @@ static void
 contacts_step(struct map *m)
 {
 	struct contact *c;
-	int http;
+	int http, n = m->slots;
 
+	while (n && !woke(m->w, n - 1))
+		n--;
+	if (!n && m->now < m->step_at)
+		return;		/* most turns are the relay's */
 	lookups_step(m);
 	for (c = m->contacts; c; c = c->next) {
 		if (!c->event) {
@@ -2399,6 +2408,7 @@ serve(struct map *m)
 		fd = port_socket(m, LOCAL_SERVER);
 	if (fd < 0)
 		return;
+	m->step_at = 0;
 	m->relay = relay_start(m->cfg, &calls, fd, m->now);
 	if (!m->relay) {
 		m->local.listener = 0;
@@ -2435,6 +2445,7 @@ recheck(struct map *m)
 		return;
 	forgive(m);
 	m->serve_at = m->check = m->now;
+	m->step_at = 0;
 	for (c = m->contacts; c; c = c->next)
 		if (c->role == HOLDS && (!c->http || !c->s))
 			c->due = m->now;
@@ -2613,6 +2624,7 @@ map_end(struct map *m, int sig)
 	m->quit = sig;
 	m->end = m->now + END_LIMIT;
 	m->check = m->judge_at = m->serve_at = NEVER;
+	m->step_at = 0;
 	for (c = m->contacts; c; c = c->next) {
 		c->role = c->http ? LEAVING : FREE;
 		if (c->http && c->f.state == FLOW_OPEN &&
