@@ -9,6 +9,7 @@
 #	BENCH_TOOLS=	which ones
 #	BENCH_LOG=1	also what they said
 #	NATMAP=		the binary
+#	BENCH_OLD=	another one, to compare it with in the same turns
 #
 # Every relay runs as one process with one thread, but for socat, which forks
 # for every session.  Its CPU time and memory are those of its whole tree.
@@ -28,7 +29,7 @@ if [ -n "$BENCH_QUICK" ]; then
 	tools="natmap haproxy nginx direct"
 	rounds=1
 fi
-tools=${BENCH_TOOLS:-$tools}
+tools=${BENCH_TOOLS:-$tools}${BENCH_OLD:+ old}
 files=16384		# descriptors: 5,000 sessions and some more
 target=7001
 port=7010		# of a relay; another one for each start
@@ -41,6 +42,7 @@ have() {
 	case $1 in
 	direct) true ;;
 	natmap) [ -x "$natmap" ] ;;
+	old) [ -x "$BENCH_OLD" ] ;;
 	*) command -v "$1" >/dev/null ;;
 	esac
 }
@@ -110,13 +112,26 @@ rinetd_tcp() {
 	rinetd -f -c "$dir/$port.conf" >/dev/null &
 }
 
+# BINARY [OPTION]
+run_natmap() {
+	"$@" -q -s 127.0.0.1 -b "$port" -t 127.0.0.1 -p "$target" \
+	    -n 6000 >/dev/null &
+}
+
 natmap_tcp() {
-	"$natmap" -q -s 127.0.0.1 -b "$port" -t 127.0.0.1 -p "$target" \
-	    -n 6000 "$@" >/dev/null &
+	run_natmap "$natmap"
 }
 
 natmap_udp() {
-	natmap_tcp -u
+	run_natmap "$natmap" -u
+}
+
+old_tcp() {
+	run_natmap "$BENCH_OLD"
+}
+
+old_udp() {
+	run_natmap "$BENCH_OLD" -u
 }
 
 # TOOL TYPE: starts it; what it cannot relay it does not start for
@@ -249,7 +264,7 @@ table() {
 		b = "-"
 		for (i = 1; i <= n; i++) {
 			t = tool[i]
-			if (t == "natmap" || t == "direct" || !((t, name) in m))
+			if (t ~ /^(natmap|old|direct)$/ || !((t, name) in m))
 				continue
 			if (b == "-" || (m[t, name] > m[b, name]) == more)
 				b = t
