@@ -1036,7 +1036,7 @@ find_uses(struct map *m, struct use *use)
 		if (c->s) {
 			use->flow[use->n].s = c->s;
 			use->flow[use->n++].a = is_open(c) || c->event ?
-			    &c->f.peer : NULL;
+			    &c->f.ends.peer : NULL;
 		}
 }
 
@@ -1242,7 +1242,7 @@ contact_stop(struct map *m, struct contact *c)
 {
 	/* our reset makes the NAT forget the flow */
 	if (is_open(c) && c->f.kind == FLOW_TCP)
-		server_remembered(m->stun, &c->f.peer, 0);
+		server_remembered(m->stun, &c->f.ends.peer, 0);
 	flow_stop(&c->f, 0);
 	c->s = NULL;
 	c->seen = 0;
@@ -1391,7 +1391,7 @@ worst(struct map *m, int http, int answered)
 		    (answered && !(c->seen && is_open(c))))
 			continue;
 		rank = !c->s ? 3 : c->late ? 2 : c->seen && !http && m->known
-		    && !is_announced(m, &c->f.mapped);
+		    && !is_announced(m, &c->f.ends.mapped);
 		if (rank > most || (rank == most && c->f.born < bad->f.born)) {
 			most = rank;
 			bad = c;
@@ -1649,7 +1649,8 @@ is_twin(struct map *m, const struct server *s)
 	const struct server *o;
 
 	for (o = m->stun; o != s; o = o->next)
-		if (o->said_at >= m->doubt.began && addr_same(&o->by, &s->by))
+		if (o->said_at >= m->doubt.began &&
+		    addr_same(&o->said.peer, &s->said.peer))
 			return 1;
 	return 0;
 }
@@ -1663,7 +1664,7 @@ voices(struct map *m, struct voice v[MAX_SERVERS])
 
 	for (s = m->stun; s; s = s->next, v++) {
 		c = contact_with(m, s);
-		v->said = s->said_at >= m->doubt.began ? &s->said : NULL;
+		v->said = s->said_at >= m->doubt.began ? &s->said.mapped : NULL;
 		v->fresh = s->fresh;
 		if (s == m->doubt.resting) {	/* that is why it rests */
 			v->said = &m->announced.public;
@@ -1683,10 +1684,11 @@ teller(struct map *m, const union addr *a)
 {
 	const struct server *s, *by = m->doubt.by;
 
-	if (by && addr_same(&by->said, a))
+	if (by && addr_same(&by->said.mapped, a))
 		return by;
 	for (s = m->stun; s; s = s->next)
-		if (s->said_at >= m->doubt.began && addr_same(&s->said, a))
+		if (s->said_at >= m->doubt.began &&
+		    addr_same(&s->said.mapped, a))
 			return s;
 	return NULL;
 }
@@ -1705,7 +1707,7 @@ target_port(struct map *m)
 	if (c->target_port || !a->sa.sa_family)
 		return c->target_port;
 	for (s = m->stun; s; s = s->next)
-		n += is_announced(m, &s->said) && !is_twin(m, s);
+		n += is_announced(m, &s->said.mapped) && !is_twin(m, s);
 	if (port < 1024 ? n > 1 && port == c->port_lo && port == c->port_hi :
 	    n > 1 || m->cfg->nstun == 1) {
 		m->waits = 0;
@@ -1736,14 +1738,14 @@ static void
 announce(struct map *m, const struct server *s)
 {
 	int first = !m->announced.public.sa.sa_family;
-	int moved = !is_announced(m, &s->said);
+	int moved = !is_announced(m, &s->said.mapped);
 	struct contact *c;
 
 	warn(&(NOTE "%pa is %pa from outside (%ps)")[m->cfg->script && moved],
-	    &s->local, &s->said, s->host);
-	check_fake(m, &s->local, "this machine");
-	m->announced.public = s->said;
-	m->announced.local = s->local;
+	    &s->said.local, &s->said.mapped, s->host);
+	check_fake(m, &s->said.local, "this machine");
+	m->announced.public = s->said.mapped;
+	m->announced.local = s->said.local;
 	m->announced.by = s;
 	m->announced_at = m->now;
 	if (!m->known)
@@ -1753,7 +1755,7 @@ announce(struct map *m, const struct server *s)
 	if (m->relay)
 		target_set(m);
 	if (first) {
-		route_find(&m->local, &s->by, &m->route);
+		route_find(&m->local, &s->said.peer, &m->route);
 		m->listen_check = m->now + LISTEN_CHECK;
 		return;
 	}
@@ -1762,7 +1764,7 @@ announce(struct map *m, const struct server *s)
 	/* it does not hold this one, or is HTTP, where nothing is mapped */
 	for (c = m->contacts; c; c = c->next)
 		if (c->role == HOLDS && c->seen &&
-		    !is_announced(m, &c->f.mapped))
+		    !is_announced(m, &c->f.ends.mapped))
 			contact_leave(m, c);
 }
 
@@ -1817,7 +1819,7 @@ rest_one(struct map *m)
 
 	for (s = best ? NULL : m->stun; s; s = s->next) {
 		if (s->said_at < m->doubt.began ||
-		    !is_announced(m, &s->said))
+		    !is_announced(m, &s->said.mapped))
 			continue;
 		c = contact_with(m, s);	/* UDP: not seen */
 		if (c && c->seen && !open_flows(m, c)) {
@@ -1825,7 +1827,7 @@ rest_one(struct map *m)
 		} else {
 			if (c && c->seen)
 				contact_stop(m, c);
-			at = server_fresh_at(m->stun, &s->by);
+			at = server_fresh_at(m->stun, &s->said.peer);
 		}
 		if (at < least) {
 			best = s;
@@ -1870,11 +1872,12 @@ say_differ(struct map *m, int outvoted)
 	if (!by)
 		by = m->announced.by;
 	for (s = m->stun; s; s = s->next) {
-		if (s->said_at < m->doubt.began || is_announced(m, &s->said))
+		if (s->said_at < m->doubt.began ||
+		    is_announced(m, &s->said.mapped))
 			continue;
 		if (!s->warned++)
 			warn("%ps says %pa, but %ps says %pa: %s", s->host,
-			    &s->said, by->host, old, outvoted ?
+			    &s->said.mapped, by->host, old, outvoted ?
 			    "outvoted, not asked for 10 minutes" :
 			    "one is wrong, or this NAT is not a cone; the "
 			    "second stays announced");
@@ -1988,7 +1991,7 @@ static void
 weigh(struct map *m, struct server *s, int told, int news)
 {
 	struct doubt *d = &m->doubt;
-	int other = !is_announced(m, &s->said);
+	int other = !is_announced(m, &s->said.mapped);
 
 	if (!m->known) {
 		if (!m->first_at) {
@@ -2002,7 +2005,7 @@ weigh(struct map *m, struct server *s, int told, int news)
 			announce(m, s);
 	} else if (!other) {
 		s->warned = 0;
-		if (!addr_same(&s->local, &m->announced.local))
+		if (!addr_same(&s->said.local, &m->announced.local))
 			announce(m, s);
 		else if (m->relay && m->waits)
 			target_set(m);
@@ -2017,30 +2020,27 @@ heard(struct map *m, struct contact *c)
 {
 	struct server *s = c->s;
 	int64_t at = m->udp ? c->f.asked : c->f.born;
-	int same = addr_same(&s->said, &c->f.mapped);
-	int told = teller(m, &c->f.mapped) != NULL;
+	int same = addr_same(&s->said.mapped, &c->f.ends.mapped);
+	int told = teller(m, &c->f.ends.mapped) != NULL;
 	struct route r;
 
 	/* who says another address each time tells no more by that */
 	if (!same && s->said_at >= m->doubt.began &&
-	    !is_announced(m, &s->said))
+	    !is_announced(m, &s->said.mapped))
 		told = 1;
 	if (at < s->said_at)	/* a newer flow was answered before */
 		return;
 	if (!same)
-		s->fresh = addr_same(&s->by, &c->f.peer);
+		s->fresh = addr_same(&s->said.peer, &c->f.ends.peer);
 	else if (!m->doubt.began || s->said_at < m->doubt.first)
 		s->fresh = 0;
 	s->fresh |= c->fresh;
-	s->said = c->f.mapped;
-	s->other = c->f.other;
+	s->said = c->f.ends;
 	s->said_at = at;
-	s->by = c->f.peer;
-	s->local = c->f.local;
-	if (addr_any(&s->local)) {	/* IP_PKTINFO did not tell it */
-		route_find(&m->local, &s->by, &r);
-		s->local = r.source;
-		addr_set_port(&s->local, m->local.port);
+	if (addr_any(&s->said.local)) {	/* IP_PKTINFO did not tell it */
+		route_find(&m->local, &s->said.peer, &r);
+		s->said.local = r.source;
+		addr_set_port(&s->said.local, m->local.port);
 	}
 	weigh(m, s, told, !same || (c->fresh && !c->seen));
 }
@@ -2076,9 +2076,10 @@ contact_failed(struct map *m, struct contact *c, int error)
 		note("%s: %s", c->s->host->name,
 		    server_error(c->s, error, 0, why));
 	else if (c->seen || !c->late || c->http)	/* else it was said */
-		failed(m, c->s, &c->f.peer, error, c->f.code);
+		failed(m, c->s, &c->f.ends.peer, error, c->f.code);
 	if (reset && !c->http)
-		server_remembered(m->stun, &c->f.peer, m->now + RESET_MEMORY);
+		server_remembered(m->stun, &c->f.ends.peer,
+		    m->now + RESET_MEMORY);
 	m->judge_at = 0;
 	contact_ended(m, c, lived ? next_flow(m, c->f.born) : m->now);
 	if (!reset || open_flows(m, c) || m->cfg->nstun + m->cfg->nhttp < 2)
@@ -2095,7 +2096,7 @@ contact_answered(struct map *m, struct contact *c)
 	const struct http_reader *h = &c->f.http;
 	int failures;
 
-	if (!c->http && !is_plausible(&c->f.mapped, &c->f.peer)) {
+	if (!c->http && !is_plausible(&c->f.ends.mapped, &c->f.ends.peer)) {
 		contact_failed(m, c, EFALSE);
 		return;
 	}
@@ -2129,7 +2130,7 @@ overtake(struct map *m, struct contact *c)
 	if (m->known)
 		m->judge_at = m->now;
 	if (!c->seen && !c->http)
-		failed(m, c->s, &c->f.peer, ETIMEDOUT, 0);
+		failed(m, c->s, &c->f.ends.peer, ETIMEDOUT, 0);
 	if (c->role == LEAVING || (c->http && !c->seen))
 		return;
 	if (m->udp && m->known && m->lost >= c->f.asked + m->age)
@@ -2170,8 +2171,8 @@ hold(struct map *m, struct contact *c)
 		fd = m->relay ? relay_fd(m->relay) : port_socket(m, LOCAL_FLOW);
 		if (fd < 0)
 			return;
-		stun_indicate(fd, &c->f.peer);
-		server_remembered(m->stun, &c->f.peer, m->now + UDP_TWICE);
+		stun_indicate(fd, &c->f.ends.peer);
+		server_remembered(m->stun, &c->f.ends.peer, m->now + UDP_TWICE);
 		if (!m->relay)
 			close(fd);
 		return;
@@ -2427,7 +2428,8 @@ find_route(struct map *m, struct route *r)
 	addr_parse(&to, m->cfg->family == AF_INET ? "192.0.2.1" :
 	    "2001:db8::1", m->cfg->family);
 	addr_set_port(&to, STUN_PORT);
-	route_find(&m->local, m->announced.by ? &m->announced.by->by : &to, r);
+	route_find(&m->local, m->announced.by ? &m->announced.by->said.peer :
+	    &to, r);
 	if (!r->index) {	/* cannot be told now */
 		r->index = m->route.index;
 		r->flags = m->route.flags;
@@ -2691,20 +2693,21 @@ struct reach {
 static void
 filter_start(struct reach *r, struct server *s, int64_t now)
 {
-	union addr to = s->other;
+	const union addr *by = &s->said.peer;
+	union addr to = s->said.other;
 	int port = addr_port(&to);
 	struct flow *f;
 
-	s->other.sa.sa_family = 0;
-	if (!is_plausible(&to, &s->by) || addr_kind(&to) != addr_kind(&s->by) ||
-	    port == addr_port(&s->by) || is_server(r->m, &to, addr_same_host))
+	s->said.other.sa.sa_family = 0;
+	if (!is_plausible(&to, by) || addr_kind(&to) != addr_kind(by) ||
+	    port == addr_port(by) || is_server(r->m, &to, addr_same_host))
 		return;
 	for (f = &r->f[2]; f >= r->f; f--) {	/* the one that asks last */
 		flow_stop(f, 0);
 		if (flow_start(f, FLOW_UDP, port_socket(r->m, LOCAL_FLOW), 0,
 		    &to, "", now, NEVER) < 0)
 			return;
-		to = s->by;
+		to = *by;
 		if (f == &r->f[2])
 			addr_set_port(&to, port);
 	}
@@ -2833,7 +2836,7 @@ probe_start(struct reach *r, int64_t now)
 	}
 	r->listener = local_socket(&m->local, LOCAL_SERVER, NULL);
 	fmt(r->why, sizeof r->why, *path ? "%s/%.200s/%d" : "%s%s/%d",
-	    s->host->name, path, addr_port(&r->first->said));
+	    s->host->name, path, addr_port(&r->first->said.mapped));
 	l.port = 0;
 	errno = 0;
 	if (!s->addrs.n || flow_start(&r->f[3], FLOW_HTTP, local_socket(&l,
@@ -2853,7 +2856,7 @@ probe_step(struct reach *r, int64_t now)
 		close(fd);
 		if (addr_kind(&a) != A_PUBLIC ||
 		    is_server(m, &a, addr_same_host) ||
-		    addr_same_host(&a, &r->first->said))
+		    addr_same_host(&a, &r->first->said.mapped))
 			continue;
 		r->answer = YES;
 		fmt(r->why, sizeof r->why, " (%ph came in)", &a);
@@ -2968,19 +2971,21 @@ reach_mapping(const struct reach *r, int *several)
 	enum mapping_kind mapping = M_UNKNOWN;
 	int n = 0;
 
-	if (first && addr_same(&first->said, &first->local))
+	if (first && addr_same(&first->said.mapped, &first->said.local))
 		mapping = M_NONE;
 	for (s = r->m->stun; s; s = s->next) {
 		if (!s->said_at)
 			continue;
-		check_fake(r->m, &s->said, "");
+		check_fake(r->m, &s->said.mapped, "");
 		if (++n <= REACH_SERVERS)
-			print("public:    %pa %ps\n", &s->said, s->host);
-		if (!mapping && !addr_same_host(&s->by, &first->by))
+			print("public:    %pa %ps\n", &s->said.mapped, s->host);
+		if (!mapping &&
+		    !addr_same_host(&s->said.peer, &first->said.peer))
 			mapping = M_SAME;
-		if (!addr_same(&s->said, &first->said))
+		if (!addr_same(&s->said.mapped, &first->said.mapped))
 			mapping = M_DEPENDS;
-		*several += !addr_same_host(&s->said, &first->said);
+		*several += !addr_same_host(&s->said.mapped,
+		    &first->said.mapped);
 	}
 	if (!n)
 		print("public:    none\n", NULL, NULL);
@@ -2992,7 +2997,7 @@ static NOINLINE int
 reach_report(struct reach *r)
 {
 	struct map *m = r->m;
-	const union addr *local = r->first ? &r->first->local :
+	const union addr *local = r->first ? &r->first->said.local :
 	    &m->route.source;
 	enum mapping_kind mapping;
 	enum answer answer = r->answer;

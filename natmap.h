@@ -299,6 +299,13 @@ struct http_reader {		/* one answer's header, read byte by byte */
 	char line[128];         /* a header line; what is longer is cut */
 };
 
+struct ends {			/* what a flow knows; family 0: not yet */
+	union addr peer;	/* the server's address; known from the start */
+	union addr mapped;	/* the public address, after a STUN answer */
+	union addr local;	/* our private address, after an answer */
+	union addr other;	/* UDP: the server's own other one; family 0 */
+};
+
 enum flow_kind { FLOW_UDP, FLOW_TCP, FLOW_HTTP };       /* STUN over UDP, TCP */
 
 /*
@@ -324,7 +331,6 @@ struct flow {
 	int body;               /* HTTP: the header is complete, buf has more */
 	int code;		/* of a STUN error response */
 	int sent;		/* UDP: requests sent of this transaction */
-	union addr peer;	/* here an access takes fewer bytes of code */
 	int64_t born;		/* ms: when the flow was opened */
 	int64_t asked;		/* ms: when this transaction began */
 	size_t left;		/* TCP: bytes of the request not yet sent */
@@ -334,16 +340,14 @@ struct flow {
 	const char *host;	/* HTTP: for the Host field; "host/path": GET
 				   it, buf has the body; "": send nothing */
 	unsigned char id[STUN_ID];
-	union addr local;	/* our private address, after an answer */
-	union addr mapped;	/* the public address, after a STUN answer */
-	union addr other;	/* UDP: the server's own other one; family 0 */
+	struct ends ends;
 	struct http_reader http;
 	unsigned char buf[STUN_HEADER + 512];
 };
 
 void flow_init(struct flow *f);
 /* Connects fd, which it takes, of local_socket(), to peer and asks; shared: fd
- * is the relay's UDP socket.  -1 with errno: f is closed, f->peer set. */
+ * is the relay's UDP socket.  -1 with errno: f is closed, and knows peer. */
 int flow_start(struct flow *f, enum flow_kind kind, int fd, int shared,
     const union addr *peer, const char *host, int64_t now, int64_t deadline);
 /* asks again on an open flow; last: asks an HTTP server to close after it, and
@@ -376,16 +380,13 @@ struct server {			/* what is used most comes first */
 	int fails;		/* rounds through all addrs that failed */
 	int repeats;		/* failures since it answered */
 	int warned;		/* that it says something else was logged */
-	union addr said;	/* its last answer; family 0: none */
-	union addr by;		/* from this address of its own */
+	struct ends said;	/* its last answer */
 	int turn;		/* which of addrs comes next */
 	unsigned tried;         /* bits: addrs that failed since it answered */
 	struct { int error, detail; } logged[2];	/* the last failures */
 	int64_t looked;         /* ms: when addrs were found; 0: too old */
 	struct addrs addrs;	/* the last good ones */
 	int64_t fresh_at[MAX_ADDRS];    /* ms: the NAT forgets flows to it */
-	union addr local;	/* from that address of ours */
-	union addr other;	/* where else it can answer from; family 0 */
 	struct lookup lookup;
 };
 

@@ -873,7 +873,7 @@ static size_t
 write_head(const struct flow *f, char *buf, size_t size)
 {
 	const char *path = strchr(f->host, '/');
-	int n, port = addr_port(&f->peer);
+	int n, port = addr_port(&f->ends.peer);
 	char host[SERVER_TEXT];
 
 	fmt(buf, size, "%s", f->host);
@@ -892,7 +892,7 @@ write_head(const struct flow *f, char *buf, size_t size)
 static int
 send_request(struct flow *f)
 {
-	socklen_t len = f->shared ? addr_len(&f->peer) : 0;
+	socklen_t len = f->shared ? addr_len(&f->ends.peer) : 0;
 	size_t n, off = 0;
 	static const char change[] = { 0, CHANGE_REQUEST, 0, 4, 0, 0, 0,
 	    CHANGE_BOTH };
@@ -922,7 +922,7 @@ send_request(struct flow *f)
 	}
 	do                      /* the first error may be of an ICMP message */
 		sent = sendto(f->fd, buf + off, n - off, 0,
-		    len ? &f->peer.sa : NULL, len);
+		    len ? &f->ends.peer.sa : NULL, len);
 	while (sent < 0 && f->kind == FLOW_UDP && tries++ == 0);
 	if (sent < 0)
 		return fd_again() || errno == ENOBUFS ? 0 : -1;
@@ -963,7 +963,7 @@ flow_start(struct flow *f, enum flow_kind kind, int fd, int shared,
 	f->kind = kind;
 	f->fd = fd;
 	f->shared = shared;
-	f->peer = *peer;
+	f->ends.peer = *peer;
 	f->host = host;
 	f->born = now;
 	if (kind != FLOW_UDP) {	/* the kernel finds dead peers */
@@ -1009,7 +1009,7 @@ answered(struct flow *f)
 	f->state = FLOW_OPEN;
 	f->resend = f->deadline = NEVER;
 	f->left = f->have = 0;
-	get_local(f->fd, &f->local);
+	get_local(f->fd, &f->ends.local);
 	return 1;
 }
 
@@ -1019,9 +1019,10 @@ take_datagram(struct flow *f, const unsigned char *p, size_t n)
 {
 	if (f->state != FLOW_ASKING)
 		return 0;
-	if (stun_decode(p, n, f->id, &f->mapped, &f->code) == 1) {
-		f->other.sa.sa_family = 0;
-		read_address(p, n, OTHER_ADDRESS, CHANGED_ADDRESS, &f->other);
+	if (stun_decode(p, n, f->id, &f->ends.mapped, &f->code) == 1) {
+		f->ends.other.sa.sa_family = 0;
+		read_address(p, n, OTHER_ADDRESS, CHANGED_ADDRESS,
+		    &f->ends.other);
 		return answered(f);
 	}
 	return errno == EREFUSED ? -1 : 0;
@@ -1098,7 +1099,7 @@ read_once(struct flow *f)
 		return -1;
 	if (f->have < want)
 		return READ_ON;
-	return stun_decode(f->buf, want, f->id, &f->mapped, &f->code) < 0 ?
+	return stun_decode(f->buf, want, f->id, &f->ends.mapped, &f->code) < 0 ?
 	    -1 : answered(f);
 }
 
@@ -1134,15 +1135,15 @@ flow_claim(struct flow *f, const union addr *from, const union addr *to,
 {
 	int r, port;
 
-	if (!addr_same(from, &f->peer))
+	if (!addr_same(from, &f->ends.peer))
 		return 0;
 	r = take_datagram(f, p, n);
 	if (r < 0)
 		return flow_fail(f);
 	if (r > 0) {
-		port = addr_port(&f->local);
-		f->local = *to;
-		addr_set_port(&f->local, port);
+		port = addr_port(&f->ends.local);
+		f->ends.local = *to;
+		addr_set_port(&f->ends.local, port);
 	}
 	return r;
 }
@@ -1290,8 +1291,8 @@ server_choose(struct server *list, const struct use *use, int how,
 		    !s->repeats), now) < 0 : busy))
 			continue;
 		/* what weighs more than any time */
-		rank = (how & RECENT) && s->live ? 1 + at +
-		    ((int64_t)addr_same(&s->said, says) << 61) : -s->asked;
+		rank = (how & RECENT) && s->live ? 1 + at + ((int64_t)
+		    addr_same(&s->said.mapped, says) << 61) : -s->asked;
 		rank += (int64_t)!busy << 62;
 		if (rank > top) {
 			top = rank;

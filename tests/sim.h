@@ -501,7 +501,7 @@ sim_flow_start(struct flow *f, enum flow_kind kind, int fd, int shared,
 	f->kind = kind;
 	f->fd = fd;
 	f->shared = shared;
-	f->peer = *to;
+	f->ends.peer = *to;
 	f->host = host;
 	f->born = now;
 	path_open(f, to, shared);
@@ -575,18 +575,18 @@ flow_result(struct flow *f, int r)
 	if (r > 0) {
 		f->state = FLOW_OPEN;
 		f->deadline = NEVER;
-		f->mapped = p->mapped;
+		f->ends.mapped = p->mapped;
 		if (p->p->lie.sa.sa_family && --p->p->honest < 0) {
-			f->mapped = p->p->lie;
+			f->ends.mapped = p->p->lie;
 			addr_set_port(&p->p->lie, addr_port(&p->p->lie) +
 			    p->p->varies);
 		}
-		f->other = p->p->other;
+		f->ends.other = p->p->other;
 		f->http.status = sim.status;
 		if (sim.body)
 			strcpy((char *)f->buf, sim.body);
-		f->local = sim.source;
-		addr_set_port(&f->local, sim.m.local.port);
+		f->ends.local = sim.source;
+		addr_set_port(&f->ends.local, sim.m.local.port);
 		f->http.timeout = p->p->keep_timeout;
 		f->http.max = p->p->keep_max;
 		f->http.close = f->last || p->p->says_close ? 2 : 0;
@@ -614,7 +614,7 @@ sim_flow_claim(struct flow *f, const union addr *from, const union addr *to,
 	(void)to;
 	(void)p;
 	(void)n;
-	if (f->state != FLOW_ASKING || !addr_same(from, &f->peer))
+	if (f->state != FLOW_ASKING || !addr_same(from, &f->ends.peer))
 		return 0;
 	return flow_result(f, path_step(f, NEVER));
 }

@@ -424,7 +424,7 @@ is_mapped(const struct flow *b)
 {
 	char text[ADDR_TEXT];
 
-	return strcmp(addr_text(&b->mapped, text), "203.0.113.7:40000") == 0;
+	return strcmp(addr_text(&b->ends.mapped, text), "203.0.113.7:40000") == 0;
 }
 
 static void
@@ -504,8 +504,8 @@ udp_late_answer(void)
 	send_to(s, &b, m.p, m.n);
 	CHECK(SOON(&b, 9000) == 1);
 	CHECK(b.state == FLOW_OPEN && is_mapped(&b));
-	CHECK(addr_port(&b.local) == ours.port);
-	CHECK(strcmp(addr_host(&b.local, text), "127.0.0.1") == 0);
+	CHECK(addr_port(&b.ends.local) == ours.port);
+	CHECK(strcmp(addr_host(&b.ends.local, text), "127.0.0.1") == 0);
 	CHECK(datagrams(s, req) == 3);
 
 	/* the answers to the other two requests, and the next transaction */
@@ -626,8 +626,8 @@ shared_socket(void)
 	m.p[8] ^= 1;
 	CHECK(b.state == FLOW_ASKING);
 	CHECK(flow_claim(&b, &peer, &to, m.p, m.n) == 1);
-	CHECK(is_mapped(&b) && addr_port(&b.local) == ours.port);
-	CHECK(strcmp(addr_host(&b.local, text), "192.0.2.55") == 0);
+	CHECK(is_mapped(&b) && addr_port(&b.ends.local) == ours.port);
+	CHECK(strcmp(addr_host(&b.ends.local, text), "192.0.2.55") == 0);
 	CHECK(flow_claim(&b, &peer, &to, m.p, m.n) == 0);
 
 	CHECK(flow_ask(&b, 0, 2000, 5000) == 0 && datagrams(s, req) == 1);
@@ -678,7 +678,7 @@ tcp_byte_by_byte(void)
 	}
 	send(fd, m.p + i, 1, 0);
 	CHECK(SOON(&b, 1000) == 1 && is_mapped(&b));
-	CHECK(addr_port(&b.local) == ours.port);
+	CHECK(addr_port(&b.ends.local) == ours.port);
 	turn(&b, 1000, 0);
 	CHECK(w.deadline == NEVER);
 	flow_stop(&b, 0);
@@ -1186,10 +1186,10 @@ keepalive_host_field(void)
 	size_t i;
 
 	flow_init(&k);
-	addr_parse(&k.peer, "::1", AF_INET6);
+	addr_parse(&k.ends.peer, "::1", AF_INET6);
 	for (i = 0; i < sizeof t / sizeof *t; i++) {
 		k.host = t[i].host;
-		addr_set_port(&k.peer, t[i].port);
+		addr_set_port(&k.ends.peer, t[i].port);
 		CHECK(write_head(&k, head, sizeof head) == strlen(head));
 		CHECK(strstr(head, t[i].want) != NULL);
 	}
@@ -1225,7 +1225,7 @@ bodies(void)
 		fd = kflow(&f, "probe.test/port/40000", head, sizeof head);
 		snprintf(want, sizeof want, "GET /port/40000 HTTP/1.0\r\n"
 		    "Host: probe.test:%d\r\nUser-Agent: natmap/" VERSION
-		    "\r\nConnection: close\r\n\r\n", addr_port(&f.peer));
+		    "\r\nConnection: close\r\n\r\n", addr_port(&f.ends.peer));
 		CHECK(strcmp(head, want) == 0);
 		for (k = r = 0; t[i].answer[k] && r == 0; k++) {
 			send(fd, t[i].answer + k, 1, 0);
