@@ -2715,7 +2715,7 @@ filter_start(struct reach *r, struct server *s, int64_t now)
 	r->f[0].host = NULL;
 	r->testing = flow_ask(r->f, 1, now, now + REACH_FILTER) == 0;
 	for (f = &r->f[2]; f > r->f; f--)
-		memcpy(f->id, r->f[0].id, STUN_ID);
+		memcpy(f->request, r->f[0].request, STUN_HEADER);
 }
 
 /* Who answers from where it was asked, or with an error, cannot tell. */

@@ -311,7 +311,6 @@ enum flow_kind { FLOW_UDP, FLOW_TCP, FLOW_HTTP };       /* STUN over UDP, TCP */
 /*
  *   state       fd    slot  left     deadline   ends by
  *   CLOSED      -1    -1    -        -
- *   CONNECTING  open  yes   all      set        connected: ASKING
  *   ASKING      open  yes   to send  set        an answer: OPEN
  *   OPEN        open  yes   0        NEVER      flow_ask(): ASKING
  *
@@ -319,7 +318,7 @@ enum flow_kind { FLOW_UDP, FLOW_TCP, FLOW_HTTP };       /* STUN over UDP, TCP */
  * but for 16 KiB after an HTTP answer.  A shared flow has no slot; in UDP left
  * is always 0.
  */
-enum flow_state { FLOW_CLOSED, FLOW_CONNECTING, FLOW_ASKING, FLOW_OPEN };
+enum flow_state { FLOW_CLOSED, FLOW_ASKING, FLOW_OPEN };
 
 struct flow {
 	enum flow_kind kind;
@@ -339,7 +338,7 @@ struct flow {
 	int64_t deadline;	/* ms: when the transaction has failed */
 	const char *host;	/* HTTP: for the Host field; "host/path": GET
 				   it, buf has the body; "": send nothing */
-	unsigned char id[STUN_ID];
+	unsigned char request[STUN_HEADER];	/* STUN: its id at the end */
 	struct ends ends;
 	struct http_reader http;
 	unsigned char buf[STUN_HEADER + 512];
@@ -359,7 +358,8 @@ void flow_want(struct flow *f, struct wake *w);
  * ENOTANSWER, EREFUSED ...), and is closed; in FLOW_OPEN too */
 int flow_step(struct flow *f, const struct wake *w, int64_t now);
 /* A datagram on a shared socket: 1 when it is the answer (as from step), 0
- * when it is not, -1 when it is a STUN error.  to is our own address. */
+ * when it is not, -1 when it is a STUN error.  to is our own address, and
+ * port. */
 int flow_claim(struct flow *f, const union addr *from, const union addr *to,
     const unsigned char *p, size_t n);
 /* closes: STUN over TCP by a reset, HTTP by FIN, or by a reset on abort */

@@ -52,13 +52,13 @@
 #define PROBES		5	/* unanswered ones that end a flow */
 #define UNSENT_MAX      30000   /* ms that data may stay unacknowledged */
 #define READS		16	/* in one step at most */
-#define READ_ON		2	/* there may be more to read */
+#define READ_ALL	2	/* there is no more to read */
 #define HTTP_LIMIT      16384   /* bytes of one answer with its 1xx, and those
 				   of a body */
 
-/* ms after asked: requests over UDP (RFC 8489 section 6.2.1, RTO 500 ms) */
-static const short send_at[] = { 0, 500, 1500 };
-#define SENDS	(int)(sizeof send_at / sizeof *send_at)
+/* ms after asked: further requests over UDP (RFC 8489 section 6.2.1, RTO
+ * 500 ms); the last one is never sent */
+static const int resend_at[] = { 500, 1500, INT_MAX };
 
 /*
  * The mapped port's sockets.
@@ -614,15 +614,13 @@ be16(const unsigned char *p)
 	return (unsigned int)p[0] << 8 | p[1];
 }
 
-/* Writes a Binding request, or an indication; returns STUN_HEADER. */
-static size_t
-stun_request(unsigned char buf[STUN_HEADER], const unsigned char id[STUN_ID],
-    int indication)
+/* Writes a Binding request, or an indication, with a new id. */
+static void
+new_message(unsigned char buf[STUN_HEADER], unsigned char type)
 {
 	memcpy(buf, header, sizeof header);
-	buf[1] = indication ? INDICATION : REQUEST;
-	memcpy(buf + 8, id, STUN_ID);
-	return STUN_HEADER;
+	buf[1] = type;
+	random_bytes(buf + sizeof header, STUN_ID);
 }
 
 int
@@ -663,6 +661,7 @@ read_address(const unsigned char *p, size_t n, unsigned int type,
 	unsigned char *host;
 	sa_family_t family;
 	unsigned int i;
+	int port;
 
 	if (!found)
 		found = attribute(p, n, second);
@@ -682,37 +681,41 @@ read_address(const unsigned char *p, size_t n, unsigned int type,
 		return -1;
 	for (i = 0; i < n - 4; i++)
 		host[i] = found[8 + i] ^ mask[i];
-	addr_set_port(a, (int)(be16(found + 6) ^ be16(mask)));
-	if (addr_port(a) == 0)
+	port = (int)(be16(found + 6) ^ be16(mask));
+	if (port == 0)
 		return -1;
+	addr_set_port(a, port);
 	a->sa.sa_family = family;
 	return 1;
 }
 
-/* Reads the answer to id from p[n] (sections 6.3 and 14.8; a server of RFC 3489
- * takes the cookie for a part of the id and sends it back as well).  1: *mapped
- * holds the public address; -1 with errno: ENOTANSWER not an answer to id,
- * EREFUSED an error response whose code, 300 to 699, is in *code. */
+/* Reads the answer to f's request from p[n] (sections 6.3 and 14.8; a server
+ * of RFC 3489 takes the cookie for a part of the id and sends it back as well).
+ * 1: f->ends has what it told; -1 with errno: ENOTANSWER not an answer to it,
+ * EREFUSED an error response whose code, 300 to 699, is in f->code. */
 static int
-stun_decode(const unsigned char *p, size_t n, const unsigned char id[STUN_ID],
-    union addr *mapped, int *code)
+stun_decode(struct flow *f, const unsigned char *p, size_t n)
 {
 	const unsigned char *e;
 	int class;
 
 	errno = ENOTANSWER;
-	if (!stun_is_message(p, n) || n % 4 != 0 ||
-	    be16(p + 2) != n - STUN_HEADER || memcmp(p + 8, id, STUN_ID) != 0)
+	if (n < STUN_HEADER || n % 4 != 0 || be16(p + 2) != n - STUN_HEADER ||
+	    memcmp(p + 4, f->request + 4, STUN_HEADER - 4) != 0)
 		return -1;
-	if (be16(p) == SUCCESS)
+	if (be16(p) == SUCCESS) {
+		f->ends.other.sa.sa_family = 0;
+		read_address(p, n, OTHER_ADDRESS, CHANGED_ADDRESS,
+		    &f->ends.other);
 		return read_address(p, n, XOR_MAPPED_ADDRESS, MAPPED_ADDRESS,
-		    mapped);
+		    &f->ends.mapped);
+	}
 	e = be16(p) == ERROR ? attribute(p, n, ERROR_CODE) : NULL;
 	if (!e || be16(e + 2) < 4 || e[7] > 99)
 		return -1;
 	class = e[6] & 7;
 	if (class >= 3 && class <= 6) {
-		*code = class * 100 + e[7];
+		f->code = class * 100 + e[7];
 		errno = EREFUSED;
 	}
 	return -1;
@@ -724,14 +727,7 @@ stun_decode(const unsigned char *p, size_t n, const unsigned char id[STUN_ID],
  * the one that counts.
  */
 
-enum http_reply { HTTP_MORE, HTTP_DONE, HTTP_BAD };
-
-static void
-http_reset(struct http_reader *h)
-{
-	memset(h, 0, sizeof *h);
-	h->timeout = h->max = -1;
-}
+enum http_reply { HTTP_BAD = -1, HTTP_MORE, HTTP_DONE };
 
 static int
 is_digit(int c)
@@ -881,11 +877,10 @@ write_head(const struct flow *f, char *buf, size_t size)
 	n = host_port(host, sizeof host, buf, port);
 	if (port == 80)
 		host[n - (int)strlen(":80")] = '\0';
-	fmt(buf, size, "%s %s HTTP/1.%d\r\nHost: %s\r\n"
+	return (size_t)fmt(buf, size, "%s %s HTTP/1.%d\r\nHost: %s\r\n"
 	    "User-Agent: natmap/" VERSION "\r\nConnection: %s\r\n\r\n",
 	    path ? "GET" : "HEAD", path ? path : "/", !path, host,
 	    path || f->last ? "close" : "keep-alive");
-	return strlen(buf);
 }
 
 /* Sends the request, or the rest of it; over UDP, sends it again. */
@@ -902,12 +897,10 @@ send_request(struct flow *f)
 
 	if (f->host && !*f->host)       /* its answer is asked for by another */
 		return 0;
-	n = f->kind == FLOW_HTTP ? write_head(f, buf, sizeof buf) :
-	    stun_request((unsigned char *)buf, f->id, 0);
+	memcpy(buf, f->request, STUN_HEADER);
+	n = f->kind == FLOW_HTTP ? write_head(f, buf, sizeof buf) : STUN_HEADER;
 	if (f->kind == FLOW_UDP) {
-		f->sent++;
-		f->resend = f->sent == SENDS ? NEVER :
-		    f->asked + send_at[f->sent];
+		f->resend = f->asked + resend_at[f->sent++];
 		if (f->last) {		/* add a CHANGE-REQUEST */
 			memcpy(buf + n, change, sizeof change);
 			buf[3] = sizeof change;
@@ -925,7 +918,8 @@ send_request(struct flow *f)
 		    len ? &f->ends.peer.sa : NULL, len);
 	while (sent < 0 && f->kind == FLOW_UDP && tries++ == 0);
 	if (sent < 0)
-		return fd_again() || errno == ENOBUFS ? 0 : -1;
+		return fd_again() || errno == ENOBUFS || errno == ENOTCONN ?
+		    0 : -1;
 	f->left = n - off - (size_t)sent;
 	return 0;
 }
@@ -933,26 +927,11 @@ send_request(struct flow *f)
 int
 stun_indicate(int fd, const union addr *peer)
 {
-	unsigned char id[STUN_ID], buf[STUN_HEADER];
+	unsigned char buf[STUN_HEADER];
 
-	random_bytes(id, sizeof id);
-	stun_request(buf, id, 1);
+	new_message(buf, INDICATION);
 	return sendto(fd, buf, sizeof buf, 0, &peer->sa, addr_len(peer)) < 0 ?
 	    -1 : 0;
-}
-
-/* Prepares a request; none of it has been sent. */
-static NOINLINE void
-begin_transaction(struct flow *f, int64_t now, int64_t deadline)
-{
-	random_bytes(f->id, sizeof f->id);
-	http_reset(&f->http);
-	f->asked = now;
-	f->deadline = deadline;
-	f->resend = NEVER;
-	f->sent = 0;
-	f->have = 0;
-	f->left = f->kind == FLOW_UDP ? 0 : SIZE_MAX;
 }
 
 int
@@ -972,21 +951,25 @@ flow_start(struct flow *f, enum flow_kind kind, int fd, int shared,
 	}
 	if (kind == FLOW_TCP)
 		fd_abortive(fd, 1);
-	if (shared || connect(fd, &peer->sa, addr_len(peer)) == 0)
-		return flow_ask(f, 0, now, deadline);
-	if (errno != EINPROGRESS && errno != EINTR)
+	if (!shared && connect(fd, &peer->sa, addr_len(peer)) < 0 &&
+	    errno != EINPROGRESS && errno != EINTR)
 		return flow_fail(f);
-	begin_transaction(f, now, deadline);
-	f->state = FLOW_CONNECTING;
-	return 0;
+	return flow_ask(f, 0, now, deadline);
 }
 
 int
 flow_ask(struct flow *f, int last, int64_t now, int64_t deadline)
 {
-	f->last = last;
-	begin_transaction(f, now, deadline);
+	new_message(f->request, REQUEST);
+	memset(&f->http, 0, sizeof f->http);
 	f->state = FLOW_ASKING;
+	f->last = last;
+	f->asked = now;
+	f->deadline = deadline;
+	f->resend = NEVER;
+	f->sent = 0;
+	f->have = 0;
+	f->left = f->kind == FLOW_UDP ? 0 : SIZE_MAX;
 	return send_request(f) < 0 ? flow_fail(f) : 0;
 }
 
@@ -1019,12 +1002,8 @@ take_datagram(struct flow *f, const unsigned char *p, size_t n)
 {
 	if (f->state != FLOW_ASKING)
 		return 0;
-	if (stun_decode(p, n, f->id, &f->ends.mapped, &f->code) == 1) {
-		f->ends.other.sa.sa_family = 0;
-		read_address(p, n, OTHER_ADDRESS, CHANGED_ADDRESS,
-		    &f->ends.other);
+	if (stun_decode(f, p, n) == 1)
 		return answered(f);
-	}
 	return errno == EREFUSED ? -1 : 0;
 }
 
@@ -1048,12 +1027,12 @@ take_http(struct flow *f, size_t n)
 
 	if (f->state == FLOW_OPEN) {
 		h->total += n;
-		return h->total > HTTP_LIMIT ? -1 : READ_ON;
+		return h->total > HTTP_LIMIT ? -1 : 0;
 	}
 	if (!f->body) {
 		r = http_read(h, (char *)f->buf, n, &used);
 		if (r != HTTP_DONE)
-			return r == HTTP_BAD ? -1 : READ_ON;
+			return r;
 		n -= used;
 		f->body = strchr(f->host, '/') != NULL;
 		if (!f->body) {
@@ -1063,28 +1042,26 @@ take_http(struct flow *f, size_t n)
 		memmove(f->buf, f->buf + used, n);
 	}
 	f->have += n;
-	return READ_ON;
+	return 0;
 }
 
-/* Reads once: 1 answered, 0 there is no more, -1, READ_ON there may be.  Over
- * UDP an error is an ICMP message, which anybody can forge.  A datagram that
- * fills the buffer may have been cut. */
+/* Reads once: 1 answered, 0 there may be more, READ_ALL there is none, -1.
+ * Over UDP an error is an ICMP message, which anybody can forge.  A datagram
+ * that fills the buffer may have been cut. */
 static NOINLINE int
 read_once(struct flow *f)
 {
 	size_t want = sizeof f->buf - 1 - f->have;
 	ssize_t n;
-	int r;
 
 	if (f->kind == FLOW_TCP)
 		want = message_size(f) - f->have;
 	n = recv(f->fd, f->buf + f->have, want, 0);
 	if (n < 0)
-		return fd_again() ? 0 : f->kind == FLOW_UDP ? READ_ON : -1;
-	if (f->kind == FLOW_UDP) {
-		r = (size_t)n < want ? take_datagram(f, f->buf, (size_t)n) : 0;
-		return r == 0 ? READ_ON : r;
-	}
+		return fd_again() ? READ_ALL : f->kind == FLOW_UDP ? 0 : -1;
+	if (f->kind == FLOW_UDP)
+		return (size_t)n < want ? take_datagram(f, f->buf, (size_t)n) :
+		    0;
 	if (n == 0) {
 		errno = ECLOSED;
 		f->buf[f->have] = '\0';
@@ -1098,9 +1075,8 @@ read_once(struct flow *f)
 	if (f->state == FLOW_OPEN || want > sizeof f->buf)
 		return -1;
 	if (f->have < want)
-		return READ_ON;
-	return stun_decode(f->buf, want, f->id, &f->ends.mapped, &f->code) < 0 ?
-	    -1 : answered(f);
+		return 0;
+	return stun_decode(f, f->buf, want) < 0 ? -1 : answered(f);
 }
 
 int
@@ -1111,13 +1087,12 @@ flow_step(struct flow *f, const struct wake *w, int64_t now)
 	if (f->state == FLOW_CLOSED)
 		return 0;
 	if (woke(w, f->slot)) {
-		/* the first write tells how the connect ended */
-		if (f->state == FLOW_CONNECTING)
-			f->state = FLOW_ASKING;
-		r = f->left > 0 && send_request(f) < 0 ? -1 : READ_ON;
-		for (i = 0; i < READS && r == READ_ON; i++)
+		/* the first write that can be tells how the connect ended */
+		if (f->left > 0)
+			r = send_request(f);
+		for (i = 0; i < READS && r == 0; i++)
 			r = read_once(f);
-		if (r == READ_ON)
+		if (r == READ_ALL)
 			r = 0;
 	}
 	if (r == 0 && now >= f->deadline) {
@@ -1133,18 +1108,15 @@ int
 flow_claim(struct flow *f, const union addr *from, const union addr *to,
     const unsigned char *p, size_t n)
 {
-	int r, port;
+	int r;
 
 	if (!addr_same(from, &f->ends.peer))
 		return 0;
 	r = take_datagram(f, p, n);
 	if (r < 0)
 		return flow_fail(f);
-	if (r > 0) {
-		port = addr_port(&f->ends.local);
+	if (r > 0)
 		f->ends.local = *to;
-		addr_set_port(&f->ends.local, port);
-	}
 	return r;
 }
 

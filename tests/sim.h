@@ -515,10 +515,7 @@ sim_flow_start(struct flow *f, enum flow_kind kind, int fd, int shared,
 		f->deadline = deadline;
 		return 0;
 	}
-	sim_flow_ask(f, 0, now, deadline);
-	if (kind != FLOW_UDP)
-		f->state = FLOW_CONNECTING;
-	return 0;
+	return sim_flow_ask(f, 0, now, deadline);
 }
 
 /* A server is asked to answer from its other address and its other port. */

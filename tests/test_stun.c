@@ -59,7 +59,8 @@ static void
 message(struct message *m, unsigned int type, const unsigned char *id)
 {
 	memset(m, 0, sizeof *m);
-	stun_request(m->p, id, 0);
+	new_message(m->p, REQUEST);
+	memcpy(m->p + 8, id, STUN_ID);
 	put16(m->p, type);
 	m->n = STUN_HEADER;
 }
@@ -97,15 +98,18 @@ static int
 decode(const unsigned char *p, size_t n, const unsigned char *id, char *text)
 {
 	unsigned char *copy = malloc(n + (n == 0));
-	union addr a;
-	int r, code = 0;
+	struct flow f;
+	int r;
 
+	flow_init(&f);
+	new_message(f.request, REQUEST);
+	memcpy(f.request + 8, id, STUN_ID);
 	memcpy(copy, p, n);
-	r = stun_decode(copy, n, id, &a, &code);
+	r = stun_decode(&f, copy, n);
 	if (r == 1 && text != NULL)
-		(void)addr_text(&a, text);
+		(void)addr_text(&f.ends.mapped, text);
 	else if (r == -1)
-		r = errno == EREFUSED ? code : -errno;
+		r = errno == EREFUSED ? f.code : -errno;
 	free(copy);
 	return r;
 }
@@ -122,13 +126,13 @@ decodes_to(const unsigned char *p, size_t n, const unsigned char *id,
 static void
 request_bytes(void)
 {
-	unsigned char buf[STUN_HEADER];
+	unsigned char buf[STUN_HEADER], next[STUN_HEADER];
 
-	CHECK(stun_request(buf, rfc_id, 0) == 20);
+	new_message(buf, REQUEST);
 	CHECK(memcmp(buf, "\0\1\0\0\x21\x12\xa4\x42", 8) == 0);
-	CHECK(memcmp(buf + 8, rfc_id, STUN_ID) == 0);
-	stun_request(buf, rfc_id, 1);
-	CHECK(memcmp(buf, "\0\x11\0\0\x21\x12\xa4\x42", 8) == 0);
+	new_message(next, INDICATION);
+	CHECK(memcmp(next, "\0\x11\0\0\x21\x12\xa4\x42", 8) == 0);
+	CHECK(memcmp(next + 8, buf + 8, STUN_ID) != 0);
 }
 
 static void
@@ -415,7 +419,7 @@ datagrams(int fd, unsigned char *last)
 static void
 answer(struct message *m, const struct flow *b)
 {
-	message(m, SUCCESS, b->id);
+	message(m, SUCCESS, b->request + 8);
 	add_v4(m, XOR_MAPPED_ADDRESS, "203.0.113.7", 40000);
 }
 
@@ -424,7 +428,8 @@ is_mapped(const struct flow *b)
 {
 	char text[ADDR_TEXT];
 
-	return strcmp(addr_text(&b->ends.mapped, text), "203.0.113.7:40000") == 0;
+	return strcmp(addr_text(&b->ends.mapped, text),
+	    "203.0.113.7:40000") == 0;
 }
 
 static void
@@ -461,7 +466,7 @@ udp_schedule(void)
 		memset(req, 0, sizeof req);
 		CHECK(turn(&b, t[i].now, 0) == 0);
 		CHECK(datagrams(s, req) == t[i].want);
-		CHECK(!t[i].want || memcmp(req + 8, b.id, STUN_ID) == 0);
+		CHECK(!t[i].want || memcmp(req, b.request, STUN_HEADER) == 0);
 	}
 	CHECK(w.deadline == 9000 && b.sent == 3);
 	CHECK(turn(&b, 9000, 0) == -1 && errno == ETIMEDOUT);
@@ -512,10 +517,11 @@ udp_late_answer(void)
 	send_to(s, &b, m.p, m.n);
 	CHECK(SOON(&b, 9001) == 0 && b.state == FLOW_OPEN);
 	CHECK(w.deadline == NEVER);
-	memcpy(first, b.id, STUN_ID);
+	memcpy(first, b.request + 8, STUN_ID);
 	CHECK(flow_ask(&b, 0, 11000, 14000) == 0);
-	CHECK(memcmp(first, b.id, STUN_ID) != 0 && b.asked == 11000);
-	CHECK(datagrams(s, req) == 1 && memcmp(req + 8, b.id, STUN_ID) == 0);
+	CHECK(memcmp(first, b.request + 8, STUN_ID) != 0 && b.asked == 11000);
+	CHECK(datagrams(s, req) == 1);
+	CHECK(memcmp(req, b.request, STUN_HEADER) == 0);
 	send_to(s, &b, m.p, m.n);
 	CHECK(SOON(&b, 11001) == 0 && b.state == FLOW_ASKING);
 	answer(&m, &b);
@@ -561,7 +567,7 @@ udp_error_response(void)
 	struct message m;
 
 	open_flow(&b, FLOW_UDP, NULL, 0, 9000);
-	message(&m, ERROR, b.id);
+	message(&m, ERROR, b.request + 8);
 	add(&m, ERROR_CODE, "\0\0\4\1", 4);
 	send_to(s, &b, m.p, m.n);
 	CHECK(SOON(&b, 1) == -1 && errno == EREFUSED && b.code == 401);
@@ -592,7 +598,8 @@ udp_errors_are_silence(void)
 	wake_clear(&w);
 	b.slot = -1;
 	CHECK(flow_step(&b, &w, 1500) == 0 && b.sent == 3);
-	CHECK(datagrams(s, last) == 1 && memcmp(last + 8, b.id, STUN_ID) == 0);
+	CHECK(datagrams(s, last) == 1);
+	CHECK(memcmp(last, b.request, STUN_HEADER) == 0);
 	close(s);
 	CHECK(turn(&b, 9000, 0) == -1 && errno == ETIMEDOUT && b.fd == -1);
 }
@@ -608,8 +615,10 @@ shared_socket(void)
 	struct message m;
 
 	addr_parse(&to, "192.0.2.55", AF_INET);
+	addr_set_port(&to, ours.port);
 	CHECK(flow_start(&b, FLOW_UDP, fd, 1, &peer, NULL, 1000, 5000) == 0);
-	CHECK(datagrams(s, req) == 1 && memcmp(req + 8, b.id, STUN_ID) == 0);
+	CHECK(datagrams(s, req) == 1);
+	CHECK(memcmp(req, b.request, STUN_HEADER) == 0);
 	CHECK(turn(&b, 1500, 0) == 0 && w.n == 0 && w.deadline == 1500);
 	CHECK(datagrams(s, req) == 1);
 
@@ -631,7 +640,7 @@ shared_socket(void)
 	CHECK(flow_claim(&b, &peer, &to, m.p, m.n) == 0);
 
 	CHECK(flow_ask(&b, 0, 2000, 5000) == 0 && datagrams(s, req) == 1);
-	message(&m, ERROR, b.id);
+	message(&m, ERROR, b.request + 8);
 	add(&m, ERROR_CODE, "\0\0\5\0", 4);
 	CHECK(flow_claim(&b, &peer, &to, m.p, m.n) == -1);
 	CHECK(errno == EREFUSED && b.code == 500 && b.fd == -1);
@@ -650,13 +659,13 @@ tcp_flow(struct flow *b, int64_t now)
 	int s = server(SOCK_STREAM), fd, one = 1;
 
 	CHECK(open_flow(b, FLOW_TCP, NULL, now, now + 9000) == 0);
-	if (b->state == FLOW_CONNECTING)
+	if (b->left > 0)
 		CHECK(SOON(b, now) == 0);
 	CHECK(b->state == FLOW_ASKING && b->left == 0);
 	fd = accept(s, NULL, NULL);
 	close(s);
 	CHECK(recv(fd, req, sizeof req, MSG_WAITALL) == STUN_HEADER);
-	CHECK(memcmp(req + 8, b->id, STUN_ID) == 0);
+	CHECK(memcmp(req, b->request, STUN_HEADER) == 0);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 	return fd;
 }
@@ -696,11 +705,11 @@ tcp_asks_again(void)
 	answer(&m, &b);
 	send(fd, m.p, m.n, 0);
 	CHECK(SOON(&b, 1100) == 1);
-	memcpy(first, b.id, STUN_ID);
+	memcpy(first, b.request + 8, STUN_ID);
 	CHECK(flow_ask(&b, 0, 31000, 33000) == 0 && b.born == 1000);
 	CHECK(recv(fd, req, sizeof req, MSG_WAITALL) == STUN_HEADER);
-	CHECK(memcmp(req + 8, b.id, STUN_ID) == 0);
-	CHECK(memcmp(first, b.id, STUN_ID) != 0);
+	CHECK(memcmp(req, b.request, STUN_HEADER) == 0);
+	CHECK(memcmp(first, b.request + 8, STUN_ID) != 0);
 	answer(&m, &b);
 	send(fd, m.p, m.n, 0);
 	CHECK(SOON(&b, 31001) == 1 && b.state == FLOW_OPEN);
@@ -762,7 +771,7 @@ tcp_error_response(void)
 	struct message m;
 	int fd = tcp_flow(&b, 0);
 
-	message(&m, ERROR, b.id);
+	message(&m, ERROR, b.request + 8);
 	add(&m, ERROR_CODE, "\0\0\4\x14", 4);
 	send(fd, m.p, m.n, 0);
 	CHECK(SOON(&b, 1) == -1 && errno == EREFUSED && b.code == 420);
@@ -856,7 +865,7 @@ tcp_deadlines(void)
 	wake_clear(&w);
 	flow_want(&b, &w);
 	CHECK(w.deadline == 5000);
-	CHECK(flow_step(&b, &w, 4999) == 0 && b.state == FLOW_CONNECTING);
+	CHECK(flow_step(&b, &w, 4999) == 0 && b.state == FLOW_ASKING);
 	CHECK(flow_step(&b, &w, 5000) == -1 && errno == ETIMEDOUT);
 	close(s);
 
@@ -890,7 +899,7 @@ tcp_request_waits(void)
 	CHECK(SOON(&b, 2) == 0 && b.left == 0);
 	CHECK(turn(&b, 2, 0) == 0 && w.fds[0].events == POLLIN);
 	n = (int)recv(sv[1], buf, sizeof buf, 0);
-	CHECK(n == STUN_HEADER && memcmp(buf + 8, b.id, STUN_ID) == 0);
+	CHECK(n == STUN_HEADER && memcmp(buf, b.request, STUN_HEADER) == 0);
 	flow_stop(&b, 0);
 	close(sv[1]);
 }
@@ -1003,6 +1012,13 @@ static const struct http_case http_cases[] = {
 	{ "SSH-2.0-OpenSSH_9.2\r\n", HTTP_BAD, 0, 0, -1, -1, 0 },
 	{ "HTTP/1.1 200 OK\r\nServer: x\r\n", HTTP_MORE, 200, 0, -1, -1, 0 },
 };
+
+static void
+http_reset(struct http_reader *h)
+{
+	memset(h, 0, sizeof *h);
+	h->timeout = h->max = -1;
+}
 
 static void
 read_text(struct http_reader *h, const struct http_case *t, size_t piece)
@@ -1123,7 +1139,7 @@ kflow(struct flow *k, const char *host, char *head, size_t size)
 	ssize_t n;
 
 	CHECK(open_flow(k, FLOW_HTTP, host, 1000, 4000) == 0);
-	if (k->state == FLOW_CONNECTING)
+	if (k->left > 0)
 		CHECK(kturn(k, 1010, 2000) == 0);
 	CHECK(k->state == FLOW_ASKING && k->left == 0);
 	fd = accept(s, NULL, NULL);
@@ -2009,7 +2025,7 @@ ask_change(struct flow f[3])
 	if (flow_ask(&f[0], 1, 1000, 5000) < 0)
 		return -1;
 	for (i = 1; i < 3; i++)
-		memcpy(f[i].id, f[0].id, STUN_ID);
+		memcpy(f[i].request, f[0].request, STUN_HEADER);
 	return 0;
 }
 
@@ -2044,7 +2060,7 @@ change_requests(void)
 		for (k = 0; k < 2; k++) {
 			CHECK(recv(at[0], buf, sizeof buf, 0) == 28);
 			CHECK(memcmp(buf, want[k], 4) == 0 &&
-			    memcmp(buf + 8, f[0].id, STUN_ID) == 0 &&
+			    memcmp(buf + 4, f[0].request + 4, 16) == 0 &&
 			    memcmp(buf + 20, want[k] + 4, 8) == 0);
 		}
 		CHECK(recv(at[0], buf, sizeof buf, 0) < 0);
@@ -2078,7 +2094,7 @@ answers_from_elsewhere(void)
 	add_v4(&m, XOR_MAPPED_ADDRESS, "203.0.113.7", 40000);
 	send_to(at[1], &f[1], m.p, m.n);
 	CHECK(SOON(&f[1], 1000) == 0 && f[1].state == FLOW_ASKING);
-	message(&m, ERROR, f[0].id);
+	message(&m, ERROR, f[0].request + 8);
 	add(&m, ERROR_CODE, "\0\0\4\24", 4);
 	send_to(at[0], &f[0], m.p, m.n);
 	CHECK(SOON(&f[0], 1000) == -1 && errno == EREFUSED &&

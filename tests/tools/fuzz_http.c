@@ -14,7 +14,8 @@ in_pieces(struct http_reader *h, const char *p, size_t n, size_t piece,
 	enum http_reply r = HTTP_MORE;
 	size_t some;
 
-	http_reset(h);
+	memset(h, 0, sizeof *h);
+	h->timeout = h->max = -1;
 	for (*used = 0; r == HTTP_MORE && *used < n; *used += some)
 		r = http_read(h, p + *used,
 		    piece < n - *used ? piece : n - *used, &some);
