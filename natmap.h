@@ -246,10 +246,7 @@ struct local {
 	int port;		/* host order; 0 until one was chosen */
 	uid_t uid;		/* the service's, whose port we share */
 	int listener;           /* ours, if no flow can bind beside it; or 0 */
-	struct holders {	/* the service's sockets, and what we set */
-		struct holder *h;
-		size_t n;
-	} shared;
+	struct holder *shared;	/* the service's sockets, and what we set */
 };
 
 struct owner {			/* who holds a port */

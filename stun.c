@@ -217,6 +217,7 @@ local_rebind(const struct local *l, int fd)
  */
 
 struct holder {
+	struct holder *next;	/* of the line before */
 	unsigned long inode;
 	uid_t uid;
 	int listening;
@@ -229,87 +230,83 @@ struct holder {
  *   0: 00000000:0016 00000000:0000 0A 0:0 00:0 0   1000        0 12345 ...
  *  slot local address      remote state             uid          inode
  *
- * What has no inode is in TIME_WAIT, or closing, and nobody's any more.
+ * What has no inode is in TIME_WAIT, or closing, and nobody's any more.  -1: no
+ * memory.
  */
-static size_t
-parse_holder(const char *line, int port, int type, struct holder *h)
+static int
+add_holder(struct holder **list, const char *line, int port, int type)
 {
 	enum { PORT = 2, STATE = 5, UID = 11, INODE = 13, NUMBERS };
 	char *s = (char *)(uintptr_t)line;
 	unsigned long number[NUMBERS];
+	struct holder *h;
 	int i;
 
 	for (i = 0; i < NUMBERS; i++, s += *s == ':')
 		number[i] = strtoul(s, &s, i < UID ? 16 : 10);
-	memset(h, 0, sizeof *h);
+	if (number[PORT] != (unsigned long)port || number[INODE] == 0)
+		return 0;
+	h = calloc(1, sizeof *h);
+	if (!h)
+		return -1;
 	h->listening = type == SOCK_DGRAM || number[STATE] == 0x0a;
 	h->uid = (uid_t)number[UID];
 	h->inode = number[INODE];
-	return number[PORT] == (unsigned long)port && h->inode != 0;
-}
-
-/* Makes room, which doubles at each power of two, for one more; NULL: no
- * memory. */
-static struct holder *
-next_holder(struct holders *hs)
-{
-	struct holder *more = hs->h;
-
-	if ((hs->n & (hs->n - 1)) == 0) {
-		more = enlarge(hs->h, hs->n * sizeof *more,
-		    (hs->n * 2 + 1) * sizeof *more);
-		if (!more)
-			return NULL;
-		hs->h = more;
-	}
-	return more + hs->n;
+	h->next = *list;
+	*list = h;
+	return 0;
 }
 
 static int
-read_table(struct holders *hs, const char *six, const struct local *l)
+read_table(struct holder **list, const char *six, const struct local *l)
 {
 	char path[32], buf[4096], *line, *end;
-	int type = l->cfg->type, fd;
-	struct holder *h = NULL;
+	int type = l->cfg->type, fd, r = -1;
 	size_t n = 0;
 	ssize_t got;
 
 	fmt(path, sizeof path, "/proc/net/%s%s", type == SOCK_STREAM ? "tcp" :
 	    "udp", six);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -1;
 	while ((got = read(fd, buf + n, sizeof buf - n)) > 0) {
 		n += (size_t)got;
 		for (line = buf; (end = memchr(line, '\n', n)); line = end) {
 			*end++ = '\0';
 			n -= (size_t)(end - line);
-			h = next_holder(hs);
-			if (!h)
-				break;
-			hs->n += parse_holder(line, l->port, type, h);
+			r = add_holder(list, line, l->port, type);
+			if (r < 0)
+				goto fail;
 		}
 		memmove(buf, line, n);
 	}
+fail:
 	close(fd);
-	return h ? 0 : -1;
+	return r;
+}
+
+static void
+free_holders(struct holder *h)
+{
+	struct holder *next;
+
+	for (; h; h = next) {
+		next = h->next;
+		free(h);
+	}
 }
 
 static NOINLINE struct holder *
-find_inode(const struct holders *hs, unsigned long inode)
+find_inode(struct holder *h, unsigned long inode)
 {
-	size_t i;
-
-	for (i = 0; i < hs->n; i++)
-		if (hs->h[i].inode == inode)
-			return &hs->h[i];
-	return NULL;
+	while (h && h->inode != inode)
+		h = h->next;
+	return h;
 }
 
 /* Finds who has the sockets open: pid, whose folder of descriptors that is, or
  * with pid 0 all processes of /proc. */
 static int
-search(struct holders *hs, const char *folder, pid_t pid)
+search(struct holder *list, const char *folder, pid_t pid)
 {
 	char path[64];
 	struct holder *h;
@@ -326,14 +323,14 @@ search(struct holders *hs, const char *folder, pid_t pid)
 		if (pid == 0) {
 			fmt(path, sizeof path, "/proc/%d/fd", number);
 			if (number > 0)
-				search(hs, path, number);
+				search(list, path, number);
 			continue;
 		}
 		n = readlinkat(dirfd(d), e->d_name, path, sizeof path - 1);
 		path[n > 0 ? n : 0] = '\0';
 		if (strncmp(path, "socket:[", 8) != 0)
 			continue;
-		h = find_inode(hs, strtoul(path + 8, NULL, 10));
+		h = find_inode(list, strtoul(path + 8, NULL, 10));
 		if (h && h->pid == 0) {
 			h->pid = pid;
 			h->fd = number;
@@ -345,32 +342,31 @@ search(struct holders *hs, const char *folder, pid_t pid)
 
 /* An IPv6 listener may hold the IPv4 port as well, but not the reverse. */
 static int
-find_holders(struct holders *hs, const struct local *l)
+find_holders(struct holder **list, const struct local *l)
 {
 	int r, six;
 
-	memset(hs, 0, sizeof *hs);
-	r = l->cfg->family == AF_INET ? read_table(hs, "", l) : 1;
-	six = read_table(hs, "6", l);
+	*list = NULL;
+	r = l->cfg->family == AF_INET ? read_table(list, "", l) : 1;
+	six = read_table(list, "6", l);
 	if (r > 0)
 		r = six;
-	if (r == 0 && hs->n > 0)
-		r = search(hs, "/proc", 0);
+	if (r == 0 && *list)
+		r = search(*list, "/proc", 0);
 	return r;
 }
 
-/* The one to name: a listener, and a program other than this one. */
+/* The one to name: a listener, and a program other than this one; the first in
+ * the tables, so the last here. */
 static const struct holder *
-first_holder(const struct holders *hs)
+first_holder(const struct holder *h)
 {
-	const struct holder *h, *best = NULL;
-	int rank, top = -1;
-	size_t i;
+	const struct holder *best = NULL;
+	int rank, top = 0;
 
-	for (i = 0; i < hs->n; i++) {
-		h = &hs->h[i];
+	for (; h; h = h->next) {
 		rank = h->listening * 2 + (h->pid != getpid());
-		if (rank > top) {
+		if (rank >= top) {
 			top = rank;
 			best = h;
 		}
@@ -401,21 +397,20 @@ local_owner(const struct local *l, struct owner *o)
 {
 	const struct holder *h, *best;
 	char self[sizeof o->name];
-	struct holders hs;
+	struct holder *list;
 	int r;
 
 	memset(o, 0, sizeof *o);
-	r = find_holders(&hs, l);
-	best = first_holder(&hs);
+	r = find_holders(&list, l);
+	best = first_holder(list);
 	if (best) {
 		o->listening = best->listening;
 		process_name(getpid(), self);
-		for (h = hs.h; h < hs.h + hs.n; h++) {
+		for (h = list; h; h = h->next) {
 			process_name(h->pid, o->name);
 			if (h->pid != getpid() && strcmp(o->name, self) == 0) {
 				o->twin = 1;
 				best = h;
-				break;
 			}
 		}
 		o->uid = best->uid;
@@ -423,7 +418,7 @@ local_owner(const struct local *l, struct owner *o)
 		process_name(best->pid, o->name);
 		r = 1;
 	}
-	free(hs.h);
+	free_holders(list);
 	return r;
 }
 
@@ -523,27 +518,22 @@ static const char *
 share_port(struct local *l, int on)
 {
 	const char *why = NULL, *one;
-	const struct holder *old;
-	struct holders hs;
-	struct holder *h;
-	size_t i;
+	struct holder *list, *h, *old;
+	int r = find_holders(&list, l);
 
-	if (find_holders(&hs, l) < 0)
-		why = no_proc;
-	for (i = 0; i < hs.n; i++) {
-		h = &hs.h[i];
-		old = find_inode(&l->shared, h->inode);
+	for (h = list; h; h = h->next) {
+		old = find_inode(l->shared, h->inode);
 		if (old)
 			h->set = old->set;
 		one = share_holder(h, l->cfg->type, on);
-		if (one)
+		if (!why)
 			why = one;
 	}
-	if (hs.n > 0)
-		l->uid = first_holder(&hs)->uid;
-	free(l->shared.h);
-	l->shared = hs;
-	return why;
+	if (list)
+		l->uid = first_holder(list)->uid;
+	free_holders(l->shared);
+	l->shared = list;
+	return why || r >= 0 ? why : no_proc;
 }
 
 void
@@ -551,10 +541,10 @@ local_release(struct local *l)
 {
 	int error = errno;
 
-	if (l->shared.n > 0)
+	if (l->shared)
 		share_port(l, 0);
-	free(l->shared.h);
-	memset(&l->shared, 0, sizeof l->shared);
+	free_holders(l->shared);
+	l->shared = NULL;
 	errno = error;
 }
 

@@ -1723,18 +1723,17 @@ use_shared(int fd, int port)
 static void
 check_flags(const struct local *l, int addr, int port)
 {
-	struct holders hs;
-	size_t i;
+	struct holder *list, *h;
 	int fd;
 
-	CHECK(find_holders(&hs, l) == 0 && hs.n > 0);
-	for (i = 0; i < hs.n; i++) {
-		fd = copy_fd(hs.h[i].pid, hs.h[i].fd);
+	CHECK(find_holders(&list, l) == 0 && list);
+	for (h = list; h; h = h->next) {
+		fd = copy_fd(h->pid, h->fd);
 		CHECK(option(fd, SOL_SOCKET, SO_REUSEADDR) == addr);
 		CHECK(option(fd, SOL_SOCKET, SO_REUSEPORT) == port);
 		close(fd);
 	}
-	free(hs.h);
+	free_holders(list);
 }
 
 static void
@@ -1905,40 +1904,39 @@ proc_lines(void)
 		    "00:00000000 00000000  1000        0 12345 1 0", 0 },
 		{ "", 0 }, { "   0: 00000000:0016", 0 }, { ":", 0 },
 	};
-	struct holder h;
+	struct holder *h = NULL, *old;
 	size_t i;
 
-	for (i = 0; i < sizeof t / sizeof *t; i++)
-		CHECK((int)parse_holder(t[i].line, 22, SOCK_STREAM,
-		    &h) == t[i].want);
-	parse_holder(t[1].line, 22, SOCK_STREAM, &h);
-	CHECK(h.listening && h.uid == 1000 && h.inode == 12345);
-	parse_holder("0: 0:16 0:0 01 0:0 0:0 0 7 0 8", 22, SOCK_STREAM, &h);
-	CHECK(!h.listening && h.uid == 7 && h.inode == 8);
-	parse_holder("0: 0:16 0:0 01 0:0 0:0 0 7 0 8", 22, SOCK_DGRAM, &h);
-	CHECK(h.listening);
+	for (i = 0; i < sizeof t / sizeof *t; i++) {
+		old = h;
+		CHECK(add_holder(&h, t[i].line, 22, SOCK_STREAM) == 0);
+		CHECK((h != old) == t[i].want);
+	}
+	CHECK(h->listening && h->uid == 1000 && h->inode == 12345 && !h->next);
+	add_holder(&h, "0: 0:16 0:0 01 0:0 0:0 0 7 0 8", 22, SOCK_STREAM);
+	CHECK(!h->listening && h->uid == 7 && h->inode == 8);
+	add_holder(&h, "0: 0:16 0:0 01 0:0 0:0 0 7 0 8", 22, SOCK_DGRAM);
+	CHECK(h->listening && h->next && h->next->next);
+	free_holders(h);
 }
 
 static void
 proc_holders(void)
 {
-	struct holders hs = { NULL, 0 };
-	struct holder h;
+	struct holder h[100];
 	size_t i;
 
-	memset(&h, 0, sizeof h);
+	memset(h, 0, sizeof h);
 	for (i = 0; i < 100; i++) {
-		h.inode = i;
-		h.pid = i == 0 ? getpid() : 0;
-		h.listening = i == 0 || i == 70;
-		*next_holder(&hs) = h;
-		hs.n++;
+		h[i].next = i == 0 ? NULL : &h[i - 1];
+		h[i].inode = i;
+		h[i].pid = i == 0 ? getpid() : 0;
+		h[i].listening = i == 0 || i == 70;
 	}
-	for (i = 0; i < 100; i++)
-		CHECK(hs.h[i].inode == i);
-	CHECK(find_inode(&hs, 50) == &hs.h[50] && !find_inode(&hs, 100));
-	CHECK(first_holder(&hs) == &hs.h[70]);
-	free(hs.h);
+	CHECK(find_inode(&h[99], 50) == &h[50] && !find_inode(&h[99], 100));
+	CHECK(first_holder(&h[99]) == &h[70] && first_holder(h) == h);
+	h[99].listening = 1;
+	CHECK(first_holder(&h[99]) == &h[70] && !first_holder(NULL));
 }
 
 /*
