@@ -1069,7 +1069,7 @@ say_silence(struct map *m)
 		warn("%s: %d server%s tried: %s",
 		    m->announced.public.sa.sa_family ? "the mapping was lost" :
 		    "no mapping yet", n, n > 1 ? "s" : "", server_error(bad,
-		    bad->logged[0].error, bad->logged[0].detail, why));
+		    bad->logged[0], why));
 }
 
 static void port_in_use(struct map *, const struct owner *, const char *);
@@ -1077,21 +1077,19 @@ static void port_in_use(struct map *, const struct owner *, const char *);
 /* Logs a new kind of failure, and what is tried next.  peer, when not NULL, is
  * the address that failed. */
 static void
-failed(struct map *m, struct server *s, const union addr *peer, int error,
-    int detail)
+failed(struct map *m, struct server *s, const union addr *peer, int error)
 {
 	char next[SERVER_TEXT], why[80], host[ADDR_TEXT], at[ADDR_TEXT + 3];
 	const struct server *o;
 	struct owner owner;
 
 	at[0] = '\0';
-	if (!server_failed(s, peer, error, detail, holds(m) ? BACKOFF_MAX :
+	if (!server_failed(s, peer, error, holds(m) ? BACKOFF_MAX :
 	    BACKOFF_HARD))
 		return;
 	if (error == EADDRNOTAVAIL || !holds(m))
 		for (o = m->stun; o; o = o->next)
-			if (o != s && o->repeats && o->logged[0].error == error
-			    && o->logged[0].detail == detail)
+			if (o != s && o->repeats && o->logged[0] == error)
 				return;         /* another one failed so */
 	if (error == EADDRNOTAVAIL && local_owner(&m->local, &owner) == 1 &&
 	    owner.twin) {
@@ -1107,8 +1105,8 @@ failed(struct map *m, struct server *s, const union addr *peer, int error,
 	if (peer && strcmp(addr_host(peer, host), s->host->name))
 		fmt(at, sizeof at, " (%s)", host);
 	warn("%ps%s: %s%s%s, trying %s", s->host, at,
-	    server_error(s, error, detail, why), error ? " over " : "",
-	    error ? m->proto : "", next);
+	    server_error(s, error, why), peer ? " over " : "",
+	    peer ? m->proto : "", next);
 }
 
 /* What failed before says nothing of how the servers are now. */
@@ -2074,9 +2072,9 @@ contact_failed(struct map *m, struct contact *c, int error)
 
 	if (lived || (c->http && c->role == LEAVING))
 		note("%s: %s", c->s->host->name,
-		    server_error(c->s, error, 0, why));
+		    server_error(c->s, error, why));
 	else if (c->seen || !c->late || c->http)	/* else it was said */
-		failed(m, c->s, &c->f.ends.peer, error, c->f.code);
+		failed(m, c->s, &c->f.ends.peer, error);
 	if (reset && !c->http)
 		server_remembered(m->stun, &c->f.ends.peer,
 		    m->now + RESET_MEMORY);
@@ -2130,7 +2128,7 @@ overtake(struct map *m, struct contact *c)
 	if (m->known)
 		m->judge_at = m->now;
 	if (!c->seen && !c->http)
-		failed(m, c->s, &c->f.ends.peer, ETIMEDOUT, 0);
+		failed(m, c->s, &c->f.ends.peer, ETIMEDOUT);
 	if (c->role == LEAVING || (c->http && !c->seen))
 		return;
 	if (m->udp && m->known && m->lost >= c->f.asked + m->age)
@@ -2209,6 +2207,7 @@ static void
 target_looked(struct map *m, int found)
 {
 	struct server *s = m->target;
+	int error = ELOOKUP(s->lookup.gai);
 	char why[80];
 
 	if (found) {
@@ -2218,11 +2217,10 @@ target_looked(struct map *m, int found)
 		target_set(m);
 		return;
 	}
-	server_failed(s, NULL, 0, s->lookup.gai, holds(m) ? BACKOFF_MAX :
-	    BACKOFF_HARD);
+	server_failed(s, NULL, error, holds(m) ? BACKOFF_MAX : BACKOFF_HARD);
 	if (s->fails == 1)
 		warn("target %s: %s, %s", s->host->name,
-		    server_error(s, 0, s->lookup.gai, why), s->addrs.n ?
+		    server_error(s, error, why), s->addrs.n ?
 		    "the last good address serves on" : "trying again");
 }
 
@@ -2260,7 +2258,7 @@ lookups_step(struct map *m)
 		else if (r > 0)
 			check_fake(m, &s->addrs.a[0], s->host->name);
 		else if (r && !s->addrs.n)
-			failed(m, s, NULL, 0, s->lookup.gai);
+			failed(m, s, NULL, ELOOKUP(s->lookup.gai));
 	}
 	if (m->relay && !t->addrs.n && m->now >= t->retry)
 		resolve(m, t, AF_UNSPEC, TARGET_AGE);
@@ -2796,15 +2794,11 @@ probe_ended(struct reach *r, int got, int64_t now)
 {
 	const struct server *s = r->m->http;
 	const char *what = NULL;
-	int status = r->f[3].http.status, error = EREFUSED;
+	int error = got < 0 ? errno : EREFUSED + r->f[3].http.status;
 	char text[80];
 
-	if (got < 0) {
-		error = errno;
-		status = s->lookup.gai;
-	}
-	if (got < 0 || status != 200)
-		what = server_error(s, error, status, text);
+	if (error != EREFUSED + 200)
+		what = server_error(s, error, text);
 	else if ((r->answer = read_body((char *)r->f[3].buf)) == UNKNOWN)
 		what = "neither yes nor no";
 	else if (r->answer == YES && r->listener >= 0) {
@@ -2838,7 +2832,7 @@ probe_start(struct reach *r, int64_t now)
 	fmt(r->why, sizeof r->why, *path ? "%s/%.200s/%d" : "%s%s/%d",
 	    s->host->name, path, addr_port(&r->first->said.mapped));
 	l.port = 0;
-	errno = 0;
+	errno = ELOOKUP(s->lookup.gai);
 	if (!s->addrs.n || flow_start(&r->f[3], FLOW_HTTP, local_socket(&l,
 	    LOCAL_FLOW, NULL), 0, &s->addrs.a[0], r->why, now, m->end) < 0)
 		probe_ended(r, -1, now);

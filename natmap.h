@@ -44,8 +44,10 @@
 /* errors of a peer that errno has no name for */
 #define ECLOSED         ESHUTDOWN       /* the peer closed the connection */
 #define ENOTANSWER      EBADMSG         /* what came is not an answer */
-#define EREFUSED        EPROTO          /* an answer that is a STUN error */
 #define EFALSE          EDOM            /* an address that cannot be ours */
+#define EREFUSED        1000            /* plus its code: a STUN error, or an
+					   HTTP status */
+#define ELOOKUP(gai)    (-1000 - (gai)) /* of an EAI_ code, and back again */
 
 union addr {			/* sa.sa_family is 0 while unset */
 	struct sockaddr sa;
@@ -325,7 +327,6 @@ struct flow {
 				   or closed here; flow_claim() gets answers */
 	int last;		/* as of flow_ask() */
 	int body;               /* HTTP: the header is complete, buf has more */
-	int code;		/* of a STUN error response */
 	int sent;		/* UDP: requests sent of this transaction */
 	int64_t born;		/* ms: when the flow was opened */
 	int64_t asked;		/* ms: when this transaction began */
@@ -380,7 +381,7 @@ struct server {			/* what is used most comes first */
 	struct ends said;	/* its last answer */
 	int turn;		/* which of addrs comes next */
 	unsigned tried;         /* bits: addrs that failed since it answered */
-	struct { int error, detail; } logged[2];	/* the last failures */
+	int logged[2];		/* errors: the last failures */
 	int64_t looked;         /* ms: when addrs were found; 0: too old */
 	struct addrs addrs;	/* the last good ones */
 	int64_t fresh_at[MAX_ADDRS];    /* ms: the NAT forgets flows to it */
@@ -428,16 +429,15 @@ int server_asked(struct server *list, struct server *s, int i, int64_t now);
 int64_t server_remembered(struct server *list, const union addr *a,
     int64_t until);
 #define server_fresh_at(list, a) server_remembered(list, a, NEVER)
-/* A request to peer failed by error, with its code in detail; NULL and 0: the
- * look-up failed.  Waits up to cap ms; 1 when that kind of failure is new. */
+/* A request to peer failed by error; NULL and ELOOKUP(): the look-up failed.
+ * Waits up to cap ms; 1 when that kind of failure is new. */
 int server_failed(struct server *s, const union addr *peer, int error,
-    int detail, int64_t cap);
+    int64_t cap);
 /* it answered: forgets the failures before that; returns how many, or 0 where
  * not all of its addresses had failed */
 int server_answered(struct server *s);
 /* what went wrong, in words */
-const char *server_error(const struct server *s, int error, int detail,
-    char buf[80]);
+const char *server_error(const struct server *s, int error, char buf[80]);
 
 /* stun.c: the route out of the machine */
 struct route {			/* where the flows leave the machine */

@@ -682,7 +682,7 @@ read_address(const unsigned char *p, size_t n, unsigned int type,
 /* Reads the answer to f's request from p[n] (sections 6.3 and 14.8; a server
  * of RFC 3489 takes the cookie for a part of the id and sends it back as well).
  * 1: f->ends has what it told; -1 with errno: ENOTANSWER not an answer to it,
- * EREFUSED an error response whose code, 300 to 699, is in f->code. */
+ * EREFUSED and the code, 300 to 699, of an error response. */
 static int
 stun_decode(struct flow *f, const unsigned char *p, size_t n)
 {
@@ -704,10 +704,8 @@ stun_decode(struct flow *f, const unsigned char *p, size_t n)
 	if (!e || be16(e + 2) < 4 || e[7] > 99)
 		return -1;
 	class = e[6] & 7;
-	if (class >= 3 && class <= 6) {
-		f->code = class * 100 + e[7];
-		errno = EREFUSED;
-	}
+	if (class >= 3 && class <= 6)
+		errno = EREFUSED + class * 100 + e[7];
 	return -1;
 }
 
@@ -994,7 +992,7 @@ take_datagram(struct flow *f, const unsigned char *p, size_t n)
 		return 0;
 	if (stun_decode(f, p, n) == 1)
 		return answered(f);
-	return errno == EREFUSED ? -1 : 0;
+	return errno > EREFUSED ? -1 : 0;
 }
 
 /* Bytes of the message that buf begins with, as far as it is known; the header
@@ -1265,8 +1263,7 @@ server_choose(struct server *list, const struct use *use, int how,
 }
 
 int
-server_failed(struct server *s, const union addr *peer, int error, int detail,
-    int64_t cap)
+server_failed(struct server *s, const union addr *peer, int error, int64_t cap)
 {
 	unsigned wait = BACKOFF_MIN;
 	int i;
@@ -1284,13 +1281,10 @@ server_failed(struct server *s, const union addr *peer, int error, int detail,
 			wait = (unsigned)cap;
 		s->retry = s->asked + wait - random_below(wait / 4);
 	}
-	for (i = 0; i < 2; i++)
-		if (error == s->logged[i].error &&
-		    detail == s->logged[i].detail)
-			return 0;
+	if (error == s->logged[0] || error == s->logged[1])
+		return 0;
 	s->logged[1] = s->logged[0];
-	s->logged[0].error = error;
-	s->logged[0].detail = detail;
+	s->logged[0] = error;
 	return 1;
 }
 
@@ -1310,14 +1304,13 @@ server_answered(struct server *s)
 }
 
 const char *
-server_error(const struct server *s, int error, int detail, char buf[80])
+server_error(const struct server *s, int error, char buf[80])
 {
-	/* in pairs, of which each has one text; EAI_ codes below all errors */
-#define LOOKUP(code)	(-1000 - (code))
+	/* in pairs, of which each has one text */
 	static const short known[] = {
-		LOOKUP(EAI_NONAME), LOOKUP(EAI_NONAME),
-		LOOKUP(EAI_AGAIN), LOOKUP(EAI_AGAIN),
-		LOOKUP(EAI_NODATA), LOOKUP(EAI_ADDRFAMILY),
+		ELOOKUP(EAI_NONAME), ELOOKUP(EAI_NONAME),
+		ELOOKUP(EAI_AGAIN), ELOOKUP(EAI_AGAIN),
+		ELOOKUP(EAI_NODATA), ELOOKUP(EAI_ADDRFAMILY),
 		ETIMEDOUT, ETIMEDOUT, ECONNREFUSED, ECONNREFUSED,
 		ENETUNREACH, EHOSTUNREACH, ECLOSED, ECONNRESET,
 		EFALSE, EFALSE, EADDRNOTAVAIL, EADDRNOTAVAIL
@@ -1327,21 +1320,22 @@ server_error(const struct server *s, int error, int detail, char buf[80])
 	    "unreachable\0closed the connection\0"
 	    "told an address that cannot be ours\0"
 	    "the last connection has not ended yet\0";
-	int code = error ? error : LOOKUP(detail), http = s->kind == FLOW_HTTP;
+	int http = s->kind == FLOW_HTTP;
 	const short *k;
 
 	for (k = known; *text; k += 2) {
-		if (code == k[0] || code == k[1])
+		if (error == k[0] || error == k[1])
 			return text;
 		while (*text++)
 			;
 	}
 	if (error == ENOTANSWER)
 		return http ? "not an HTTP answer" : "not a STUN answer";
-	if (error && error != EREFUSED)
+	if (error > 0 && error < EREFUSED)
 		return strerror(error);
-	fmt(buf, 80, !error ? "look-up failed (%d)" : http ? "HTTP status %d" :
-	    "STUN error %d", detail);
+	fmt(buf, 80, error < 0 ? "look-up failed (%d)" : http ?
+	    "HTTP status %d" : "STUN error %d", error < 0 ? ELOOKUP(error) :
+	    error - EREFUSED);
 	return buf;
 }
 

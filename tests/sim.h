@@ -308,7 +308,7 @@ path_ask(const void *of)
 		return;		/* the relay keeps such things from us */
 	f->end = then;
 	f->error = f->p->mode == REFUSING ? ECONNREFUSED :
-	    f->p->mode == ERRING ? EREFUSED : ENOTANSWER;
+	    f->p->mode == ERRING ? EREFUSED + 420 : ENOTANSWER;
 }
 
 static void
@@ -529,7 +529,7 @@ path_change(const struct flow *f)
 		return;
 	if (p->p->change == REFUSES) {
 		p->end = p->answer;
-		p->error = EREFUSED;
+		p->error = EREFUSED + 420;
 	}
 	for (q = sim.path; q < sim.path + FLOWS; q++)
 		if (q->of && p->p->change == HONEST && sim.filters < 2 &&
@@ -588,7 +588,6 @@ flow_result(struct flow *f, int r)
 		f->http.max = p->p->keep_max;
 		f->http.close = f->last || p->p->says_close ? 2 : 0;
 	} else if (r < 0) {
-		f->code = errno == EREFUSED ? 420 : 0;
 		flow_close(f, ENDED);
 	}
 	return r;

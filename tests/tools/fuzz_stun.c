@@ -20,8 +20,8 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 			abort();
 		if (other->sa.sa_family && addr_port(other) == 0)
 			abort();
-	} else if (errno == EREFUSED ? f.code < 300 || f.code > 699 :
-	    errno != ENOTANSWER)
+	} else if (errno != ENOTANSWER && (errno < EREFUSED + 300 ||
+	    errno > EREFUSED + 699))
 		abort();
 	return 0;
 }
