@@ -293,8 +293,8 @@ struct http_reader {		/* one answer's header, read byte by byte */
 	int close;              /* will it close?  1 by version, 2 it said so */
 	int timeout;		/* s, from Keep-Alive; -1 unknown */
 	int max;		/* requests left, from Keep-Alive; -1 unknown */
-	size_t total;           /* bytes of it with its 1xx; then of its body */
-	size_t len;		/* bytes of line */
+	unsigned total;         /* bytes of it with its 1xx; then of its body */
+	unsigned len;		/* bytes of line */
 	char line[128];         /* a header line; what is longer is cut */
 };
 
@@ -330,8 +330,8 @@ struct flow {
 	int sent;		/* UDP: requests sent of this transaction */
 	int64_t born;		/* ms: when the flow was opened */
 	int64_t asked;		/* ms: when this transaction began */
-	size_t left;		/* TCP: bytes of the request not yet sent */
-	size_t have;		/* STUN over TCP, body: bytes in buf */
+	unsigned left;		/* TCP: bytes of the request not yet sent */
+	unsigned have;		/* STUN over TCP, body: bytes in buf */
 	int64_t resend;		/* ms: UDP, the next request; or NEVER */
 	int64_t deadline;	/* ms: when the transaction has failed */
 	const char *host;	/* HTTP: for the Host field; "host/path": GET

@@ -90,7 +90,7 @@ get_local(int fd, union addr *a)
 {
 	socklen_t len = sizeof *a;
 
-	memset(a, 0, sizeof *a);
+	a->sa.sa_family = 0;
 	return getsockname(fd, &a->sa, &len);
 }
 
@@ -295,7 +295,7 @@ free_holders(struct holder *h)
 	}
 }
 
-static NOINLINE struct holder *
+static struct holder *
 find_inode(struct holder *h, unsigned long inode)
 {
 	while (h && h->inode != inode)
@@ -650,26 +650,26 @@ read_address(const unsigned char *p, size_t n, unsigned int type,
 	const unsigned char *found = attribute(p, n, type), *mask = zeros;
 	unsigned char *host;
 	sa_family_t family;
-	unsigned int i;
+	size_t i;
 	int port;
 
 	if (!found)
 		found = attribute(p, n, second);
-	else if (type == XOR_MAPPED_ADDRESS)
-		mask = p + 4;   /* the cookie and the transaction id */
 	if (!found)
 		return -1;
+	if (be16(found) == XOR_MAPPED_ADDRESS)
+		mask = p + 4;   /* the cookie and the transaction id */
 	memset(a, 0, sizeof *a);
-	n = be16(found + 2);
-	if (n == 8 && found[5] == 1) {
+	n = be16(found + 2) - 4U;
+	if (n == 4 && found[5] == 1) {
 		family = AF_INET;
 		host = (unsigned char *)&a->in.sin_addr;
-	} else if (n == 20 && found[5] == 2) {
+	} else if (n == 16 && found[5] == 2) {
 		family = AF_INET6;
 		host = a->in6.sin6_addr.s6_addr;
 	} else
 		return -1;
-	for (i = 0; i < n - 4; i++)
+	for (i = 0; i < n; i++)
 		host[i] = found[8 + i] ^ mask[i];
 	port = (int)(be16(found + 6) ^ be16(mask));
 	if (port == 0)
@@ -853,7 +853,7 @@ flow_fail(struct flow *f)
 
 /* The Host field (RFC 9110 section 7.2): an IPv6 literal in brackets, without
  * its scope, and a port only where it is not HTTP's. */
-static size_t
+static unsigned
 write_head(const struct flow *f, char *buf, size_t size)
 {
 	const char *path = strchr(f->host, '/');
@@ -865,7 +865,7 @@ write_head(const struct flow *f, char *buf, size_t size)
 	n = host_port(host, sizeof host, buf, port);
 	if (port == 80)
 		host[n - (int)strlen(":80")] = '\0';
-	return (size_t)fmt(buf, size, "%s %s HTTP/1.%d\r\nHost: %s\r\n"
+	return (unsigned)fmt(buf, size, "%s %s HTTP/1.%d\r\nHost: %s\r\n"
 	    "User-Agent: natmap/" VERSION "\r\nConnection: %s\r\n\r\n",
 	    path ? "GET" : "HEAD", path ? path : "/", !path, host,
 	    path || f->last ? "close" : "keep-alive");
@@ -876,10 +876,10 @@ static int
 send_request(struct flow *f)
 {
 	socklen_t len = f->shared ? addr_len(&f->ends.peer) : 0;
-	size_t n, off = 0;
+	unsigned n;
 	static const char change[] = { 0, CHANGE_REQUEST, 0, 4, 0, 0, 0,
 	    CHANGE_BOTH };
-	char buf[1024];
+	char buf[1024], *at = buf;
 	ssize_t sent;
 	int tries = 0;
 
@@ -899,16 +899,17 @@ send_request(struct flow *f)
 	} else {
 		if (f->left > n)
 			f->left = n;
-		off = n - f->left;
+		at += n - f->left;
+		n = f->left;
 	}
 	do                      /* the first error may be of an ICMP message */
-		sent = sendto(f->fd, buf + off, n - off, 0,
-		    len ? &f->ends.peer.sa : NULL, len);
+		sent = sendto(f->fd, at, n, 0, len ? &f->ends.peer.sa : NULL,
+		    len);
 	while (sent < 0 && f->kind == FLOW_UDP && tries++ == 0);
 	if (sent < 0)
 		return fd_again() || errno == ENOBUFS || errno == ENOTCONN ?
 		    0 : -1;
-	f->left = n - off - (size_t)sent;
+	f->left = n - (unsigned)sent;
 	return 0;
 }
 
@@ -957,7 +958,7 @@ flow_ask(struct flow *f, int last, int64_t now, int64_t deadline)
 	f->resend = NEVER;
 	f->sent = 0;
 	f->have = 0;
-	f->left = f->kind == FLOW_UDP ? 0 : SIZE_MAX;
+	f->left = f->kind == FLOW_UDP ? 0 : UINT_MAX;
 	return send_request(f) < 0 ? flow_fail(f) : 0;
 }
 
@@ -1014,7 +1015,7 @@ take_http(struct flow *f, size_t n)
 	size_t used;
 
 	if (f->state == FLOW_OPEN) {
-		h->total += n;
+		h->total += (unsigned)n;
 		return h->total > HTTP_LIMIT ? -1 : 0;
 	}
 	if (!f->body) {
@@ -1024,12 +1025,12 @@ take_http(struct flow *f, size_t n)
 		n -= used;
 		f->body = strchr(f->host, '/') != NULL;
 		if (!f->body) {
-			h->total = n;
+			h->total = (unsigned)n;
 			return answered(f);
 		}
 		memmove(f->buf, f->buf + used, n);
 	}
-	f->have += n;
+	f->have += (unsigned)n;
 	return 0;
 }
 
@@ -1058,7 +1059,7 @@ read_once(struct flow *f)
 	errno = ENOTANSWER;
 	if (f->kind == FLOW_HTTP)
 		return take_http(f, (size_t)n);
-	f->have += (size_t)n;
+	f->have += (unsigned)n;
 	want = message_size(f);
 	if (f->state == FLOW_OPEN || want > sizeof f->buf)
 		return -1;
@@ -1389,40 +1390,43 @@ route_read(int fd)
 }
 
 #if defined SIOCGIFCONF && !defined NATMAP_PORTABLE
-/* Finds the name of the interface with the IPv4 address a; -1. */
-static int
-link_name(int fd, const union addr *a, char name[IF_NAMESIZE])
+#define LINKS	64
+
+/* Finds the interface with the IPv4 address a; NULL. */
+static struct ifreq *
+link_of(int fd, const union addr *a, struct ifreq list[LINKS])
 {
-	struct ifreq list[64], *r;
+	struct ifreq *link;
 	struct ifconf conf;
 	struct sockaddr_in in;
 
-	conf.ifc_len = sizeof list;
+	conf.ifc_len = LINKS * (int)sizeof *list;
 	conf.ifc_req = list;
 	if (a->sa.sa_family != AF_INET || ioctl(fd, SIOCGIFCONF, &conf) < 0)
-		return -1;
-	for (r = list; (char *)r < (char *)list + conf.ifc_len; r++) {
-		memcpy(&in, &r->ifr_addr, sizeof in);
-		if (in.sin_addr.s_addr != a->in.sin_addr.s_addr)
-			continue;
-		r->ifr_name[strcspn(r->ifr_name, ":")] = '\0'; /* of an alias */
-		memcpy(name, r->ifr_name, IF_NAMESIZE);
-		return 0;
+		return NULL;
+	for (link = list; (char *)link < (char *)list + conf.ifc_len; link++) {
+		memcpy(&in, &link->ifr_addr, sizeof in);
+		if (in.sin_addr.s_addr == a->in.sin_addr.s_addr) {
+			/* without the number of an alias */
+			link->ifr_name[strcspn(link->ifr_name, ":")] = '\0';
+			return link;
+		}
 	}
-	return -1;
+	return NULL;
 }
 
 static void
 find_link(int fd, const char *dev, struct route *r)
 {
-	struct ifreq ifr;
+	struct ifreq list[LINKS], *link = list;
 
 	if (dev)
-		fmt(ifr.ifr_name, sizeof ifr.ifr_name, "%s", dev);
-	if ((dev || link_name(fd, &r->source, ifr.ifr_name) == 0) &&
-	    ioctl(fd, SIOCGIFFLAGS, &ifr) == 0) {
-		r->flags = (unsigned)ifr.ifr_flags & (IFF_UP | IFF_RUNNING);
-		r->index = if_nametoindex(ifr.ifr_name);
+		fmt(link->ifr_name, sizeof link->ifr_name, "%s", dev);
+	else
+		link = link_of(fd, &r->source, list);
+	if (link && ioctl(fd, SIOCGIFFLAGS, link) == 0) {
+		r->flags = (unsigned)link->ifr_flags & (IFF_UP | IFF_RUNNING);
+		r->index = if_nametoindex(link->ifr_name);
 	}
 }
 #else

@@ -909,7 +909,7 @@ writes_go_on_where_they_stopped(void)
 {
 	char want[512], got[512];
 	struct flow f;
-	size_t n, left;
+	unsigned n, left;
 	int sv[2];
 
 	socketpair(AF_UNIX, SOCK_STREAM, 0, sv);
