@@ -60,6 +60,21 @@
  * 500 ms); the last one is never sent */
 static const int resend_at[] = { 500, 1500, INT_MAX };
 
+/* What follows name, in whatever case, at the start of s, or NULL. */
+static const char *
+after(const char *s, const char *name)
+{
+	size_t n = strlen(name);
+
+	return strncasecmp(s, name, n) == 0 ? s + n : NULL;
+}
+
+static NOINLINE unsigned long
+decimal(const char *s)
+{
+	return strtoul(s, NULL, 10);
+}
+
 /*
  * The mapped port's sockets.
  */
@@ -80,9 +95,9 @@ set_role(int fd, int type, enum local_role role)
 {
 	if (role == LOCAL_SERVER && type == SOCK_DGRAM)
 		return 0;
-	if (fd_option(fd, SOL_SOCKET, SO_REUSEADDR, 1) < 0)
+	if (role == LOCAL_FLOW && set_reuseport(fd) < 0)
 		return -1;
-	return role == LOCAL_FLOW ? set_reuseport(fd) : 0;
+	return fd_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
 }
 
 static int
@@ -223,7 +238,7 @@ struct holder {
 	int listening;
 	pid_t pid;		/* 0: no process found */
 	int fd;			/* its number in that process */
-	int set;		/* bits of those flags[] that we set */
+	int set[2];		/* 1: that one of flags[] was set by us */
 };
 
 /*
@@ -308,6 +323,7 @@ find_inode(struct holder *h, unsigned long inode)
 static int
 search(struct holder *list, const char *folder, pid_t pid)
 {
+	const char *inode;
 	char path[64];
 	struct holder *h;
 	struct dirent *e;
@@ -319,7 +335,7 @@ search(struct holder *list, const char *folder, pid_t pid)
 	if (!d)
 		return -1;
 	while ((e = readdir(d)) != NULL) {
-		number = (int)strtoul(e->d_name, NULL, 10);
+		number = (int)decimal(e->d_name);
 		if (pid == 0) {
 			fmt(path, sizeof path, "/proc/%d/fd", number);
 			if (number > 0)
@@ -328,9 +344,8 @@ search(struct holder *list, const char *folder, pid_t pid)
 		}
 		n = readlinkat(dirfd(d), e->d_name, path, sizeof path - 1);
 		path[n > 0 ? n : 0] = '\0';
-		if (strncmp(path, "socket:[", 8) != 0)
-			continue;
-		h = find_inode(list, strtoul(path + 8, NULL, 10));
+		inode = after(path, "socket:[");
+		h = inode ? find_inode(list, decimal(inode)) : NULL;
 		if (h && h->pid == 0) {
 			h->pid = pid;
 			h->fd = number;
@@ -398,6 +413,7 @@ local_owner(const struct local *l, struct owner *o)
 	const struct holder *h, *best;
 	char self[sizeof o->name];
 	struct holder *list;
+	pid_t me = getpid();
 	int r;
 
 	memset(o, 0, sizeof *o);
@@ -405,10 +421,10 @@ local_owner(const struct local *l, struct owner *o)
 	best = first_holder(list);
 	if (best) {
 		o->listening = best->listening;
-		process_name(getpid(), self);
+		process_name(me, self);
 		for (h = list; h; h = h->next) {
 			process_name(h->pid, o->name);
-			if (h->pid != getpid() && strcmp(o->name, self) == 0) {
+			if (h->pid != me && strcmp(o->name, self) == 0) {
 				o->twin = 1;
 				best = h;
 			}
@@ -495,13 +511,13 @@ share_holder(struct holder *h, int type, int on)
 	fd = h->pid == 0 ? -1 : copy_fd(h->pid, h->fd);
 	if (fd >= 0) {
 		for (i = type == SOCK_DGRAM; i < 2; i++) {
-			is_on = !(h->set & 1 << i);
+			is_on = !h->set[i];
 			if (on)
 				getsockopt(fd, SOL_SOCKET, flags[i], &is_on,
 				    &len);
 			if (!is_on &&
 			    fd_option(fd, SOL_SOCKET, flags[i], on) == 0)
-				h->set |= 1 << i;
+				h->set[i] = 1;
 		}
 		close(fd);
 	} else if (errno == ENOSYS)
@@ -524,7 +540,7 @@ share_port(struct local *l, int on)
 	for (h = list; h; h = h->next) {
 		old = find_inode(l->shared, h->inode);
 		if (old)
-			h->set = old->set;
+			memcpy(h->set, old->set, sizeof h->set);
 		one = share_holder(h, l->cfg->type, on);
 		if (!why)
 			why = one;
@@ -723,14 +739,7 @@ is_digit(int c)
 	return c >= '0' && c <= '9';
 }
 
-/* What follows name, in whatever case, at the start of s, or NULL. */
-static const char *
-after(const char *s, const char *name)
-{
-	size_t n = strlen(name);
 
-	return strncasecmp(s, name, n) == 0 ? s + n : NULL;
-}
 
 /* The number after name in a token. */
 static void
@@ -741,7 +750,7 @@ parameter(const char *token, const char *name, int *value)
 
 	if (!s || !is_digit(*s))
 		return;
-	v = strtoul(s, NULL, 10);
+	v = decimal(s);
 	*value = v > INT_MAX ? INT_MAX : (int)v;
 }
 
@@ -788,7 +797,7 @@ end_of_line(struct http_reader *h)
 				return HTTP_BAD;
 		if (*s != ' ' && *s != '\0')
 			return HTTP_BAD;
-		h->status = (int)strtoul(h->line + 9, NULL, 10);
+		h->status = (int)decimal(h->line + 9);
 		h->close = h->line[7] == '0';
 		h->timeout = h->max = -1;
 		if (h->status < 100 || h->status == 101)
@@ -985,9 +994,10 @@ answered(struct flow *f)
 	return 1;
 }
 
-/* A datagram that is not our answer is ignored: anybody can send one. */
+/* 1 our answer, -1 an error response to us, 0 something else: a datagram is
+ * then ignored, anybody can send one. */
 static int
-take_datagram(struct flow *f, const unsigned char *p, size_t n)
+take_message(struct flow *f, const unsigned char *p, size_t n)
 {
 	if (f->state != FLOW_ASKING)
 		return 0;
@@ -1049,7 +1059,7 @@ read_once(struct flow *f)
 	if (n < 0)
 		return fd_again() ? READ_ALL : f->kind == FLOW_UDP ? 0 : -1;
 	if (f->kind == FLOW_UDP)
-		return (size_t)n < want ? take_datagram(f, f->buf, (size_t)n) :
+		return (size_t)n < want ? take_message(f, f->buf, (size_t)n) :
 		    0;
 	if (n == 0) {
 		errno = ECLOSED;
@@ -1065,7 +1075,7 @@ read_once(struct flow *f)
 		return -1;
 	if (f->have < want)
 		return 0;
-	return stun_decode(f, f->buf, want) < 0 ? -1 : answered(f);
+	return take_message(f, f->buf, want) > 0 ? 1 : -1;
 }
 
 int
@@ -1101,7 +1111,7 @@ flow_claim(struct flow *f, const union addr *from, const union addr *to,
 
 	if (!addr_same(from, &f->ends.peer))
 		return 0;
-	r = take_datagram(f, p, n);
+	r = take_message(f, p, n);
 	if (r < 0)
 		return flow_fail(f);
 	if (r > 0)
