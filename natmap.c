@@ -1031,24 +1031,25 @@ find_uses(struct map *m, struct use *use)
 {
 	const struct contact *c;
 
-	use->n = 0;
 	for (c = m->contacts; c; c = c->next)
 		if (c->s) {
-			use->flow[use->n].s = c->s;
-			use->flow[use->n++].a = is_open(c) || c->event ?
-			    &c->f.ends.peer : NULL;
+			use->s = c->s;
+			use->a = is_open(c) || c->event ? &c->f.ends.peer :
+			    NULL;
+			use++;
 		}
+	use->s = NULL;
 }
 
 /* the server that is asked next; *soonest as of server_choose() */
 static struct server *
 choose(struct map *m, int http, int how, int64_t *soonest)
 {
-	struct use use;
+	struct use use[CONTACTS + 1];
 
-	find_uses(m, &use);
-	return server_choose(http ? m->http : m->stun, &use, how, &m->announced.public,
-	    m->now, soonest);
+	find_uses(m, use);
+	return server_choose(http ? m->http : m->stun, use, how,
+	    &m->announced.public, m->now, soonest);
 }
 
 /* Says that there has been no mapping for long, and why. */
@@ -1308,12 +1309,12 @@ contact_open(struct map *m, struct contact *c)
 {
 	struct server *s = c->s;
 	int i, fd = -1, shared = m->udp && m->relay;
-	struct use use;
+	struct use use[CONTACTS + 1];
 
-	find_uses(m, &use);
-	i = server_addr(s, &use, 1, m->now);
+	find_uses(m, use);
+	i = server_addr(s, use, 1, m->now);
 	if (i < 0)
-		i = server_addr(s, &use, 0, m->now);
+		i = server_addr(s, use, 0, m->now);
 	if (i >= 0)		/* else another name has that address too */
 		fd = shared ? relay_fd(m->relay) : port_socket(m, LOCAL_FLOW);
 	if (fd < 0) {

@@ -393,9 +393,9 @@ struct server {			/* what is used most comes first */
 #define UDP_ONCE        35000   /* ms: then a NAT has forgotten a UDP flow */
 #define UDP_TWICE       125000  /* the same, where it was used more than once */
 
-struct use {			/* where the flows go now */
-	int n;
-	struct { const struct server *s; const union addr *a; } flow[CONTACTS];
+struct use {			/* where a flow goes; s NULL: end of the list */
+	const struct server *s;
+	const union addr *a;	/* NULL: not known yet */
 };
 
 enum {				/* what server_choose() wants */

@@ -1200,18 +1200,18 @@ server_addr(const struct server *s, const struct use *use, int fresh,
     int64_t now)
 {
 	/* after a while the addresses that failed are tried again */
-	int all = now >= s->asked + BACKOFF_MAX, i, k, u;
+	int all = now >= s->asked + BACKOFF_MAX, i, k;
+	const struct use *u;
 
 	for (k = 0; k < s->addrs.n; k++) {
 		i = (s->turn + k) % s->addrs.n;
 		if ((!all && s->tried >> i & 1) ||
 		    (fresh && now < s->fresh_at[i]))
 			continue;
-		for (u = 0; u < use->n; u++)
-			if (use->flow[u].a &&
-			    addr_same(use->flow[u].a, &s->addrs.a[i]))
+		for (u = use; u->s; u++)
+			if (u->a && addr_same(u->a, &s->addrs.a[i]))
 				break;
-		if (u == use->n)
+		if (!u->s)
 			return i;
 	}
 	return -1;
@@ -1237,11 +1237,12 @@ server_choose(struct server *list, const struct use *use, int how,
 	struct server *s, *best = NULL;
 	const struct server *o;
 	int64_t at, rank, top = INT64_MIN;
-	int i, busy, live, kept;
+	const struct use *u;
+	int busy, live, kept;
 
 	for (s = list; s; s = s->next) {
-		for (i = busy = 0; i < use->n; i++)
-			busy |= use->flow[i].s == s;
+		for (busy = 0, u = use; u->s; u++)
+			busy |= u->s == s;
 		if (s->retry > now) {
 			if (soonest && !busy && s->retry < *soonest)
 				*soonest = s->retry;
