@@ -374,15 +374,15 @@ struct server {			/* what is used most comes first */
 	int64_t retry;		/* ms: not before this, after a failure */
 	int64_t rest;           /* ms: not before this, unless it is alone */
 	int64_t said_at;	/* ms: since when the NAT may know the flow */
-	int fresh;		/* the NAT could not know it before */
-	int fails;		/* rounds through all addrs that failed */
-	int repeats;		/* failures since it answered */
-	int warned;		/* that it says something else was logged */
-	struct ends said;	/* its last answer */
+	int64_t looked;         /* ms: when addrs were found; 0: too old */
 	int turn;		/* which of addrs comes next */
 	unsigned tried;         /* bits: addrs that failed since it answered */
 	int logged[2];		/* errors: the last failures */
-	int64_t looked;         /* ms: when addrs were found; 0: too old */
+	int fails;		/* rounds through all addrs that failed */
+	int repeats;		/* failures since it answered */
+	int fresh;		/* the NAT could not know it before */
+	int warned;		/* that it says something else was logged */
+	struct ends said;	/* its last answer */
 	struct addrs addrs;	/* the last good ones */
 	int64_t fresh_at[MAX_ADDRS];    /* ms: the NAT forgets flows to it */
 	struct lookup lookup;
