@@ -2704,14 +2704,13 @@ filter_start(struct reach *r, struct server *s, int64_t now)
 	for (f = &r->f[2]; f >= r->f; f--) {	/* the one that asks last */
 		flow_stop(f, 0);
 		if (flow_start(f, FLOW_UDP, port_socket(r->m, LOCAL_FLOW), 0,
-		    &to, "", now, NEVER) < 0)
+		    &to, NULL, now, NEVER) < 0)
 			return;
 		to = *by;
 		if (f == &r->f[2])
 			addr_set_port(&to, port);
 	}
 	r->seen = F_PORT;
-	r->f[0].host = NULL;
 	r->testing = flow_ask(r->f, 1, now, now + REACH_FILTER) == 0;
 	for (f = &r->f[2]; f > r->f; f--)
 		memcpy(f->request, r->f[0].request, STUN_HEADER);

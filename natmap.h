@@ -285,8 +285,8 @@ int local_owner(const struct local *l, struct owner *o);
 /* 1 when p[n] can be a STUN message (RFC 8489 section 5) */
 int stun_is_message(const unsigned char *p, size_t n);
 /* sends a Binding indication (RFC 8489 section 6.1) from a UDP socket that is
- * not connected; -1 with errno */
-int stun_indicate(int fd, const union addr *peer);
+ * not connected */
+void stun_indicate(int fd, const union addr *peer);
 
 struct http_reader {		/* one answer's header, read byte by byte */
 	int status;		/* 0: a status line comes next */
@@ -335,7 +335,7 @@ struct flow {
 	int64_t resend;		/* ms: UDP, the next request; or NEVER */
 	int64_t deadline;	/* ms: when the transaction has failed */
 	const char *host;	/* HTTP: for the Host field; "host/path": GET
-				   it, buf has the body; "": send nothing */
+				   it, buf has the body */
 	unsigned char request[STUN_HEADER];	/* STUN: its id at the end */
 	struct ends ends;
 	struct http_reader http;
@@ -344,7 +344,8 @@ struct flow {
 
 void flow_init(struct flow *f);
 /* Connects fd, which it takes, of local_socket(), to peer and asks; shared: fd
- * is the relay's UDP socket.  -1 with errno: f is closed, and knows peer. */
+ * is the relay's UDP socket; deadline NEVER: does not ask, but waits for what
+ * is asked for by another.  -1 with errno: f is closed, and knows peer. */
 int flow_start(struct flow *f, enum flow_kind kind, int fd, int shared,
     const union addr *peer, const char *host, int64_t now, int64_t deadline);
 /* asks again on an open flow; last: asks an HTTP server to close after it, and

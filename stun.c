@@ -892,8 +892,6 @@ send_request(struct flow *f)
 	ssize_t sent;
 	int tries = 0;
 
-	if (f->host && !*f->host)       /* its answer is asked for by another */
-		return 0;
 	memcpy(buf, f->request, STUN_HEADER);
 	n = f->kind == FLOW_HTTP ? write_head(f, buf, sizeof buf) : STUN_HEADER;
 	if (f->kind == FLOW_UDP) {
@@ -922,14 +920,13 @@ send_request(struct flow *f)
 	return 0;
 }
 
-int
+void
 stun_indicate(int fd, const union addr *peer)
 {
 	unsigned char buf[STUN_HEADER];
 
 	new_message(buf, INDICATION);
-	return sendto(fd, buf, sizeof buf, 0, &peer->sa, addr_len(peer)) < 0 ?
-	    -1 : 0;
+	sendto(fd, buf, sizeof buf, 0, &peer->sa, addr_len(peer));
 }
 
 int
@@ -968,7 +965,7 @@ flow_ask(struct flow *f, int last, int64_t now, int64_t deadline)
 	f->sent = 0;
 	f->have = 0;
 	f->left = f->kind == FLOW_UDP ? 0 : UINT_MAX;
-	return send_request(f) < 0 ? flow_fail(f) : 0;
+	return deadline != NEVER && send_request(f) < 0 ? flow_fail(f) : 0;
 }
 
 void

@@ -42,7 +42,7 @@ static int sim_local_socket(struct local *, enum local_role, const char **);
 static void sim_local_release(struct local *);
 static int sim_local_rebind(const struct local *, int);
 static int sim_local_owner(const struct local *, struct owner *);
-static int sim_stun_indicate(int, const union addr *);
+static void sim_stun_indicate(int, const union addr *);
 static void sim_flow_stop(struct flow *, int);
 static int sim_flow_start(struct flow *, enum flow_kind, int, int,
     const union addr *, const char *, int64_t, int64_t);
@@ -463,13 +463,12 @@ sim_route_find(const struct local *l, const union addr *to, struct route *r)
 	r->flags = sim.index ? IFF_UP | IFF_RUNNING : 0;
 }
 
-static int
+static void
 sim_stun_indicate(int fd, const union addr *to)
 {
 	CHECK(fd >= 0);
 	record(INDICATED, peer_at(to)->who);
 	remember(peer_at(to));
-	return 0;
 }
 
 static void
@@ -510,7 +509,7 @@ sim_flow_start(struct flow *f, enum flow_kind kind, int fd, int shared,
 		flow_close(f, ENDED);
 		return -1;
 	}
-	if (host && !*host) {
+	if (deadline == NEVER) {
 		f->state = FLOW_ASKING;
 		f->deadline = deadline;
 		return 0;
