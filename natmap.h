@@ -34,7 +34,7 @@
 #include <stdint.h>
 
 #define VERSION		"1.1.0"
-#define NEVER		INT64_MAX
+#define NEVER		((int64_t)1 << 62)	/* less code than INT64_MAX */
 #define MAX_SERVERS	16	/* of each kind */
 #define MAX_ADDRS	8	/* used of one name */
 #define ADDR_TEXT	64	/* "[v6%scope]:port" and its NUL */
@@ -426,10 +426,10 @@ struct server *server_choose(struct server *list, const struct use *use,
 /* a flow to address i of s begins: 1 when the NAT cannot know it */
 int server_asked(struct server *list, struct server *s, int i, int64_t now);
 /* the NAT remembers flows to a until then, ms, or as long as it did where that
- * is NEVER; returns until when it did, 0 for an address that is not there */
+ * is -1; returns until when it did, 0 for an address that is not there */
 int64_t server_remembered(struct server *list, const union addr *a,
     int64_t until);
-#define server_fresh_at(list, a) server_remembered(list, a, NEVER)
+#define server_fresh_at(list, a) server_remembered(list, a, -1)
 /* A request to peer failed by error; NULL and ELOOKUP(): the look-up failed.
  * Waits up to cap ms; 1 when that kind of failure is new. */
 int server_failed(struct server *s, const union addr *peer, int error,

@@ -1153,7 +1153,7 @@ server_remembered(struct server *list, const union addr *a, int64_t until)
 		for (i = 0; i < s->addrs.n; i++)
 			if (addr_same(&s->addrs.a[i], a)) {
 				was = s->fresh_at[i];
-				if (until != NEVER)
+				if (until >= 0)
 					s->fresh_at[i] = until;
 			}
 	return was;
@@ -1168,9 +1168,9 @@ server_step(struct server *list, struct server *s, const struct wake *w,
 
 	if (r <= 0)
 		return r;
-	for (i = 0; i < s->lookup.got.n; i++)
+	for (i = 0; i < MAX_ADDRS; i++)	/* beyond got.n it does no harm */
 		at[i] = server_fresh_at(list, &s->lookup.got.a[i]);
-	memcpy(s->fresh_at, at, (size_t)i * sizeof *at);
+	memcpy(s->fresh_at, at, sizeof at);
 	s->addrs = s->lookup.got;
 	s->tried = 0;
 	s->looked = now;
