@@ -337,8 +337,8 @@ struct flow {
 	const char *host;	/* HTTP: for the Host field; "host/path": GET
 				   it, buf has the body */
 	unsigned char request[STUN_HEADER];	/* STUN: its id at the end */
-	struct ends ends;
 	struct http_reader http;
+	struct ends ends;
 	unsigned char buf[STUN_HEADER + 512];
 };
 
