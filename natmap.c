@@ -1199,7 +1199,6 @@ port_next(struct map *m)
 static int
 port_socket(struct map *m, enum local_role role)
 {
-	const char *why;
 	int fd, tries = m->cfg->port_hi - m->cfg->port_lo;
 
 	if (role == LOCAL_FLOW && m->relay) {
@@ -1210,11 +1209,11 @@ port_socket(struct map *m, enum local_role role)
 		tries = 1;
 	if (tries > PORT_TRIES)
 		tries = PORT_TRIES;
-	while ((fd = local_socket(&m->local, role, &why)) < 0 &&
+	while ((fd = local_socket(&m->local, role)) < 0 &&
 	    tries-- > 0 && (errno == EADDRINUSE || errno == EACCES))
 		port_next(m);
 	if (fd < 0)
-		port_trouble(m, why);
+		port_trouble(m, m->local.why);
 	else if (m->port_error)
 		warn("%s port %d: can be used now", m->proto, m->local.port);
 	if (fd >= 0)
@@ -2828,13 +2827,13 @@ probe_start(struct reach *r, int64_t now)
 		m->end = now;
 		return;
 	}
-	r->listener = local_socket(&m->local, LOCAL_SERVER, NULL);
+	r->listener = local_socket(&m->local, LOCAL_SERVER);
 	fmt(r->why, sizeof r->why, *path ? "%s/%.200s/%d" : "%s%s/%d",
 	    s->host->name, path, addr_port(&r->first->said.mapped));
 	l.port = 0;
 	errno = ELOOKUP(s->lookup.gai);
 	if (!s->addrs.n || flow_start(&r->f[3], FLOW_HTTP, local_socket(&l,
-	    LOCAL_FLOW, NULL), 0, &s->addrs.a[0], r->why, now, m->end) < 0)
+	    LOCAL_FLOW), 0, &s->addrs.a[0], r->why, now, m->end) < 0)
 		probe_ended(r, -1, now);
 }
 

@@ -249,6 +249,7 @@ struct local {
 	uid_t uid;		/* the service's, whose port we share */
 	int listener;           /* ours, if no flow can bind beside it; or 0 */
 	struct holder *shared;	/* the service's sockets, and what we set */
+	const char *why;	/* of local_socket(): what was in the way */
 };
 
 struct owner {			/* who holds a port */
@@ -267,10 +268,10 @@ enum local_role {
 
 /* A non-blocking, close-on-exec socket bound to the mapped port as l says; sets
  * l->port when it was 0.  A port of a service is made shareable first (bind
- * mode).  -1 with errno: EADDRINUSE it cannot be shared, for which *why, where
- * why is not NULL, is a constant sentence, or NULL; ENODEV no such interface,
- * EADDRNOTAVAIL the source address is not there. */
-int local_socket(struct local *l, enum local_role role, const char **why);
+ * mode).  -1 with errno: EADDRINUSE it cannot be shared, for which l->why is a
+ * constant sentence, or NULL; ENODEV no such interface, EADDRNOTAVAIL the
+ * source address is not there. */
+int local_socket(struct local *l, enum local_role role);
 /* at the end: takes back what was set on the service's sockets */
 void local_release(struct local *l);
 /* binds fd to the device again, for one that was created anew */

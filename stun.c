@@ -565,21 +565,19 @@ local_release(struct local *l)
 }
 
 int
-local_socket(struct local *l, enum local_role role, const char **why)
+local_socket(struct local *l, enum local_role role)
 {
-	const char *obstacle = NULL;
 	int fd;
 
+	l->why = NULL;
 	fd = bound_socket(l, role);
 	if (fd < 0 && errno == EADDRINUSE && role == LOCAL_FLOW &&
 	    !l->cfg->target) {
-		obstacle = share_port(l, 1);
+		l->why = share_port(l, 1);
 		fd = bound_socket(l, role);
 		if (fd < 0)
 			local_release(l);
 	}
-	if (why)
-		*why = fd < 0 ? obstacle : NULL;
 	return fd;
 }
 

@@ -38,7 +38,7 @@ static int sim_route_open(void);
 static void sim_route_read(int);
 static void sim_route_find(const struct local *, const union addr *,
     struct route *);
-static int sim_local_socket(struct local *, enum local_role, const char **);
+static int sim_local_socket(struct local *, enum local_role);
 static void sim_local_release(struct local *);
 static int sim_local_rebind(const struct local *, int);
 static int sim_local_owner(const struct local *, struct owner *);
@@ -405,10 +405,8 @@ something_comes(int64_t at)
  */
 
 static int
-sim_local_socket(struct local *l, enum local_role role, const char **why)
+sim_local_socket(struct local *l, enum local_role role)
 {
-	if (why)
-		*why = NULL;
 	if (sim.no_device) {
 		errno = ENODEV;
 		return -1;

@@ -381,7 +381,7 @@ mapped_port(int type)
 	static struct config c;
 
 	local_init(&ours, &c, AF_INET, type, 0);
-	return local_socket(&ours, LOCAL_FLOW, NULL);
+	return local_socket(&ours, LOCAL_FLOW);
 }
 
 /* Opens a flow from there to the peer. */
@@ -1394,23 +1394,22 @@ ports_of_ones_own(void)
 	static const int types[] = { SOCK_STREAM, SOCK_DGRAM };
 	struct config c;
 	struct local a, b;
-	const char *why;
 	union addr at;
 	int i, fd, again, one;
 
 	for (i = 0; i < 2; i++) {
 		local_init(&a, &c, AF_INET, types[i], 0);
 		c.target = "t";
-		fd = local_socket(&a, LOCAL_SERVER, &why);
-		CHECK(fd != -1 && why == NULL && a.port != 0);
+		fd = local_socket(&a, LOCAL_SERVER);
+		CHECK(fd != -1 && a.why == NULL && a.port != 0);
 		CHECK(get_local(fd, &at) == 0 && addr_port(&at) == a.port);
 		CHECK(option(fd, SOL_SOCKET, SO_REUSEADDR) == (i == 0));
 		CHECK(option(fd, SOL_SOCKET, SO_REUSEPORT) == (i == 0));
 		b = a;
-		again = local_socket(&b, LOCAL_SERVER, &why);
-		CHECK(again == -1 && errno == EADDRINUSE && why == NULL);
+		again = local_socket(&b, LOCAL_SERVER);
+		CHECK(again == -1 && errno == EADDRINUSE && b.why == NULL);
 		close(fd);
-		one = local_socket(&b, LOCAL_SERVER, NULL);
+		one = local_socket(&b, LOCAL_SERVER);
 		CHECK(one != -1 && b.port == a.port);
 		close(one);
 	}
@@ -1429,11 +1428,11 @@ families_apart(void)
 	for (i = 0; i < 2; i++) {
 		for (four = -1, k = 0; four == -1 && k < 20; k++) {
 			local_init(&b, &d, AF_INET6, types[i], 0);
-			six = local_socket(&b, LOCAL_SERVER, NULL);
+			six = local_socket(&b, LOCAL_SERVER);
 			if (six == -1 && errno == EAFNOSUPPORT)
 				return;
 			local_init(&a, &c, AF_INET, types[i], b.port);
-			four = local_socket(&a, LOCAL_SERVER, NULL);
+			four = local_socket(&a, LOCAL_SERVER);
 			if (four == -1)		/* somebody else's */
 				close(six);
 		}
@@ -1456,9 +1455,9 @@ flows_beside_ones_own_listener(void)
 
 	local_init(&l, &c, AF_INET, SOCK_STREAM, 0);
 	c.target = "t";
-	s = local_socket(&l, LOCAL_SERVER, NULL);
-	one = local_socket(&l, LOCAL_FLOW, NULL);
-	two = local_socket(&l, LOCAL_FLOW, NULL);
+	s = local_socket(&l, LOCAL_SERVER);
+	one = local_socket(&l, LOCAL_FLOW);
+	two = local_socket(&l, LOCAL_FLOW);
 	CHECK(s != -1 && one != -1 && two != -1);
 	close(one);
 	close(two);
@@ -1477,18 +1476,18 @@ flows_beside_an_old_listener(void)
 
 	local_init(&l, &c, AF_INET, SOCK_STREAM, 0);
 	c.target = "t";
-	close(local_socket(&l, LOCAL_SERVER, NULL));
-	s = local_socket(&l, LOCAL_SERVER, NULL);
+	close(local_socket(&l, LOCAL_SERVER));
+	s = local_socket(&l, LOCAL_SERVER);
 	CHECK(s != -1 && l.listener == 0);
 	fd_option(s, SOL_SOCKET, SO_REUSEPORT, 0);
-	CHECK(local_socket(&l, LOCAL_FLOW, NULL) == -1 && errno == EADDRINUSE);
+	CHECK(local_socket(&l, LOCAL_FLOW) == -1 && errno == EADDRINUSE);
 	l.listener = s;
 	addr_parse(&at, "127.0.0.1", AF_INET);
 	addr_set_port(&at, l.port);
 	for (i = 0; i < 3; i++) {
 		if (i == 2)
 			shutdown(s, SHUT_RD);
-		one = local_socket(&l, LOCAL_FLOW, NULL);
+		one = local_socket(&l, LOCAL_FLOW);
 		CHECK(one != -1);
 		close(one);
 		one = socket(AF_INET, SOCK_STREAM, 0);
@@ -1513,7 +1512,7 @@ source_addresses(void)
 
 	local_init(&l, &c, AF_INET, SOCK_STREAM, 0);
 	addr_parse(&c.source, "127.0.0.1", AF_INET);
-	fd = local_socket(&l, LOCAL_FLOW, NULL);
+	fd = local_socket(&l, LOCAL_FLOW);
 	CHECK(fd != -1 && get_local(fd, &src) == 0);
 	CHECK(strcmp(addr_host(&src, text), "127.0.0.1") == 0);
 	close(fd);
@@ -1528,14 +1527,14 @@ source_addresses(void)
 	CHECK(strcmp(addr_host(&src, text), "127.0.0.1") == 0);
 	CHECK(addr_port(&src) == l.port);
 	addr_parse(&c.source, "192.0.2.250", AF_INET);
-	CHECK(local_socket(&l, LOCAL_FLOW, NULL) == -1 &&
+	CHECK(local_socket(&l, LOCAL_FLOW) == -1 &&
 	    errno == EADDRNOTAVAIL);
 	route_find(&l, &to, &r);
 	CHECK(r.source.sa.sa_family == 0 && r.index == 0);
 #if SO_BINDTODEVICE > 0
 	local_init(&l, &c, AF_INET, SOCK_STREAM, 0);
 	c.device = "nosuchdev0";
-	CHECK(local_socket(&l, LOCAL_FLOW, NULL) == -1 && errno == ENODEV);
+	CHECK(local_socket(&l, LOCAL_FLOW) == -1 && errno == ENODEV);
 #endif
 }
 
@@ -1573,11 +1572,11 @@ owner_is_found(void)
 	process_name(getpid(), self);
 	for (i = 0; i < 2; i++) {
 		local_init(&l, &c, AF_INET, types[i], 0);
-		fd = local_socket(&l, LOCAL_FLOW, NULL);
+		fd = local_socket(&l, LOCAL_FLOW);
 		CHECK(local_owner(&l, &o) == (types[i] == SOCK_DGRAM));
 		close(fd);
 		CHECK(local_owner(&l, &o) == 0 && o.pid == 0);
-		s = local_socket(&l, LOCAL_SERVER, NULL);
+		s = local_socket(&l, LOCAL_SERVER);
 		CHECK(local_owner(&l, &o) == 1 && o.pid == getpid());
 		CHECK(o.listening && o.uid == getuid() && !o.twin);
 		CHECK(*o.name != '\0' && strcmp(o.name, self) == 0);
@@ -1740,32 +1739,31 @@ static void
 share_with(struct service v, int possible)
 {
 	int client = service_start(&v), fd;
-	const char *why = NULL;
 	struct config c;
 	struct local l;
 	struct owner o;
 
 	local_init(&l, &c, AF_INET, v.type, v.port);
 	c.target = "t";
-	CHECK(local_socket(&l, LOCAL_FLOW, &why) == -1 &&
-	    errno == EADDRINUSE && why == NULL);
+	CHECK(local_socket(&l, LOCAL_FLOW) == -1 &&
+	    errno == EADDRINUSE && l.why == NULL);
 	CHECK(local_owner(&l, &o) == 1 && o.listening && o.twin);
 	CHECK(o.uid == v.uid && o.pid == v.pid);
 	c.target = NULL;
-	fd = local_socket(&l, LOCAL_FLOW, &why);
+	fd = local_socket(&l, LOCAL_FLOW);
 	if (possible || v.reuseport) {
-		CHECK(fd != -1 && why == NULL);
+		CHECK(fd != -1 && l.why == NULL);
 		CHECK(l.uid == v.uid);
 		if (v.type == SOCK_STREAM)
 			use_shared(fd, v.port);
 	} else
-		CHECK(fd == -1 && errno == EADDRINUSE && why == old_kernel);
+		CHECK(fd == -1 && errno == EADDRINUSE && l.why == old_kernel);
 	if (fd != -1)
 		close(fd);
 	if (possible) {
 		check_flags(&l, v.reuseaddr || v.type == SOCK_STREAM, 1);
-		fd = local_socket(&l, LOCAL_FLOW, &why);
-		CHECK(fd != -1 && why == NULL);
+		fd = local_socket(&l, LOCAL_FLOW);
+		CHECK(fd != -1 && l.why == NULL);
 		close(fd);
 		local_release(&l);
 		check_flags(&l, v.reuseaddr, v.reuseport);
@@ -1813,7 +1811,6 @@ static void
 sharing_needs_root(void)
 {
 	struct service v = { .family = AF_INET, .type = SOCK_STREAM };
-	const char *why = NULL;
 	struct config c;
 	struct local l;
 	int status = -1;
@@ -1826,8 +1823,8 @@ sharing_needs_root(void)
 	pid = fork();
 	if (pid == 0)
 		_exit(setuid(65534) == -1 ||
-		    local_socket(&l, LOCAL_FLOW, &why) != -1 ||
-		    errno != EADDRINUSE || why != not_root);
+		    local_socket(&l, LOCAL_FLOW) != -1 ||
+		    errno != EADDRINUSE || l.why != not_root);
 	waitpid(pid, &status, 0);
 	CHECK(status == 0);
 	service_stop(&v, -1);
@@ -1845,7 +1842,6 @@ unseen_socket(int type, uid_t uid, const char *want)
 	struct iovec io = { "", 1 };
 	struct msghdr m = { .msg_iov = &io, .msg_iovlen = 1,
 	    .msg_control = u.buf, .msg_controllen = sizeof u.buf };
-	const char *why = NULL;
 	struct config c;
 	struct local l;
 	struct owner o;
@@ -1853,7 +1849,7 @@ unseen_socket(int type, uid_t uid, const char *want)
 
 	local_init(&l, &c, AF_INET, type, 0);
 	l.uid = uid;
-	fd = local_socket(&l, LOCAL_SERVER, NULL);
+	fd = local_socket(&l, LOCAL_SERVER);
 	fd_option(fd, SOL_SOCKET, SO_REUSEPORT, 0);
 	socketpair(AF_UNIX, SOCK_STREAM, 0, sv);
 	memset(&u, 0, sizeof u);
@@ -1864,13 +1860,13 @@ unseen_socket(int type, uid_t uid, const char *want)
 	CHECK(sendmsg(sv[0], &m, 0) == 1);
 	close(fd);
 	CHECK(local_owner(&l, &o) == 1 && o.pid == 0 && *o.name == '\0');
-	CHECK(local_socket(&l, LOCAL_FLOW, &why) == -1 &&
+	CHECK(local_socket(&l, LOCAL_FLOW) == -1 &&
 	    errno == EADDRINUSE);
-	CHECK(why == (geteuid() == 0 ? want : not_root));
+	CHECK(l.why == (geteuid() == 0 ? want : not_root));
 	close(sv[0]);
 	close(sv[1]);
-	fd = local_socket(&l, LOCAL_FLOW, &why);
-	CHECK(fd != -1 && why == NULL);
+	fd = local_socket(&l, LOCAL_FLOW);
+	CHECK(fd != -1 && l.why == NULL);
 	close(fd);
 }
 
@@ -2008,7 +2004,7 @@ expect_from(struct flow f[3], int at[3])
 	for (i = 0; i < 3; i++) {
 		at[i] = server(SOCK_DGRAM);
 		CHECK(flow_start(&f[i], FLOW_UDP, local_socket(&ours,
-		    LOCAL_FLOW, NULL), 0, &peer, NULL, 1000, NEVER) == 0);
+		    LOCAL_FLOW), 0, &peer, NULL, 1000, NEVER) == 0);
 		CHECK(f[i].state == FLOW_ASKING);
 	}
 }
