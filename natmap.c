@@ -2524,8 +2524,11 @@ servers_init(struct map *m, const struct host *host, int n, enum flow_kind kind)
 	struct server *s, *first = NULL;
 
 	for (s = m->last += n; n-- > 0; first = s) {
-		server_init(--s, &host[n], kind);
+		s--;
+		s->host = &host[n];
+		s->kind = kind;
 		s->next = first;
+		lookup_init(&s->lookup);
 	}
 	return first;
 }

@@ -367,7 +367,9 @@ void flow_stop(struct flow *f, int abort);
 
 /* stun.c: servers */
 
-struct server {			/* what is used most comes first */
+/* Zeros at first, but for next, kind, host, and lookup after lookup_init().
+ * What is used most comes first. */
+struct server {
 	struct server *next;
 	enum flow_kind kind;	/* of the flows to it */
 	int live;		/* its last request was answered */
@@ -407,7 +409,6 @@ enum {				/* what server_choose() wants */
 	SPARE = 8               /* not the next check's, if flows are reset */
 };
 
-void server_init(struct server *s, const struct host *h, enum flow_kind kind);
 /* looks the name up where the addresses are older than age or missing; limit:
  * when that has failed.  -1 with errno: no child could be made */
 int server_resolve(struct server *s, int family, int64_t age, int64_t limit,

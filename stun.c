@@ -377,10 +377,11 @@ static const struct holder *
 first_holder(const struct holder *h)
 {
 	const struct holder *best = NULL;
+	pid_t me = getpid();
 	int rank, top = 0;
 
 	for (; h; h = h->next) {
-		rank = h->listening * 2 + (h->pid != getpid());
+		rank = h->listening * 2 + (h->pid != me);
 		if (rank >= top) {
 			top = rank;
 			best = h;
@@ -1119,14 +1120,7 @@ flow_claim(struct flow *f, const union addr *from, const union addr *to,
  * it said last.  Choosing one changes nothing.
  */
 
-void
-server_init(struct server *s, const struct host *host, enum flow_kind kind)
-{
-	memset(s, 0, sizeof *s);
-	s->host = host;
-	s->kind = kind;
-	lookup_init(&s->lookup);
-}
+
 
 int
 server_resolve(struct server *s, int family, int64_t age, int64_t limit,
