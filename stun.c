@@ -970,12 +970,10 @@ flow_ask(struct flow *f, int last, int64_t now, int64_t deadline)
 void
 flow_want(struct flow *f, struct wake *w)
 {
-	f->slot = -1;
 	if (f->state == FLOW_CLOSED)
 		return;
-	if (!f->shared)
-		f->slot = wake_on(w, f->fd,
-		    f->left > 0 ? POLLIN | POLLOUT : POLLIN);
+	f->slot = wake_on(w, f->shared ? -1 : f->fd,
+	    f->left > 0 ? POLLIN | POLLOUT : POLLIN);
 	wake_at(w, f->resend);
 	wake_at(w, f->deadline);
 }
@@ -1444,8 +1442,6 @@ route_find(const struct local *l, const union addr *to, struct route *r)
 	int fd = new_socket(l, SOCK_DGRAM);
 
 	memset(r, 0, sizeof *r);
-	if (fd < 0)
-		return;
 	if (bind_port(l, fd, 0) == 0 &&
 	    connect(fd, &to->sa, addr_len(to)) == 0 &&
 	    get_local(fd, &r->source) == 0) {
@@ -1458,5 +1454,5 @@ route_find(const struct local *l, const union addr *to, struct route *r)
 int
 route_same(const struct route *a, const struct route *b)
 {
-	return addr_same_host(&a->source, &b->source) && a->index == b->index;
+	return a->index == b->index && addr_same_host(&a->source, &b->source);
 }
