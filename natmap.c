@@ -913,9 +913,10 @@ struct doubt {
 				   0: no doubt */
 	int64_t first;          /* ms: the same, before all were asked once
 				   more: fresh answers since then stay so */
-	int64_t round;		/* ms: when somebody was asked again */
+	int64_t round;		/* ms: when somebody was asked again; before the
+				   first announcement, of the first answer */
 	int64_t again;		/* ms: when all may be asked once more */
-	const struct server *by;	/* its answer began the doubt */
+	const struct server *by;	/* its answer began the doubt; NULL */
 	struct server *resting; /* to be asked when its answer is fresh */
 };
 
@@ -937,8 +938,9 @@ struct map {                    /* what is used most comes first: see size */
 	int64_t lost;		/* ms: the mapping is held until then */
 	struct doubt doubt;
 	struct mapping announced;	/* family 0: nothing yet */
-	int dead, late;         /* a server that failed was asked, so many are
-				   late: others are to be asked as well */
+	int late;		/* so many servers are late: others are to be
+				   asked as well; -1: one that failed was asked,
+				   one that answered last is to be asked */
 	const char *proto;	/* TCP or UDP */
 	int port_error;		/* errno logged of the port; 0: none */
 	int depends;		/* the mapping depends on the destination */
@@ -959,7 +961,6 @@ struct map {                    /* what is used most comes first: see size */
 	int64_t age;            /* ms: an answer holds the mapping so long */
 	int64_t silence_at;	/* ms: that nothing holds is to be logged */
 	int64_t listen_check;	/* ms: NEVER when done */
-	int64_t first_at;	/* ms: the first answer of this network; 0 */
 	int64_t announced_at;	/* ms */
 	int64_t step_at;	/* ms: until then contacts wait for events only;
 				   0: something else changed for them */
@@ -1465,7 +1466,7 @@ check_start(struct map *m, int how)
 	if (!c || (m->cfg->check && (s->said_at || s->fails)))
 		return 0;	/* once is enough */
 	if (!s->live && s->repeats && !m->late)
-		m->dead = 1;
+		m->late = -1;
 	c->role = CHECKS;
 	contact_start(m, c, s);
 	return 1;
@@ -1481,7 +1482,7 @@ next_check(struct map *m)
 static void
 checks_step(struct map *m)
 {
-	int started;
+	int started, n;
 
 	if (m->now >= m->check) {
 		m->check = next_check(m);
@@ -1491,12 +1492,10 @@ checks_step(struct map *m)
 		else if (m->check != NEVER)	/* soon it may */
 			m->check = m->now + BACKOFF_MIN;
 	}
-	for (; m->dead || m->late > 0; m->late--) {
-		if (!check_start(m, LIVE | FRESH) && m->late &&
+	for (n = abs(m->late); n > 0; n--)
+		if (!check_start(m, LIVE | FRESH) && m->late > 0 &&
 		    !check_start(m, FRESH) && m->udp)
 			check_start(m, 0);
-		m->dead = 0;
-	}
 	m->late = 0;
 }
 
@@ -1966,14 +1965,14 @@ judge(struct map *m)
 		ask_all(m);
 	voices(m, v);
 	r = verdict(v, m->cfg->nstun, m->known ? &m->announced.public : NULL,
-	    m->now - (m->known ? m->doubt.round : m->first_at));
+	    m->now - m->doubt.round);
 	if (r.ruling == ONE_OTHER) {
 		if (ask_failed(m))
 			return;
 		r.ruling = ANNOUNCE;
 	}
 	if (r.ruling != ANNOUNCE && ask_more(m, r.heard))
-		m->judge_at = m->first_at + FIRST_LIMIT;
+		m->judge_at = m->doubt.round + FIRST_LIMIT;
 	else if (r.ruling == WAIT)
 		m->judge_at = m->now + r.ms;
 	else if (r.ruling == ANNOUNCE && m->known &&
@@ -1992,8 +1991,8 @@ weigh(struct map *m, struct server *s, int told, int news)
 	int other = !is_announced(m, &s->said.mapped);
 
 	if (!m->known) {
-		if (!m->first_at) {
-			m->first_at = m->now;
+		if (!d->by) {
+			d->round = m->now;
 			d->by = s;
 		}
 	} else if (m->depends) {
@@ -2131,10 +2130,13 @@ overtake(struct map *m, struct contact *c)
 		failed(m, c->s, &c->f.ends.peer, ETIMEDOUT);
 	if (c->role == LEAVING || (c->http && !c->seen))
 		return;
-	if (m->udp && m->known && m->lost >= c->f.asked + m->age)
-		m->dead = 1;            /* somebody else holds the mapping */
-	else if (!m->late || !m->known)
-		m->late++;
+	if (m->late > 0) {
+		if (!m->known)
+			m->late++;
+	} else if (m->udp && m->known && m->lost >= c->f.asked + m->age)
+		m->late = -1;		/* somebody else holds the mapping */
+	else
+		m->late = 1;
 }
 
 /* ms: when there is something to do for a contact, if nothing comes */
@@ -2197,7 +2199,7 @@ hold(struct map *m, struct contact *c)
 		return;
 	}
 	if (m->udp && !s->live && s->repeats && !m->late)
-		m->dead = 1;
+		m->late = -1;
 	contact_start(m, c, s);
 }
 
@@ -2467,7 +2469,6 @@ restart(struct map *m)
 	for (s = m->stun; s; s = s->next)
 		memset(s->fresh_at, 0, sizeof s->fresh_at);
 	m->lost = m->now;
-	m->first_at = 0;
 	m->known = m->depends = m->differ = 0;
 	memset(&m->doubt, 0, sizeof m->doubt);
 	m->doubt.began = m->now;
