@@ -996,6 +996,13 @@ is_asking(const struct contact *c)
 	return is_open(c) && c->f.state != FLOW_OPEN;
 }
 
+/* the event that a function of flows returned */
+static int
+event(int r)
+{
+	return r < 0 ? -errno : r;
+}
+
 /* 1 when a is the address that was announced */
 static NOINLINE int
 is_announced(struct map *m, const union addr *a)
@@ -1084,10 +1091,19 @@ failed(struct map *m, struct server *s, const union addr *peer, int error)
 	char next[SERVER_TEXT], why[80], host[ADDR_TEXT], at[ADDR_TEXT + 3];
 	const struct server *o;
 	struct owner owner;
+	int new = server_failed(s, peer, error, holds(m) ? BACKOFF_MAX :
+	    BACKOFF_HARD);
 
 	at[0] = '\0';
-	if (!server_failed(s, peer, error, holds(m) ? BACKOFF_MAX :
-	    BACKOFF_HARD))
+	if (s == m->target) {
+		if (s->fails == 1)
+			warn("target %s: %s, %s", s->host->name,
+			    server_error(s, error, why), s->addrs.n ?
+			    "the last good address serves on" :
+			    "trying again");
+		return;
+	}
+	if (!new)
 		return;
 	if (error == EADDRNOTAVAIL || !holds(m))
 		for (o = m->stun; o; o = o->next)
@@ -1195,14 +1211,17 @@ port_next(struct map *m)
 		m->local.port = p < lo || p >= hi ? lo : p + 1;
 }
 
-/* A socket on the mapped port.  Moves on in the range, or to any port, only
- * when the port cannot be used.  -1: said what is in the way. */
+/* A socket on the mapped port, for a flow in UDP the relay's.  Moves on in the
+ * range, or to any port, only when the port cannot be used.  -1: said what is
+ * in the way. */
 static int
 port_socket(struct map *m, enum local_role role)
 {
 	int fd, tries = m->cfg->port_hi - m->cfg->port_lo;
 
 	if (role == LOCAL_FLOW && m->relay) {
+		if (m->udp)
+			return relay_fd(m->relay);
 		tries = -1;		/* the listener has chosen */
 		if (m->local.listener)  /* it does not listen for a moment */
 			relay_accept(m->relay);
@@ -1316,24 +1335,28 @@ contact_open(struct map *m, struct contact *c)
 	if (i < 0)
 		i = server_addr(s, use, 0, m->now);
 	if (i >= 0)		/* else another name has that address too */
-		fd = shared ? relay_fd(m->relay) : port_socket(m, LOCAL_FLOW);
+		fd = port_socket(m, LOCAL_FLOW);
 	if (fd < 0) {
 		contact_stop(m, c);
 		c->due = m->now + BACKOFF_MIN;
 		return;
 	}
 	c->fresh = server_asked(m->stun, s, i, m->now);
-	if (flow_start(&c->f, s->kind, fd, shared, &s->addrs.a[i],
-	    s->host->name, m->now, limit(m)) < 0)
-		c->event = -errno;
+	c->event = event(flow_start(&c->f, s->kind, fd, shared,
+	    &s->addrs.a[i], s->host->name, m->now, limit(m)));
 }
 
-/* Starts the look-up of a name whose addresses are missing or old. */
+/* Starts the look-up of a name that may be asked, where its addresses are
+ * missing or old. */
 static void
-resolve(struct map *m, struct server *s, int family, int64_t age)
+resolve(struct map *m, struct server *s)
 {
-	if (server_resolve(s, family, age, m->now + (holds(m) &&
-	    !m->cfg->check ? LOOKUP_LIMIT : HARD_LIMIT), m->now) == 0)
+	int target = s == m->target;
+
+	if (m->now < s->retry || server_resolve(s, target ? AF_UNSPEC :
+	    m->cfg->family, target ? TARGET_AGE : LOOKUP_AGE, m->now +
+	    (holds(m) && !m->cfg->check ? LOOKUP_LIMIT : HARD_LIMIT),
+	    m->now) == 0)
 		return;
 	if (!s->repeats++)
 		warn("%s: cannot look it up:", s->host->name);
@@ -1356,7 +1379,7 @@ contact_start(struct map *m, struct contact *c, struct server *s)
 {
 	c->s = s;
 	c->due = m->now + m->k;
-	resolve(m, s, m->cfg->family, LOOKUP_AGE);
+	resolve(m, s);
 	contact_resolved(m, c);
 }
 
@@ -2168,7 +2191,7 @@ hold(struct map *m, struct contact *c)
 	if (m->udp && holds(m) && ++m->cycle < m->cfg->cycle) {
 		/* between two requests: a packet that wants no answer */
 		c->due = m->now + m->k;
-		fd = m->relay ? relay_fd(m->relay) : port_socket(m, LOCAL_FLOW);
+		fd = port_socket(m, LOCAL_FLOW);
 		if (fd < 0)
 			return;
 		stun_indicate(fd, &c->f.ends.peer);
@@ -2206,27 +2229,6 @@ hold(struct map *m, struct contact *c)
 /* look-ups */
 
 static void
-target_looked(struct map *m, int found)
-{
-	struct server *s = m->target;
-	int error = ELOOKUP(s->lookup.gai);
-	char why[80];
-
-	if (found) {
-		if (s->fails)
-			warn("target %s: found again", s->host->name);
-		s->fails = 0;
-		target_set(m);
-		return;
-	}
-	server_failed(s, NULL, error, holds(m) ? BACKOFF_MAX : BACKOFF_HARD);
-	if (s->fails == 1)
-		warn("target %s: %s, %s", s->host->name,
-		    server_error(s, error, why), s->addrs.n ?
-		    "the last good address serves on" : "trying again");
-}
-
-static void
 contacts_want(struct map *m)
 {
 	struct server *s, *t = m->target;
@@ -2255,15 +2257,19 @@ lookups_step(struct map *m)
 
 	for (s = m->server; s < m->last; s++) {
 		r = server_step(m->stun, s, m->w, m->now);
-		if (r && s == t)
-			target_looked(m, r > 0);
-		else if (r > 0)
+		if (r < 0) {
+			if (s == t || !s->addrs.n)
+				failed(m, s, NULL, ELOOKUP(s->lookup.gai));
+		} else if (r > 0 && s == t) {
+			if (s->fails)
+				warn("target %s: found again", s->host->name);
+			s->fails = 0;
+			target_set(m);
+		} else if (r > 0)
 			check_fake(m, &s->addrs.a[0], s->host->name);
-		else if (r && !s->addrs.n)
-			failed(m, s, NULL, ELOOKUP(s->lookup.gai));
 	}
-	if (m->relay && !t->addrs.n && m->now >= t->retry)
-		resolve(m, t, AF_UNSPEC, TARGET_AGE);
+	if (m->relay && !t->addrs.n)
+		resolve(m, t);
 }
 
 /* What came is handled, answers before failures, then judged: no step changes
@@ -2280,11 +2286,8 @@ contacts_step(struct map *m)
 		return;		/* most turns are the relay's */
 	lookups_step(m);
 	for (c = m->contacts; c; c = c->next) {
-		if (!c->event) {
-			c->event = flow_step(&c->f, m->w, m->now);
-			if (c->event < 0)
-				c->event = -errno;
-		}
+		if (!c->event)
+			c->event = event(flow_step(&c->f, m->w, m->now));
 		if (c->event > 0)
 			contact_answered(m, c);
 		else if (!c->event && c->s && !is_open(c))
@@ -2311,9 +2314,8 @@ contacts_step(struct map *m)
 		else {
 			c->due = m->now + m->k;
 			c->late = 0;
-			if (flow_ask(&c->f, c->role == LEAVING, m->now,
-			    m->now + ANSWER_LIMIT) < 0)
-				c->event = -errno;
+			c->event = event(flow_ask(&c->f, c->role == LEAVING,
+			    m->now, m->now + ANSWER_LIMIT));
 		}
 	}
 	if (m->now < m->serve_at)
@@ -2348,15 +2350,14 @@ claim(void *arg, const union addr *from, const union addr *to,
 {
 	struct map *m = arg;
 	struct contact *c;
-	int r = 0;
 
-	for (c = m->contacts; c && r == 0; c = c->next)
+	for (c = m->contacts; c; c = c->next)
 		if (!c->event) {
-			r = flow_claim(&c->f, from, to, p, n);
-			c->event = r < 0 ? -errno : r;
+			c->event = event(flow_claim(&c->f, from, to, p, n));
+			if (c->event)
+				return 1;
 		}
-	return r != 0 || (stun_is_message(p, n) &&
-	    is_server(m, from, addr_same));
+	return stun_is_message(p, n) && is_server(m, from, addr_same);
 }
 
 /* 1 when a client at a proves that others reach the port: a is no address of
@@ -2391,8 +2392,7 @@ used(void *arg, const union addr *client)
 		warn("%ph came in from outside: the port is reachable",
 		    client);
 	}
-	if (m->now >= m->target->retry)
-		resolve(m, m->target, AF_UNSPEC, TARGET_AGE);
+	resolve(m, m->target);
 }
 
 /* Opens the relay's port as soon as it can be had. */
@@ -2879,7 +2879,7 @@ reach_start(struct reach *r, struct map *m, int64_t now)
 	m->k = m->age = REACH_LIMIT;	/* no flow asks again */
 	m->lost = m->end;
 	if (m->http)
-		resolve(m, m->http, m->cfg->family, 0);
+		resolve(m, m->http);
 	log_level(0);           /* -q does not hide what is fatal */
 	fd = port_socket(m, LOCAL_FLOW);
 	addr_set_port(&m->route.source, m->local.port);
