@@ -1941,10 +1941,9 @@ rule(struct map *m, const struct verdict *r)
 {
 	int first = !m->known;
 
-	if (r->ruling == ANNOUNCE)
-		announce(m, teller(m, r->addr));
-	else if (first)
-		announce(m, m->doubt.by);
+	if (r->ruling == ANNOUNCE || first)
+		announce(m, r->ruling == ANNOUNCE ? teller(m, r->addr) :
+		    m->doubt.by);
 	if (r->ruling == RESTING) {
 		rest_one(m);
 		return;
@@ -2472,11 +2471,10 @@ restart(struct map *m)
 	m->known = m->depends = m->differ = 0;
 	memset(&m->doubt, 0, sizeof m->doubt);
 	m->doubt.began = m->now;
-	m->judge_at = NEVER;
 	if (m->relay && local_rebind(&m->local, relay_fd(m->relay)) < 0)
 		warn("interface \"%s\":", m->cfg->interface);
 	recheck(m);
-	m->check = NEVER;
+	m->check = m->judge_at = NEVER;
 }
 
 /* News settle for a moment: whether the route was another one meanwhile, or
@@ -2693,7 +2691,7 @@ struct reach {
 /* Begins the filtering test (RFC 5780 section 4.4) with s, where s can answer
  * from a host and a port that were not asked. */
 static void
-filter_start(struct reach *r, struct server *s, int64_t now)
+filter_start(struct reach *r, struct server *s)
 {
 	const union addr *by = &s->said.peer;
 	union addr to = s->said.other;
@@ -2707,23 +2705,25 @@ filter_start(struct reach *r, struct server *s, int64_t now)
 	for (f = &r->f[2]; f >= r->f; f--) {	/* the one that asks last */
 		flow_stop(f, 0);
 		if (flow_start(f, FLOW_UDP, port_socket(r->m, LOCAL_FLOW), 0,
-		    &to, NULL, now, NEVER) < 0)
+		    &to, NULL, r->m->now, NEVER) < 0)
 			return;
 		to = *by;
 		if (f == &r->f[2])
 			addr_set_port(&to, port);
 	}
 	r->seen = F_PORT;
-	r->testing = flow_ask(r->f, 1, now, now + REACH_FILTER) == 0;
+	r->testing = flow_ask(r->f, 1, r->m->now,
+	    r->m->now + REACH_FILTER) == 0;
 	for (f = &r->f[2]; f > r->f; f--)
 		memcpy(f->request, r->f[0].request, STUN_HEADER);
 }
 
 /* Who answers from where it was asked, or with an error, cannot tell. */
 static void
-filter_step(struct reach *r, int64_t now)
+filter_step(struct reach *r)
 {
 	const struct wake *w = r->m->w;
+	const int64_t now = r->m->now;
 	int end = flow_step(&r->f[0], w, now), error = errno;
 
 	if (flow_step(&r->f[1], w, now) > 0)
@@ -2742,14 +2742,14 @@ filter_step(struct reach *r, int64_t now)
 
 /* Asks who is to be asked now; 0 when nobody is, and nobody is awaited. */
 static int
-reach_ask(struct reach *r, int64_t now)
+reach_ask(struct reach *r)
 {
 	struct map *m = r->m;
 	const struct contact *c;
 	struct server *s;
 	int missing = REACH_SERVERS, waiting = 0, seek = m->udp &&
 	    r->tests < 2 && r->filtering != F_NONE &&
-	    now < m->end - REACH_LAST;
+	    m->now < m->end - REACH_LAST;
 
 	for (s = m->stun; s; s = s->next) {
 		if (!s->said_at)
@@ -2758,17 +2758,15 @@ reach_ask(struct reach *r, int64_t now)
 		if (!r->first)
 			r->first = s;
 		if (seek && !r->testing)
-			filter_start(r, s, now);
+			filter_start(r, s);
 	}
 	if (r->testing)
 		return r->testing;
 	for (c = m->contacts; c; c = c->next)
 		waiting += c->s && !c->seen && !c->late;
-	if (seek)
-		missing = 1;
-	while (waiting < missing && check_start(m, 0))
+	while (waiting < (seek ? 1 : missing) && check_start(m, 0))
 		waiting++;
-	return (waiting && missing > 0) || (m->http && m->http->lookup.busy);
+	return (waiting && (seek || missing > 0)) || (m->http && m->http->lookup.busy);
 }
 
 /* 1 or 0, or "reachable": true or false */
@@ -2793,12 +2791,14 @@ read_body(const char *s)
 /* got: 1 the service has answered, -1 it failed with errno.  Where natmap
  * listens, only who comes in is a yes. */
 static void
-probe_ended(struct reach *r, int got, int64_t now)
+probe_ended(struct reach *r, int got)
 {
-	const struct server *s = r->m->http;
+	struct map *m = r->m;
+	const struct server *s = m->http;
 	const char *what = NULL;
 	int error = got < 0 ? errno : EREFUSED + r->f[3].http.status;
 	char text[80];
+	int64_t end;
 
 	if (error != EREFUSED + 200)
 		what = server_error(s, error, text);
@@ -2811,15 +2811,14 @@ probe_ended(struct reach *r, int got, int64_t now)
 	fmt(r->why, sizeof r->why, what ? " (%s: %s)" : " (as %s says)",
 	    s->host->name, what);
 	flow_stop(&r->f[3], 0);
-	if (r->listener >= 0)
-		now += REACH_ARRIVAL;
-	if (r->m->end > now)
-		r->m->end = now;
+	end = m->now + (r->listener >= 0 ? REACH_ARRIVAL : 0);
+	if (m->end > end)
+		m->end = end;
 }
 
 /* Asks the service from another port: the NAT shall not know it from here. */
 static void
-probe_start(struct reach *r, int64_t now)
+probe_start(struct reach *r)
 {
 	struct map *m = r->m;
 	const struct server *s = m->http;
@@ -2828,7 +2827,7 @@ probe_start(struct reach *r, int64_t now)
 
 	r->heard = 1;
 	if (!s || !r->first) {
-		m->end = now;
+		m->end = m->now;
 		return;
 	}
 	r->listener = local_socket(&m->local, LOCAL_SERVER);
@@ -2837,12 +2836,12 @@ probe_start(struct reach *r, int64_t now)
 	l.port = 0;
 	errno = ELOOKUP(s->lookup.gai);
 	if (!s->addrs.n || flow_start(&r->f[3], FLOW_HTTP, local_socket(&l,
-	    LOCAL_FLOW), 0, &s->addrs.a[0], r->why, now, m->end) < 0)
-		probe_ended(r, -1, now);
+	    LOCAL_FLOW), 0, &s->addrs.a[0], r->why, m->now, m->end) < 0)
+		probe_ended(r, -1);
 }
 
 static void
-probe_step(struct reach *r, int64_t now)
+probe_step(struct reach *r)
 {
 	struct map *m = r->m;
 	union addr a;
@@ -2857,16 +2856,16 @@ probe_step(struct reach *r, int64_t now)
 			continue;
 		r->answer = YES;
 		fmt(r->why, sizeof r->why, " (%ph came in)", &a);
-		m->end = now;
+		m->end = m->now;
 		return;
 	}
-	got = flow_step(&r->f[3], m->w, now);
+	got = flow_step(&r->f[3], m->w, m->now);
 	if (got)
-		probe_ended(r, got, now);
+		probe_ended(r, got);
 }
 
 static void
-reach_start(struct reach *r, struct map *m, int64_t now)
+reach_start(struct reach *r, struct map *m)
 {
 	struct flow *f;
 	int fd;
@@ -2884,12 +2883,12 @@ reach_start(struct reach *r, struct map *m, int64_t now)
 	fd = port_socket(m, LOCAL_FLOW);
 	addr_set_port(&m->route.source, m->local.port);
 	if (fd < 0) {
-		m->end = now;
+		m->end = m->now;
 		return;
 	}
 	close(fd);
 	log_level((m->cfg->level > 0) - 1);	/* -v: which servers fail */
-	reach_ask(r, now);
+	reach_ask(r);
 }
 
 static void
@@ -2904,14 +2903,14 @@ reach_want(struct reach *r)
 }
 
 static NOINLINE void
-reach_step(struct reach *r, int64_t now)
+reach_step(struct reach *r)
 {
 	contacts_step(r->m);
-	filter_step(r, now);
+	filter_step(r);
 	if (r->heard)
-		probe_step(r, now);
-	else if (!reach_ask(r, now))
-		probe_start(r, now);
+		probe_step(r);
+	else if (!reach_ask(r))
+		probe_start(r);
 }
 
 /* what is advised, each with its NUL, and a bit for each */
@@ -3032,18 +3031,18 @@ reach_report(struct reach *r)
 /* the program */
 
 static void
-signals(struct map *m, int64_t now)
+signals(struct map *m)
 {
 	int sig;
 
 	while ((sig = signals_next()) != 0)
 		if (sig == SIGHUP) {
 			recheck(m);
-			m->settle = now;	/* and whether we moved */
+			m->settle = m->now;	/* and whether we moved */
 			m->hook.retry = 0;
 		} else if (sig == SIGCHLD) {
 			if (script_reap(&m->hook.run))
-				hook_ended(&m->hook, now);
+				hook_ended(&m->hook, m->now);
 		} else if (sig == SIGUSR1) {
 			if (m->relay)
 				relay_report(m->relay);
@@ -3053,11 +3052,11 @@ signals(struct map *m, int64_t now)
 
 /* 1 when there is nothing left to do */
 static NOINLINE int
-finished(const struct map *m, int64_t now)
+finished(const struct map *m)
 {
 	const struct contact *c = m->contacts;
 
-	if (now >= m->end)
+	if (m->now >= m->end)
 		return 1;
 	if (!m->quit)
 		return m->cfg->once && hook_delivered(&m->hook);
@@ -3071,14 +3070,14 @@ static NOINLINE int
 run(struct map *m, int sigfd)
 {
 	struct reach r;
-	int64_t now = now_ms();
 	int slot, check = m->cfg->check;
 
-	m->end = check ? now + REACH_LIMIT :
-	    m->cfg->once ? now + ONCE_LIMIT : NEVER;
+	m->now = now_ms();
+	m->end = check ? m->now + REACH_LIMIT :
+	    m->cfg->once ? m->now + ONCE_LIMIT : NEVER;
 	if (check)
-		reach_start(&r, m, now);
-	while (!finished(m, now)) {
+		reach_start(&r, m);
+	while (!finished(m)) {
 		wake_clear(m->w);
 		slot = wake_on(m->w, sigfd, POLLIN);
 		wake_at(m->w, m->end);
@@ -3086,11 +3085,11 @@ run(struct map *m, int sigfd)
 			reach_want(&r);
 		else
 			map_want(m);
-		m->now = now = wake_wait(m->w, now);
+		m->now = wake_wait(m->w, m->now);
 		if (woke(m->w, slot))
-			signals(m, now);
+			signals(m);
 		if (check)
-			reach_step(&r, now);
+			reach_step(&r);
 		else
 			map_step(m);
 		if (m->known && !m->quit)
@@ -3100,7 +3099,7 @@ run(struct map *m, int sigfd)
 		return 0;	/* main() knows more */
 	if (check)
 		return reach_report(&r);
-	if (now >= m->end) {
+	if (m->now >= m->end) {
 		warn(FATAL "no STUN server answered within %d s",
 		    ONCE_LIMIT / 1000);
 		return 1;

@@ -78,13 +78,13 @@ hup_stands_in_for_news(void)
 	CHECK(signals_open() >= 0);
 	go_on(95 SECONDS);
 	raise(SIGHUP);			/* nothing has changed */
-	signals(&sim.m, sim.now);
+	signals(&sim.m);
 	go_on(3 SECONDS);
 	CHECK(logged("network changed") == 0);
 	sim.index = 3;			/* dialled again */
 	moves_to("203.0.113.7", 40001);
 	raise(SIGHUP);
-	signals(&sim.m, sim.now);
+	signals(&sim.m);
 	go_on(1 SECONDS);
 	CHECK(logged("network changed") == 1);
 	CHECK(sim.ncalls == 2 && told(1, "203.0.113.7:40001"));
