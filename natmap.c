@@ -1142,6 +1142,12 @@ forgive(struct map *m)
 
 /* the mapped port */
 
+static NOINLINE void
+port_says(struct map *m, const char *what)
+{
+	warn("%s port %d: %s", m->proto, m->local.port, what);
+}
+
 /* Logs who holds the port, and what the user can do.  The target may be a
  * program on this machine, at the mapped port. */
 static void
@@ -1188,8 +1194,8 @@ port_trouble(struct map *m, const char *why)
 	else if (error == EPERM && c->mark)
 		warn("-f needs root or CAP_NET_ADMIN");
 	else if (error == EACCES && m->local.port < 1024)
-		warn("%s port %d: ports below 1024 need root or "
-		    "CAP_NET_BIND_SERVICE", m->proto, m->local.port);
+		port_says(m, "ports below 1024 need root or "
+		    "CAP_NET_BIND_SERVICE");
 	else if (error == EADDRINUSE && local_owner(&m->local, &o) == 1)
 		port_in_use(m, &o, why);
 	else {
@@ -1232,12 +1238,13 @@ port_socket(struct map *m, enum local_role role)
 	while ((fd = local_socket(&m->local, role)) < 0 &&
 	    tries-- > 0 && (errno == EADDRINUSE || errno == EACCES))
 		port_next(m);
-	if (fd < 0)
+	if (fd < 0) {
 		port_trouble(m, m->local.why);
-	else if (m->port_error)
-		warn("%s port %d: can be used now", m->proto, m->local.port);
-	if (fd >= 0)
-		m->port_error = 0;
+		return -1;
+	}
+	if (m->port_error)
+		port_says(m, "can be used now");
+	m->port_error = 0;
 	return fd;
 }
 
@@ -1632,14 +1639,15 @@ verdict(const struct voice *v, int n, const union addr *announced, int64_t age)
 {
 	struct tally t = count_voices(v, n, announced);
 	struct verdict r = { announced ? ONE_OTHER : ANNOUNCE, t.best, t.heard,
-	    (announced ? DOUBT_LIMIT : FIRST_LIMIT) - age };
+	    announced ? DOUBT_LIMIT : FIRST_LIMIT };
 	int may_come = t.awaited;
 
 	if (!announced) {
 		if (t.heard == 1 && (!may_come || n == 2))
-			r.ms = ALONE - age;
+			r.ms = ALONE;
 		may_come |= t.heard == 1 && n > 1;
 	}
+	r.ms -= age;
 	if (!t.best)		/* the one that began it says so no more */
 		r.ruling = announced && may_come && r.ms > 0 ? WAIT : NOTHING;
 	else if (t.votes > 1 && t.most == t.votes && t.votes > t.old)
@@ -1807,7 +1815,6 @@ ask_all(struct map *m)
 {
 	struct server *s;
 	struct contact *c;
-	enum role role;
 
 	for (s = m->stun; s; s = s->next) {
 		c = contact_with(m, s);
@@ -1815,14 +1822,14 @@ ask_all(struct map *m)
 		    s->retry > m->now || m->now < s->rest ||
 		    (c && (!c->seen || !open_flows(m, c))))
 			continue;
-		role = c && c->role == HOLDS ? HOLDS : CHECKS;
 		if (c)
 			contact_stop(m, c);
 		else
 			c = contact_new(m);
 		if (!c)
 			return;
-		c->role = role;
+		if (c->role == FREE)
+			c->role = CHECKS;
 		contact_start(m, c, s);
 	}
 }
@@ -1874,9 +1881,9 @@ ask_more(struct map *m, int heard)
 	for (i = 0; i < 2; i++) {
 		s = choose(m, 0, 0, NULL);
 		if (!s || s->asked >= m->doubt.began || !check_start(m, 0))
-			break;
+			return i;
 	}
-	return i > 0;
+	return i;
 }
 
 /* Logs once of each server that it says something else than the others.
@@ -1901,11 +1908,13 @@ say_differ(struct map *m, int outvoted)
 			    "outvoted, not asked for 10 minutes" :
 			    "one is wrong, or this NAT is not a cone; the "
 			    "second stays announced");
-		if (outvoted || m->udp)        /* UDP: until all are fresh */
-			s->rest = m->now + (outvoted ? OUTVOTED_REST :
-			    UDP_TWICE);
-		if (outvoted && (c = contact_with(m, s)))
-			contact_leave(m, c);
+		if (outvoted) {
+			s->rest = m->now + OUTVOTED_REST;
+			c = contact_with(m, s);
+			if (c)
+				contact_leave(m, c);
+		} else if (m->udp)	/* until all are fresh */
+			s->rest = m->now + UDP_TWICE;
 	}
 }
 
@@ -1976,7 +1985,7 @@ judge(struct map *m)
 	struct verdict r;
 
 	m->judge_at = NEVER;
-	if (m->known && !m->doubt.began)
+	if (!m->doubt.began)
 		return;
 	if (resting && m->now >= resting->rest) {
 		resting->asked = resting->said_at = 0;
@@ -1993,9 +2002,8 @@ judge(struct map *m)
 			return;
 		r.ruling = ANNOUNCE;
 	}
-	if (r.ruling != ANNOUNCE && ask_more(m, r.heard))
-		m->judge_at = m->doubt.round + FIRST_LIMIT;
-	else if (r.ruling == WAIT)
+	if ((r.ruling != ANNOUNCE && ask_more(m, r.heard)) ||
+	    r.ruling == WAIT)
 		m->judge_at = m->now + r.ms;
 	else if (r.ruling == ANNOUNCE && m->known &&
 	    m->now < m->announced_at + FLAP_GAP)
@@ -2602,9 +2610,8 @@ map_step(struct map *m)
 	if (m->now >= m->listen_check) {
 		m->listen_check = NEVER;
 		if (is_unserved(m))
-			warn("%s port %d: nobody listens on it (fine if "
-			    "a firewall rule forwards it)", m->proto,
-			    m->local.port);
+			port_says(m, "nobody listens on it (fine if a "
+			    "firewall rule forwards it)");
 	}
 	if (m->now >= m->silence_at)
 		say_silence(m);
