@@ -950,7 +950,7 @@ struct map {                    /* what is used most comes first: see size */
 	int quit;		/* the signal that ends us, 0: run on */
 	int reached;		/* a client came in from outside: said */
 	int cycle;		/* UDP: packets since the last request */
-	int spare;		/* a server socket not yet used, or -1 */
+	int spare;		/* a server socket not yet used, if any */
 	int fake;		/* the warning of 198.18.0.0/15 was logged */
 	int waits;		/* that -p 0 waits was logged */
 	int news, news_slot;	/* the kernel's news; -1: none */
@@ -1119,7 +1119,7 @@ failed(struct map *m, struct server *s, const union addr *peer, int error)
 		fmt(next, sizeof next, "%ps", o->host);
 	else
 		fmt(next, sizeof next, s->retry > m->now ? "again in %d s" :
-		    "again", (int)((s->retry - m->now + 999) / 1000));
+		    "again", ((int)(s->retry - m->now) + 999) / 1000);
 	if (peer && strcmp(addr_host(peer, host), s->host->name))
 		fmt(at, sizeof at, " (%s)", host);
 	warn("%ps%s: %s%s%s, trying %s", s->host, at,
@@ -2411,8 +2411,8 @@ serve(struct map *m)
 
 	if (!m->cfg->target || m->relay || m->now < m->serve_at)
 		return;
-	m->spare = -1;
-	if (fd < 0)
+	m->spare = 0;
+	if (fd <= 0)
 		fd = port_socket(m, LOCAL_SERVER);
 	if (fd < 0)
 		return;
@@ -2456,7 +2456,7 @@ recheck(struct map *m)
 	m->serve_at = m->check = m->now;
 	m->step_at = 0;
 	for (c = m->contacts; c; c = c->next)
-		if (c->role == HOLDS && (!c->http || !c->s))
+		if (!c->http || !c->s)
 			c->due = m->now;
 }
 
@@ -2560,7 +2560,6 @@ map_init(struct map *m, const struct config *cfg, struct wake *w)
 	m->target_host.name = cfg->target;
 	m->target = servers_init(m, &m->target_host, cfg->target != NULL,
 	    FLOW_TCP);
-	m->spare = -1;
 	m->check = m->settle = m->listen_check = NEVER;
 	m->doubt.began = m->lost = m->now;
 	m->silence_at = m->now + SILENCE;
@@ -2571,8 +2570,6 @@ map_init(struct map *m, const struct config *cfg, struct wake *w)
 	}
 	m->news = route_open();
 	port_next(m);
-	if (!cfg->port_lo)
-		m->local.port = 0;
 	find_route(m, &m->route);
 }
 
@@ -2635,11 +2632,11 @@ map_end(struct map *m, int sig)
 	m->check = m->judge_at = m->serve_at = NEVER;
 	m->step_at = 0;
 	for (c = m->contacts; c; c = c->next) {
-		c->role = c->http ? LEAVING : FREE;
+		c->role = LEAVING;
 		if (c->http && c->f.state == FLOW_OPEN &&
 		    flow_ask(&c->f, 1, m->now, m->end) == 0)
 			continue;
-		flow_stop(&c->f, c->http && !held);
+		flow_stop(&c->f, !held);
 		contact_stop(m, c);
 	}
 }
