@@ -1065,7 +1065,6 @@ static void
 say_silence(struct map *m)
 {
 	const struct server *s, *bad = NULL;
-	char why[80];
 	int n = 0;
 
 	m->silence_at = NEVER;
@@ -1078,7 +1077,7 @@ say_silence(struct map *m)
 		warn("%s: %d server%s tried: %s",
 		    m->announced.public.sa.sa_family ? "the mapping was lost" :
 		    "no mapping yet", n, n > 1 ? "s" : "", server_error(bad,
-		    bad->logged[0], why));
+		    bad->logged[0]));
 }
 
 static void port_in_use(struct map *, const struct owner *, const char *);
@@ -1088,7 +1087,7 @@ static void port_in_use(struct map *, const struct owner *, const char *);
 static void
 failed(struct map *m, struct server *s, const union addr *peer, int error)
 {
-	char next[SERVER_TEXT], why[80], host[ADDR_TEXT], at[ADDR_TEXT + 3];
+	char next[SERVER_TEXT], host[ADDR_TEXT], at[ADDR_TEXT + 3];
 	const struct server *o;
 	struct owner owner;
 	int new = server_failed(s, peer, error, holds(m) ? BACKOFF_MAX :
@@ -1098,7 +1097,7 @@ failed(struct map *m, struct server *s, const union addr *peer, int error)
 	if (s == m->target) {
 		if (s->fails == 1)
 			warn("target %s: %s, %s", s->host->name,
-			    server_error(s, error, why), s->addrs.n ?
+			    server_error(s, error), s->addrs.n ?
 			    "the last good address serves on" :
 			    "trying again");
 		return;
@@ -1123,7 +1122,7 @@ failed(struct map *m, struct server *s, const union addr *peer, int error)
 	if (peer && strcmp(addr_host(peer, host), s->host->name))
 		fmt(at, sizeof at, " (%s)", host);
 	warn("%ps%s: %s%s%s, trying %s", s->host, at,
-	    server_error(s, error, why), peer ? " over " : "",
+	    server_error(s, error), peer ? " over " : "",
 	    peer ? m->proto : "", next);
 }
 
@@ -2095,13 +2094,12 @@ is_plausible(const union addr *a, const union addr *peer)
 static void
 contact_failed(struct map *m, struct contact *c, int error)
 {
-	char why[80];
 	int lived = c->seen && error != ETIMEDOUT;
 	int reset = c->seen && error == ECONNRESET;
 
 	if (lived || (c->http && c->role == LEAVING))
 		note("%s: %s", c->s->host->name,
-		    server_error(c->s, error, why));
+		    server_error(c->s, error));
 	else if (c->seen || !c->late || c->http)	/* else it was said */
 		failed(m, c->s, &c->f.ends.peer, error);
 	if (reset && !c->http)
@@ -2801,11 +2799,10 @@ probe_ended(struct reach *r, int got)
 	const struct server *s = m->http;
 	const char *what = NULL;
 	int error = got < 0 ? errno : EREFUSED + r->f[3].http.status;
-	char text[80];
 	int64_t end;
 
 	if (error != EREFUSED + 200)
-		what = server_error(s, error, text);
+		what = server_error(s, error);
 	else if ((r->answer = read_body((char *)r->f[3].buf)) == UNKNOWN)
 		what = "neither yes nor no";
 	else if (r->answer == YES && r->listener >= 0) {

@@ -439,8 +439,8 @@ int server_failed(struct server *s, const union addr *peer, int error,
 /* it answered: forgets the failures before that; returns how many, or 0 where
  * not all of its addresses had failed */
 int server_answered(struct server *s);
-/* what went wrong, in words */
-const char *server_error(const struct server *s, int error, char buf[80]);
+/* what went wrong, in words, until the next call */
+const char *server_error(const struct server *s, int error);
 
 /* stun.c: the route out of the machine */
 struct route {			/* where the flows leave the machine */

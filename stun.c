@@ -1303,8 +1303,9 @@ server_answered(struct server *s)
 }
 
 const char *
-server_error(const struct server *s, int error, char buf[80])
+server_error(const struct server *s, int error)
 {
+	static char buf[80];
 	/* in pairs, of which each has one text */
 	static const short known[] = {
 		ELOOKUP(EAI_NONAME), ELOOKUP(EAI_NONAME),
@@ -1332,7 +1333,7 @@ server_error(const struct server *s, int error, char buf[80])
 		return http ? "not an HTTP answer" : "not a STUN answer";
 	if (error > 0 && error < EREFUSED)
 		return strerror(error);
-	fmt(buf, 80, error < 0 ? "look-up failed (%d)" : http ?
+	fmt(buf, sizeof buf, error < 0 ? "look-up failed (%d)" : http ?
 	    "HTTP status %d" : "STUN error %d", error < 0 ? ELOOKUP(error) :
 	    error - EREFUSED);
 	return buf;
