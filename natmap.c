@@ -894,12 +894,12 @@ struct contact {
 	int http;		/* else STUN */
 	struct server *s;	/* NULL: no flow; its flow is closed while its
 				   name is looked up */
+	int seen;		/* the flow has answered */
 	int late;		/* no answer yet; others were asked too */
 	int event;		/* 1 the flow answered, below 0 it failed with
 				   -errno; until that is handled */
 	int fresh;		/* the NAT did not know the flow before */
 	int64_t due;		/* ms: when to ask, or to open a flow */
-	int64_t seen;           /* ms: the flow's last answer; 0: none yet */
 	struct flow f;
 };
 
@@ -1291,7 +1291,7 @@ contact_leave(struct map *m, struct contact *c)
 {
 	c->role = LEAVING;
 	c->due = m->now;
-	if (!is_asking(c) && !(c->http && is_open(c)))
+	if (!is_open(c) || (c->f.state == FLOW_OPEN && !c->http))
 		contact_stop(m, c);
 }
 
@@ -1333,7 +1333,7 @@ static void
 contact_open(struct map *m, struct contact *c)
 {
 	struct server *s = c->s;
-	int i, fd = -1, shared = m->udp && m->relay;
+	int i, fd = -1;
 	struct use use[CONTACTS + 1];
 
 	find_uses(m, use);
@@ -1348,7 +1348,7 @@ contact_open(struct map *m, struct contact *c)
 		return;
 	}
 	c->fresh = server_asked(m->stun, s, i, m->now);
-	c->event = event(flow_start(&c->f, s->kind, fd, shared,
+	c->event = event(flow_start(&c->f, s->kind, fd, m->udp && m->relay,
 	    &s->addrs.a[i], s->host->name, m->now, limit(m)));
 }
 
@@ -2137,9 +2137,9 @@ contact_answered(struct map *m, struct contact *c)
 	if (!c->http)
 		heard(m, c);
 	else if (h->close || !h->max ||
-	    (h->timeout >= 0 && h->timeout * (int64_t)1000 <= m->k))
+	    (h->timeout >= 0 && h->timeout <= m->cfg->keepalive))
 		c->role = LEAVING;      /* another may be up before it closes */
-	c->seen = m->now;
+	c->seen = 1;
 	if (c->role == CHECKS)
 		c->role = HOLDS;
 	if (!c->http && (m->udp || c->role == LEAVING))
