@@ -1222,16 +1222,15 @@ port_next(struct map *m)
 static int
 port_socket(struct map *m, enum local_role role)
 {
-	int fd, tries = m->cfg->port_hi - m->cfg->port_lo;
+	int fd, lo = m->cfg->port_lo, tries = m->cfg->port_hi - lo + !lo;
 
 	if (role == LOCAL_FLOW && m->relay) {
 		if (m->udp)
 			return relay_fd(m->relay);
-		tries = -1;		/* the listener has chosen */
+		tries = 0;		/* the listener has chosen */
 		if (m->local.listener)  /* it does not listen for a moment */
 			relay_accept(m->relay);
-	} else if (m->cfg->port_lo == 0)
-		tries = 1;
+	}
 	if (tries > PORT_TRIES)
 		tries = PORT_TRIES;
 	while ((fd = local_socket(&m->local, role)) < 0 &&
@@ -2799,22 +2798,23 @@ probe_ended(struct reach *r, int got)
 	const struct server *s = m->http;
 	const char *what = NULL;
 	int error = got < 0 ? errno : EREFUSED + r->f[3].http.status;
-	int64_t end;
+	enum answer answer;
 
 	if (error != EREFUSED + 200)
 		what = server_error(s, error);
-	else if ((r->answer = read_body((char *)r->f[3].buf)) == UNKNOWN)
+	else if ((answer = read_body((char *)r->f[3].buf)) == UNKNOWN)
 		what = "neither yes nor no";
-	else if (r->answer == YES && r->listener >= 0) {
-		r->answer = UNKNOWN;
+	else if (answer == YES && r->listener >= 0)
 		what = "yes, but nobody came in";
-	}
+	else
+		r->answer = answer;
 	fmt(r->why, sizeof r->why, what ? " (%s: %s)" : " (as %s says)",
 	    s->host->name, what);
 	flow_stop(&r->f[3], 0);
-	end = m->now + (r->listener >= 0 ? REACH_ARRIVAL : 0);
-	if (m->end > end)
-		m->end = end;
+	if (r->listener < 0)
+		m->end = m->now;
+	else if (m->end > m->now + REACH_ARRIVAL)
+		m->end = m->now + REACH_ARRIVAL;
 }
 
 /* Asks the service from another port: the NAT shall not know it from here. */
