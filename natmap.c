@@ -2663,9 +2663,14 @@ map_stop(struct map *m)
 #define REACH_ARRIVAL   1000    /* who connects back has come by then */
 #define REACH_SERVERS	4	/* answers that are enough */
 
-enum filtering { F_UNKNOWN, F_PORT, F_ADDRESS, F_NONE };
-enum mapping_kind { M_UNKNOWN, M_NONE, M_SAME, M_DEPENDS };
-enum answer { UNKNOWN, NO, YES };
+/* what is found of the mapping, the filtering and of who comes in, and how that
+ * is said, each with its NUL */
+enum finding {
+	UNKNOWN, NONE, INDEPENDENT, DEPENDENT, BY_PORT, BY_ADDRESS, NO, YES
+};
+static const char findings[] = "unknown\0none\0endpoint-independent\0"
+	"destination-dependent\0address-and-port-dependent\0"
+	"address-dependent\0no\0yes";
 
 /*
  * What --check is about: can strangers reach the port?  What was asked before
@@ -2680,8 +2685,8 @@ struct reach {
 	int heard;		/* no other server is to be asked */
 	int testing;		/* a filtering test is under way */
 	int tests;		/* that did not show the best */
-	enum filtering filtering, seen;	/* at best; in this test */
-	enum answer answer;	/* of the probe */
+	enum finding filtering, seen;	/* at best; in this test */
+	enum finding answer;	/* of the probe */
 	int listener;		/* for who connects back; -1 */
 	struct flow f[4];	/* of a test: the requests, the answers from
 				   another port, from another address;
@@ -2712,7 +2717,7 @@ filter_start(struct reach *r, struct server *s)
 		if (f == &r->f[2])
 			addr_set_port(&to, port);
 	}
-	r->seen = F_PORT;
+	r->seen = BY_PORT;
 	r->testing = flow_ask(r->f, 1, r->m->now,
 	    r->m->now + REACH_FILTER) == 0;
 	for (f = &r->f[2]; f > r->f; f--)
@@ -2728,9 +2733,9 @@ filter_step(struct reach *r)
 	int end = flow_step(&r->f[0], w, now), error = errno;
 
 	if (flow_step(&r->f[1], w, now) > 0)
-		r->seen = F_ADDRESS;
+		r->seen = BY_ADDRESS;
 	if (flow_step(&r->f[2], w, now) > 0)
-		r->filtering = F_NONE;
+		r->filtering = INDEPENDENT;
 	else if (!end)
 		return;
 	else if (end < 0 && error == ETIMEDOUT) {
@@ -2749,7 +2754,7 @@ reach_ask(struct reach *r)
 	const struct contact *c;
 	struct server *s;
 	int missing = REACH_SERVERS, waiting = 0, seek = m->udp &&
-	    r->tests < 2 && r->filtering != F_NONE &&
+	    r->tests < 2 && r->filtering != INDEPENDENT &&
 	    m->now < m->end - REACH_LAST;
 
 	for (s = m->stun; s; s = s->next) {
@@ -2771,7 +2776,7 @@ reach_ask(struct reach *r)
 }
 
 /* 1 or 0, or "reachable": true or false */
-static enum answer
+static enum finding
 read_body(const char *s)
 {
 	const char *json = strstr(s, "\"reachable\"");
@@ -2798,7 +2803,7 @@ probe_ended(struct reach *r, int got)
 	const struct server *s = m->http;
 	const char *what = NULL;
 	int error = got < 0 ? errno : EREFUSED + r->f[3].http.status;
-	enum answer answer;
+	enum finding answer;
 
 	if (error != EREFUSED + 200)
 		what = server_error(s, error);
@@ -2935,15 +2940,15 @@ enum {
 };
 
 static void
-reach_advise(struct map *m, enum mapping_kind mapping, int several,
-    enum answer answer, enum addr_kind local)
+reach_advise(struct map *m, enum finding mapping, int several,
+    enum finding answer, enum addr_kind local)
 {
 	const char *s = advice;
 	int all = m->fake;	/* PROXY */
 
 	if (several)
 		all |= DIFFERENT;
-	else if (mapping == M_DEPENDS)
+	else if (mapping == DEPENDENT)
 		all |= SYMMETRIC;
 	else if (answer != YES && local == A_PRIVATE)
 		all |= FORWARD;
@@ -2953,7 +2958,7 @@ reach_advise(struct map *m, enum mapping_kind mapping, int several,
 		all |= SERVICE;
 	if (!m->udp && !m->cfg->nhttp)
 		all |= NO_TEST;
-	if (answer != NO && mapping != M_NONE)
+	if (answer != NO && mapping != NONE)
 		all |= OUTSIDE;
 	for (; all; all >>= 1, s = nth(s, 1))
 		if (all & 1)
@@ -2961,15 +2966,15 @@ reach_advise(struct map *m, enum mapping_kind mapping, int several,
 }
 
 /* Prints the lines of servers, and says what mapping they show. */
-static enum mapping_kind
+static enum finding
 reach_mapping(const struct reach *r, int *several)
 {
 	const struct server *s, *first = r->first;
-	enum mapping_kind mapping = M_UNKNOWN;
+	enum finding mapping = UNKNOWN;
 	int n = 0;
 
 	if (first && addr_same(&first->said.mapped, &first->said.local))
-		mapping = M_NONE;
+		mapping = NONE;
 	for (s = r->m->stun; s; s = s->next) {
 		if (!s->said_at)
 			continue;
@@ -2978,9 +2983,9 @@ reach_mapping(const struct reach *r, int *several)
 			print("public:    %pa %ps\n", &s->said.mapped, s->host);
 		if (!mapping &&
 		    !addr_same_host(&s->said.peer, &first->said.peer))
-			mapping = M_SAME;
+			mapping = INDEPENDENT;
 		if (!addr_same(&s->said.mapped, &first->said.mapped))
-			mapping = M_DEPENDS;
+			mapping = DEPENDENT;
 		*several += !addr_same_host(&s->said.mapped,
 		    &first->said.mapped);
 	}
@@ -2996,8 +3001,7 @@ reach_report(struct reach *r)
 	struct map *m = r->m;
 	const union addr *local = r->first ? &r->first->said.local :
 	    &m->route.source;
-	enum mapping_kind mapping;
-	enum answer answer = r->answer;
+	enum finding mapping, answer = r->answer;
 	int several = 0;
 
 	check_fake(m, local, "");
@@ -3007,18 +3011,16 @@ reach_report(struct reach *r)
 	    addr_kind(local)));
 	mapping = reach_mapping(r, &several);
 	if (r->filtering)
-		answer = r->filtering == F_NONE ? YES : NO;
+		answer = r->filtering == INDEPENDENT ? YES : NO;
 	if (several && r->answer == NO)
 		answer = UNKNOWN;
-	else if (mapping == M_DEPENDS)
+	else if (mapping == DEPENDENT)
 		answer = NO;
 	else if (answer == YES && !mapping)
 		answer = UNKNOWN;
-	print("mapping:   %s\nfiltering: %s\n", nth("unknown\0none\0"
-	    "endpoint-independent\0destination-dependent", mapping),
-	    nth("unknown\0address-and-port-dependent\0address-dependent\0"
-	    "endpoint-independent", r->filtering));
-	print("reachable: %s%s\n", nth("unknown\0no\0yes", answer),
+	print("mapping:   %s\nfiltering: %s\n", nth(findings, mapping),
+	    nth(findings, r->filtering));
+	print("reachable: %s%s\n", nth(findings, answer),
 	    answer == r->answer ? r->why : "");
 	if (!r->first) {
 		if (!m->port_error)
@@ -3026,7 +3028,7 @@ reach_report(struct reach *r)
 		return 1;
 	}
 	reach_advise(m, mapping, several, answer, addr_kind(local));
-	return answer == YES ? 0 : 4 - answer;
+	return answer == YES ? 0 : answer == NO ? 3 : 4;
 }
 
 /* the program */
