@@ -1481,6 +1481,14 @@ make_room(struct map *m)
 	return 1;
 }
 
+/* Where s failed last, one that answered last is to be asked as well. */
+static NOINLINE void
+ask_live_too(struct map *m, const struct server *s)
+{
+	if (!s->live && s->repeats && !m->late)
+		m->late = -1;
+}
+
 /* Asks a server by a new flow; 0 when none can be asked. */
 static int
 check_start(struct map *m, int how)
@@ -1493,8 +1501,7 @@ check_start(struct map *m, int how)
 	c = s ? contact_new(m) : NULL;
 	if (!c || (m->cfg->check && (s->said_at || s->fails)))
 		return 0;	/* once is enough */
-	if (!s->live && s->repeats && !m->late)
-		m->late = -1;
+	ask_live_too(m, s);
 	c->role = CHECKS;
 	contact_start(m, c, s);
 	return 1;
@@ -1735,7 +1742,7 @@ target_port(struct map *m)
 	for (s = m->stun; s; s = s->next)
 		n += is_announced(m, &s->said.mapped) && !is_twin(m, s);
 	if (port < 1024 ? n > 1 && port == c->port_lo && port == c->port_hi :
-	    n > 1 || m->cfg->nstun == 1) {
+	    n > 1 || c->nstun == 1) {
 		m->waits = 0;
 		return port;
 	}
@@ -2206,7 +2213,7 @@ hold(struct map *m, struct contact *c)
 	}
 	m->cycle = 0;
 	if (!m->udp) {
-		if (!c->http && m->check - KEPT <= m->now)
+		if (!c->http && m->check <= m->now + KEPT)
 			how = SPARE;
 	} else if (m->known) {
 		for (s = m->stun; s; s = s->next)
@@ -2220,14 +2227,12 @@ hold(struct map *m, struct contact *c)
 	c->due = c->http ? NEVER : m->now + m->k;
 	if (!s)
 		s = choose(m, c->http, how, &c->due);
-	if (!s) {
-		if (c->due == NEVER)    /* the old connection is still open */
-			c->due = m->now + BACKOFF_MIN;
-		return;
-	}
-	if (m->udp && !s->live && s->repeats && !m->late)
-		m->late = -1;
-	contact_start(m, c, s);
+	if (s) {
+		if (m->udp)
+			ask_live_too(m, s);
+		contact_start(m, c, s);
+	} else if (c->due == NEVER)     /* the old connection is still open */
+		c->due = m->now + BACKOFF_MIN;
 }
 
 /* look-ups */
