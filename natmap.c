@@ -911,48 +911,50 @@ struct contact {
 struct doubt {
 	int64_t began;          /* ms: answers to older requests do not count;
 				   0: no doubt */
-	int64_t first;          /* ms: the same, before all were asked once
+	struct server *resting; /* to be asked when its answer is fresh */
+	const struct server *by;	/* its answer began it; or NULL */
+	int64_t first;          /* ms: as began, before all were asked once
 				   more: fresh answers since then stay so */
 	int64_t round;		/* ms: when somebody was asked again; before the
 				   first announcement, of the first answer */
 	int64_t again;		/* ms: when all may be asked once more */
-	const struct server *by;	/* its answer began the doubt; NULL */
-	struct server *resting; /* to be asked when its answer is fresh */
 };
 
 struct map {                    /* what is used most comes first: see size */
-	const struct config *cfg;
 	int64_t now;		/* ms: of this step */
-	struct contact *contacts;	/* all of them */
-	struct server *stun, *http;	/* the first of each kind; NULL */
-	struct server *target;	/* its name, to be looked up; NULL: none */
-	struct server *last;	/* behind the last of all */
+	const struct config *cfg;
 	struct wake *w;
+	struct server *stun;	/* the first of this kind */
+	struct contact *contacts;	/* all of them */
 	int udp;		/* else TCP */
 	int known;              /* the mapping of this network was announced */
-	struct relay *relay;	/* NULL: not started */
-	int64_t k;		/* ms between keep-alives */
-	int64_t serve_at;	/* ms: when the port may be tried again */
-	int64_t check;		/* ms: the next check; NEVER */
-	int64_t judge_at;	/* ms: the verdict may change then; NEVER */
-	int64_t lost;		/* ms: the mapping is held until then */
-	struct doubt doubt;
-	struct mapping announced;	/* family 0: nothing yet */
 	int late;		/* so many servers are late: others are to be
 				   asked as well; -1: one that failed was asked,
 				   one that answered last is to be asked */
-	const char *proto;	/* TCP or UDP */
+	int quit;		/* the signal that ends us, 0: run on */
+	struct relay *relay;	/* NULL: not started */
 	int port_error;		/* errno logged of the port; 0: none */
+	int waits;		/* that -p 0 waits was logged */
+	int64_t check;		/* ms: the next check; NEVER */
+	int64_t end;            /* ms: of --check, of --once, of map_end() */
+	int64_t judge_at;	/* ms: the verdict may change then; NEVER */
+	int64_t lost;		/* ms: the mapping is held until then */
+	int64_t k;		/* ms between keep-alives */
+	struct doubt doubt;
+	struct mapping announced;	/* family 0: nothing yet */
+	struct server *http;	/* the first of that kind; NULL: none */
+	struct server *target;	/* its name, to be looked up; NULL: none */
+	struct server *last;	/* behind the last of all */
+	int64_t serve_at;	/* ms: when the port may be tried again */
+	const char *proto;	/* TCP or UDP */
 	int depends;		/* the mapping depends on the destination */
 	int differ;		/* doubts in a row that ended without a
 				   majority */
 	int again;		/* checks in a row that could not be */
-	int quit;		/* the signal that ends us, 0: run on */
 	int reached;		/* a client came in from outside: said */
 	int cycle;		/* UDP: packets since the last request */
 	int spare;		/* a server socket not yet used, if any */
 	int fake;		/* the warning of 198.18.0.0/15 was logged */
-	int waits;		/* that -p 0 waits was logged */
 	int news, news_slot;	/* the kernel's news; -1: none */
 	int moved;		/* the route was another while it settled */
 	int64_t settle;         /* ms: act on the news; NEVER: none came */
@@ -965,7 +967,6 @@ struct map {                    /* what is used most comes first: see size */
 	int64_t step_at;	/* ms: until then contacts wait for events only;
 				   0: something else changed for them */
 	int slots;		/* of contacts, and of who wanted before them */
-	int64_t end;            /* ms: of --check, of --once, of map_end() */
 	struct local local;
 	struct hook hook;
 	struct route route;
