@@ -1567,11 +1567,11 @@ struct verdict {
 static int
 votes(const struct voice *v, int n, const union addr *a, int fresh)
 {
-	int i, sum = 0;
+	int sum = 0;
 
-	for (i = 0; i < n; i++)
-		if (v[i].said && v[i].fresh >= fresh)
-			sum += addr_same(v[i].said, a);
+	for (; n > 0; n--, v++)
+		if (v->said && v->fresh >= fresh)
+			sum += addr_same(v->said, a);
 	return sum;
 }
 
@@ -1599,8 +1599,10 @@ count_voices(const struct voice *v, int n, const union addr *announced)
 	}
 	for (i = 0; i < n; i++) {
 		t.awaited += v[i].awaited;
-		t.heard += v[i].said != NULL;
-		if (!v[i].said || v[i].fresh < (t.all > 0) ||
+		if (!v[i].said)
+			continue;
+		t.heard++;
+		if (v[i].fresh < (t.all > 0) ||
 		    (announced && addr_same(v[i].said, announced)))
 			continue;
 		k = votes(v, n, v[i].said, t.all > 0);
@@ -2464,7 +2466,7 @@ recheck(struct map *m)
 }
 
 /* Our address or interface is another: all flows are dead. */
-static NOINLINE void
+static void
 restart(struct map *m)
 {
 	struct contact *c;
@@ -2499,7 +2501,7 @@ news_step(struct map *m)
 
 	if (came)
 		route_read(m->news);
-	if (m->now < m->settle && !came)
+	else if (m->now < m->settle)
 		return;
 	find_route(m, &r);
 	other = !route_same(&r, &m->route);
@@ -3001,7 +3003,7 @@ reach_mapping(const struct reach *r, int *several)
 }
 
 /* Prints the result; returns the exit status. */
-static NOINLINE int
+static int
 reach_report(struct reach *r)
 {
 	struct map *m = r->m;
