@@ -1850,7 +1850,7 @@ rest_one(struct map *m)
 {
 	struct server *s, *best = m->doubt.resting;
 	struct contact *c;
-	int64_t at, least = NEVER;
+	int64_t at, least = 0;
 
 	for (s = best ? NULL : m->stun; s; s = s->next) {
 		if (s->said_at < m->doubt.began ||
@@ -1864,7 +1864,7 @@ rest_one(struct map *m)
 				contact_stop(m, c);
 			at = server_fresh_at(m->stun, &s->said.peer);
 		}
-		if (at < least) {
+		if (!best || at < least) {
 			best = s;
 			least = at;
 		}
@@ -2182,11 +2182,11 @@ contact_next(struct map *m, const struct contact *c)
 {
 	if (c->event)
 		return 0;
-	if (is_asking(c))
+	if (c->f.state == FLOW_OPEN)
+		return c->due;
+	if (is_open(c))
 		return c->late ? NEVER :
 		    c->f.asked + (m->udp ? LATE_UDP : LATE_TCP);
-	if (is_open(c))
-		return c->due;
 	if (c->role == FREE || c->s)
 		return NEVER;
 	return c->due < m->serve_at ? m->serve_at : c->due;
@@ -2311,7 +2311,7 @@ contacts_step(struct map *m)
 		if (c->event < 0)
 			contact_failed(m, c, -c->event);
 	if (m->cfg->check) {
-		m->check = m->judge_at = NEVER;
+		m->check = m->judge_at = m->end;
 		return;
 	}
 	if (m->now >= m->judge_at)
