@@ -2192,9 +2192,9 @@ contact_next(struct map *m, const struct contact *c)
 	return c->due < m->serve_at ? m->serve_at : c->due;
 }
 
-/* Asks the next server, for a holder without a flow.  In UDP with few live
- * names one of them is asked every k, so that the others rest long enough for
- * a fresh answer; with many all take turns. */
+/* Asks the next server, for a holder without a flow, again in k, or sooner.  In
+ * UDP with few live names one of them is asked every k, so that the others rest
+ * long enough for a fresh answer; with many all take turns. */
 static void
 hold(struct map *m, struct contact *c)
 {
@@ -2204,7 +2204,6 @@ hold(struct map *m, struct contact *c)
 
 	if (m->udp && holds(m) && ++m->cycle < m->cfg->cycle) {
 		/* between two requests: a packet that wants no answer */
-		c->due = m->now + m->k;
 		fd = port_socket(m, LOCAL_FLOW);
 		if (fd < 0)
 			return;
@@ -2227,7 +2226,8 @@ hold(struct map *m, struct contact *c)
 			s = choose(m, 0, FRESH, NULL);
 		how = RECENT;
 	}
-	c->due = c->http ? NEVER : m->now + m->k;
+	if (c->http)
+		c->due = NEVER;
 	if (!s)
 		s = choose(m, c->http, how, &c->due);
 	if (s) {
@@ -2319,12 +2319,12 @@ contacts_step(struct map *m)
 	for (c = m->contacts; c; c = c->next) {
 		if (c->event || m->now < contact_next(m, c))
 			continue;
+		c->due = m->now + m->k;
 		if (!is_open(c))
 			hold(m, c);
 		else if (c->f.last)	/* asked to close, it did not */
 			contact_stop(m, c);
 		else {
-			c->due = m->now + m->k;
 			c->late = 0;
 			c->event = event(flow_ask(&c->f, c->role == LEAVING,
 			    m->now, m->now + ANSWER_LIMIT));
