@@ -1282,8 +1282,8 @@ contact_ended(struct map *m, struct contact *c, int64_t due)
 {
 	if (c->role == CHECKS && !c->late && !m->doubt.began)
 		m->check = m->now;
-	contact_stop(m, c);
 	c->due = due;
+	contact_stop(m, c);
 }
 
 static void
@@ -2214,10 +2214,9 @@ hold(struct map *m, struct contact *c)
 		return;
 	}
 	m->cycle = 0;
-	if (!m->udp) {
-		if (!c->http && m->check <= m->now + KEPT)
-			how = SPARE;
-	} else if (m->known) {
+	if (!m->udp && !c->http && m->check <= m->now + KEPT)
+		how = SPARE;
+	if (m->udp && m->known) {
 		for (s = m->stun; s; s = s->next)
 			others += (s->live || !s->asked) && m->now >= s->rest;
 		if (m->cfg->nstun > 1 && others * m->period <= UDP_ONCE)
