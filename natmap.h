@@ -108,7 +108,8 @@ struct config {
 /* timer.c: text and addresses */
 /* snprintf for %s %c %d %u %x with -, 0, a width, a precision of %s, l, ll; %ph
  * is the numeric host of a union addr, %pa host:port of it, %ps of a struct
- * host; IPv6 has brackets before a port */
+ * host; IPv6 has brackets before a port.
+ * Returns the length of what was written */
 int fmt(char *buf, size_t size, const char *f, ...) PRINTF(3, 4);
 socklen_t addr_len(const union addr *a);	/* of the sockaddr in it */
 int addr_port(const union addr *a);		/* host order */

@@ -48,8 +48,7 @@ static struct rlimit files;	/* RLIMIT_NOFILE at start, for children */
 /* text: a small part of printf, whose libc form weighs 12 KB when static */
 
 struct text {
-	char *p, *end;		/* beyond end, bytes are counted only */
-	size_t n;		/* bytes so far */
+	char *p, *end;		/* what would be beyond end is left out */
 	size_t width;		/* of the conversion at work */
 	char flag;		/* of the same: '-', '0', or 0 */
 };
@@ -60,7 +59,7 @@ text_put(struct text *t, const char *s, size_t n)
 	size_t width = t->width > n ? t->width : n;
 	size_t i = t->flag == '-' ? 0 : n - width, end = i + width;
 
-	for (; i != end; i++, t->n++)	/* huge where it is below 0 */
+	for (; i != end; i++)	/* huge where it is below 0 */
 		if (t->p < t->end)
 			*t->p++ = i < n ? s[i] : t->flag == '0' ? '0' : ' ';
 }
@@ -129,7 +128,7 @@ text_convert(struct text *t, const char *f, va_list *ap)
 static int
 vfmt(char *buf, size_t size, const char *f, va_list *ap)
 {
-	struct text t = { buf, buf + size - 1, 0, 0, 0 };
+	struct text t = { buf, buf + size - 1, 0, 0 };
 
 	while (*f)
 		if (*f == '%' && *++f != '%')
@@ -137,7 +136,7 @@ vfmt(char *buf, size_t size, const char *f, va_list *ap)
 		else
 			text_put(&t, f++, 1);
 	*t.p = '\0';
-	return (int)t.n;
+	return (int)(t.p - buf);
 }
 
 int
@@ -230,21 +229,21 @@ warn(const char *f, ...)
 	const char *error = strerror(errno);
 	int level = *f > *NOTE ? 1 : *f++ - 1;
 	char line[736];
-	size_t n;
+	int n;
 	va_list ap;
 
 	if (level > out.level + 1)
 		return;
 	if (out.syslog < 0)	/* /dev/log was not there yet */
 		log_connect();
-	n = (size_t)fmt(line, 32, out.syslog > 0 ? "<%d>natmap[%d]: " :
+	n = fmt(line, 32, out.syslog > 0 ? "<%d>natmap[%d]: " :
 	    "natmap: ", LOG_DAEMON + level, (int)getpid());
 	va_start(ap, f);
-	vfmt(line + n, 600, f, &ap);
+	n += vfmt(line + n, 600, f, &ap);
 	va_end(ap);
-	n = strlen(line);
-	log_write(line, (int)n + fmt(line + n, 90, f[strlen(f) - 1] == ':' ?
-	    " %.80s\n" : "\n", error));
+	n += fmt(line + n, 90, f[strlen(f) - 1] == ':' ? " %.80s\n" : "\n",
+	    error);
+	log_write(line, n);
 }
 
 /* addresses */
@@ -387,26 +386,24 @@ host_port(char *buf, size_t size, const char *host, int port)
 int
 addr_parse(union addr *a, const char *host, int family)
 {
-	char text[INET6_ADDRSTRLEN];
-	size_t n = strcspn(host, "%");
+	char text[ADDR_TEXT], *scope;
 
 	memset(a, 0, sizeof *a);
-	if (n >= sizeof text)
-		return -1;
-	memcpy(text, host, n);
-	text[n] = '\0';
-	if (family != AF_INET6 && !host[n] &&
-	    inet_pton(AF_INET, text, &a->in.sin_addr) == 1) {
+	if (family != AF_INET6 &&
+	    inet_pton(AF_INET, host, &a->in.sin_addr) == 1) {
 		a->sa.sa_family = AF_INET;
 		return 0;
 	}
+	fmt(text, sizeof text, "%s", host);
+	scope = strchr(text, '%');
+	if (scope)
+		*scope++ = '\0';
 	if (family == AF_INET ||
 	    inet_pton(AF_INET6, text, &a->in6.sin6_addr) != 1)
 		return -1;
 	a->sa.sa_family = AF_INET6;
-	host += n;
-	if (*host++ && !(a->in6.sin6_scope_id = if_nametoindex(host)))
-		a->in6.sin6_scope_id = (uint32_t)strtoul(host, NULL, 10);
+	if (scope && !(a->in6.sin6_scope_id = if_nametoindex(scope)))
+		a->in6.sin6_scope_id = (uint32_t)strtoul(scope, NULL, 10);
 	return 0;
 }
 
@@ -424,29 +421,27 @@ now_ms(void)
 void
 random_bytes(void *buf, size_t n)
 {
-	static uint32_t x;
+	static uint32_t seed;
+	uint32_t x;
 	unsigned char *p = buf;
 	struct timespec ts;
-	ssize_t got = -1;
+	size_t i;
 	int fd;
 
-#ifdef SYS_getrandom
-	got = syscall(SYS_getrandom, p, n, 1 /* GRND_NONBLOCK */);
-#endif
-	if (got == (ssize_t)n)
-		return;
-	fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
-	got = read(fd, p, n);
-	close(fd);
-	if (got == (ssize_t)n)
-		return;
-	/* The last resort: the kernel has no random numbers for us. */
+	/* The last resort, should the kernel have no random numbers for us. */
 	clock_gettime(CLOCK_REALTIME, &ts);
-	x += (uint32_t)ts.tv_nsec ^ (uint32_t)getpid();
-	while (n > 0) {
+	x = seed += (uint32_t)ts.tv_nsec ^ (uint32_t)getpid();
+	for (i = 0; i < n; i++) {
 		x = x * 1664525 + 1013904223;
-		p[--n] = (unsigned char)(x >> 24);
+		p[i] = (unsigned char)(x >> 24);
 	}
+#ifdef SYS_getrandom
+	if (syscall(SYS_getrandom, p, n, 1 /* GRND_NONBLOCK */) == (ssize_t)n)
+		return;
+#endif
+	fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+	(void)!read(fd, p, n);
+	close(fd);
 }
 
 uint32_t
@@ -656,7 +651,6 @@ pid_write(const char *path)
 {
 	struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET };
 	char temp[4096], text[24];
-	unsigned number;
 	int fd, n;
 
 	/* A lock for writing cannot be had by whoever may read the file. */
@@ -665,8 +659,7 @@ pid_write(const char *path)
 	close(fd);
 	if (n == 0 && lock.l_type == F_WRLCK)
 		return 1;
-	random_bytes(&number, sizeof number);
-	fmt(temp, sizeof temp, "%s.%x", path, number);
+	fmt(temp, sizeof temp, "%s.%x", path, random_below(UINT32_MAX));
 	fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
 	    0644);
 	if (fd < 0)
@@ -706,13 +699,14 @@ dispose(void (*handler)(int), void (*broken)(int))
 		signal(caught[i], handler);
 }
 
-static void
-unblock(void)
+/* Blocks the signals that fill() puts into a set: all, or none. */
+static NOINLINE void
+block(int (*fill)(sigset_t *))
 {
-	sigset_t none;
+	sigset_t set;
 
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	fill(&set);
+	sigprocmask(SIG_SETMASK, &set, NULL);
 }
 
 int
@@ -723,7 +717,7 @@ signals_open(void)
 	fd_setup(sigpipe[0]);
 	fd_setup(sigpipe[1]);
 	dispose(caught_one, SIG_IGN);
-	unblock();
+	block(sigemptyset);
 	return sigpipe[0];
 }
 
@@ -772,24 +766,20 @@ files_raise(void)
 static pid_t
 child_fork(void)
 {
-	sigset_t all, old;
 	pid_t pid;
 	int i;
 
 	/* Until its handlers are gone, a signal for the child would be ours. */
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, &old);
+	block(sigfillset);
 	pid = fork();
-	if (pid != 0) {
-		sigprocmask(SIG_SETMASK, &old, NULL);
-		return pid;
+	if (pid == 0) {
+		for (i = 31; i > 0; i--)
+			signal(i, SIG_DFL);
+		if (files.rlim_max)
+			setrlimit(RLIMIT_NOFILE, &files);
 	}
-	for (i = 31; i > 0; i--)
-		signal(i, SIG_DFL);
-	if (files.rlim_max)
-		setrlimit(RLIMIT_NOFILE, &files);
-	unblock();
-	return 0;
+	block(sigemptyset);
+	return pid;
 }
 
 /* putenv(3) in a child; text replaces what begins with the same len bytes.
@@ -1013,31 +1003,20 @@ lookup_want(struct lookup *l, struct wake *w)
 int
 lookup_step(struct lookup *l, const struct wake *w, int64_t now)
 {
-	ssize_t n;
+	int n, answered = woke(w, l->slot);
 
-	if (l->fd < 0) {
-		n = l->busy;
-		l->busy = 0;
-		return (int)n;
+	if (!l->busy || (!answered && now < l->deadline))
+		return 0;
+	if (answered) {
+		(void)!read(l->fd, &l->got, sizeof l->got);
+		l->pid = 0;	/* the child ends by itself */
 	}
-	if (woke(w, l->slot)) {
-		n = read(l->fd, &l->got, sizeof l->got);
-		if (n == 0 || (n < 0 && !fd_again())) {
-			l->pid = 0;	/* the child ends by itself */
-			lookup_stop(l);
-			n = l->got.n;
-			if (n > 0 && n <= MAX_ADDRS)
-				return 1;
-			l->gai = n < 0 ? (int)n : EAI_FAIL;
-			return -1;
-		}
-	}
-	if (now >= l->deadline) {
-		lookup_stop(l);
-		l->gai = EAI_AGAIN;
-		return -1;
-	}
-	return 0;
+	lookup_stop(l);
+	n = l->got.n;
+	if (n > 0 && n <= MAX_ADDRS)
+		return 1;
+	l->gai = n < 0 ? n : answered ? EAI_FAIL : EAI_AGAIN;
+	return -1;
 }
 
 void
