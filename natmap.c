@@ -148,7 +148,7 @@ enum {				/* instead of a letter: below LETTERS */
 	name "\0" arg "\0" help "\0"
 
 static const struct option_row {
-	unsigned char letter;	/* below LETTERS: long only */
+	char letter;		/* below LETTERS: long only */
 	unsigned char kind;
 	short at;		/* the member of struct config */
 	short lo;		/* SET: the value; with a port: the default */
@@ -187,17 +187,17 @@ usage(int status)
 {
 	const struct option_row *o;
 	const char *s = words;
-	char left[48];
+	char left[37];		/* cuts off blanks that are too many */
 
 	print("Usage: natmap [OPTION]...\n"
 	    "Open a port behind a full-cone NAT to the Internet.\n\n",
 	    NULL, NULL);
 	for (o = rows; o < rows + ROWS; o++, s = nth(s, 3)) {
-		fmt(left, sizeof left, "-%c, --%s %s", o->letter, s,
-		    nth(s, 1));
+		fmt(left, sizeof left, "-%.1s, --%s %s"
+		    "                          ", &o->letter, s, nth(s, 1));
 		if (o->letter < LETTERS)
 			memset(left, ' ', 4);
-		print("  %-36s %s\n", left, nth(s, 2));
+		print("  %s %s\n", left, nth(s, 2));
 	}
 	print("\nVersion: " VERSION "\n", NULL, NULL);
 	exit(status);
@@ -209,8 +209,8 @@ named(const struct option_row *o, const char *value)
 {
 	static char text[128];
 
-	fmt(text, sizeof text, value ? "-%c/--%s \"%.80s%s\"" : "-%c/--%s",
-	    o->letter, nth(words, 3 * (int)(o - rows)), value,
+	fmt(text, sizeof text, value ? "-%.1s/--%s \"%.80s%s\"" :
+	    "-%.1s/--%s", &o->letter, nth(words, 3 * (int)(o - rows)), value,
 	    value && strlen(value) > 80 ? "..." : "");
 	return o->letter < LETTERS ? text + 3 : text;
 }
@@ -577,7 +577,7 @@ read_options(struct config *c, int argc, char **argv)
 		longs[i].name = name;
 		longs[i].has_arg = rows[i].kind >= NUMBER;
 		longs[i].val = rows[i].letter;
-		*s++ = (char)rows[i].letter;	/* or an OPT_, of no key */
+		*s++ = rows[i].letter;	/* or an OPT_, of no key */
 		if (longs[i].has_arg)
 			*s++ = ':';
 	}
@@ -645,7 +645,7 @@ ip4p(const union addr *a, char buf[ADDR_TEXT])
 
 	buf[0] = '\0';
 	if (a->sa.sa_family == AF_INET)
-		fmt(buf, ADDR_TEXT, "2001::%04x:%04x:%04x",
+		fmt(buf, ADDR_TEXT, "2001::%.4x:%.4x:%.4x",
 		    (unsigned)addr_port(a), (unsigned)b[0] << 8 | b[1],
 		    (unsigned)b[2] << 8 | b[3]);
 	return buf;
@@ -802,14 +802,13 @@ hook_run(struct hook *h, char *line)
 		line += strcspn(line, " \n");
 		*line++ = '\0';
 	}
-	fmt(env, sizeof env, "NATMAP_OLD_ADDR=%ph%cNATMAP_OLD_PORT=%s%c"
-	    "NATMAP_STUN=%ps%cNATMAP_INTERFACE=%.64s%c"
-	    "NATMAP_TARGET=%.255s%cNATMAP_TARGET_PORT=%s%c",
-	    &h->last.public, 0, digits(addr_port(&h->last.public), port), 0,
-	    h->next.by->host, 0,
-	    c->interface ? c->interface : "", 0, c->target ? c->target : "",
-	    0, !c->target ? "" : c->target_port ?
-	    digits(c->target_port, to) : argv[3], 0);
+	fmt(env, sizeof env, "NATMAP_OLD_ADDR=%ph\nNATMAP_OLD_PORT=%s\n"
+	    "NATMAP_STUN=%ps\nNATMAP_INTERFACE=%.64s\n"
+	    "NATMAP_TARGET=%.255s\nNATMAP_TARGET_PORT=%s\n",
+	    &h->last.public, digits(addr_port(&h->last.public), port),
+	    h->next.by->host, c->interface ? c->interface : "",
+	    c->target ? c->target : "", !c->target ? "" :
+	    c->target_port ? digits(c->target_port, to) : argv[3]);
 	return script_start(&h->run, argv, env);
 }
 
@@ -1162,10 +1161,10 @@ port_in_use(struct map *m, const struct owner *o, const char *why)
 	    addr_same_host(&a, &m->route.source));
 
 	if (o->pid)
-		fmt(who, sizeof who, "%s (pid %ld, uid %ld)", o->name[0] ?
-		    o->name : "a program", (long)o->pid, (long)o->uid);
+		fmt(who, sizeof who, "%s (pid %d, uid %u)", o->name[0] ?
+		    o->name : "a program", (int)o->pid, (unsigned)o->uid);
 	else
-		fmt(who, sizeof who, "a program of uid %ld", (long)o->uid);
+		fmt(who, sizeof who, "a program of uid %u", (unsigned)o->uid);
 	warn("%s port %d: in use by %s%s%s%s", m->proto, m->local.port, who,
 	    why ? ": " : "", why ? why : "",
 	    own ? ", the target: without -t natmap shares its port" : why ?

@@ -106,8 +106,8 @@ struct config {
 #endif
 
 /* timer.c: text and addresses */
-/* snprintf for %s %c %d %u %x with -, 0, a width, a precision of %s, l, ll; %ph
- * is the numeric host of a union addr, %pa host:port of it, %ps of a struct
+/* snprintf for %s %d %u %x, with a precision that is not 0; %pd is an int64_t,
+ * %ph the numeric host of a union addr, %pa host:port of it, %ps of a struct
  * host; IPv6 has brackets before a port.
  * Returns the length of what was written */
 int fmt(char *buf, size_t size, const char *f, ...) PRINTF(3, 4);
@@ -214,7 +214,7 @@ struct script {			/* run now and then; a run outlives us */
 int script_check(const char *path);
 /* Runs the program argv[1] with its arguments, in a session of its own and
  * with nothing to read; the shell argv[0] reads a script without #!.  env, to
- * add to the environment: "NAME=value" ..., "".  0, or -1 with errno */
+ * add to the environment: lines of NAME=value.  0, or -1 with errno */
 int script_start(struct script *s, const char *const argv[], char *env);
 /* ends the run that is there at that time: TERM, then KILL, to its group;
  * changes nothing once TERM was sent, which script_stopped() tells */

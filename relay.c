@@ -437,10 +437,9 @@ note_end(const struct relay *r, struct session *s, enum why why)
 		colon = ": ";
 		error = strerror(s->err);
 	}
-	note("%pa to %pa: %s%s%s after %ld s, %lld bytes in, %lld out",
+	note("%pa to %pa: %s%s%s after %d s, %pd bytes in, %pd out",
 	    &s->pair.client, to, why_text[why], colon, error,
-	    (long)((r->now - s->born) / 1000),
-	    (long long)s->bytes[0], (long long)s->bytes[1]);
+	    (int)((r->now - s->born) / 1000), &s->bytes[0], &s->bytes[1]);
 }
 
 /* Ends s, by a reset where it was broken or refused. */
@@ -1820,10 +1819,10 @@ relay_report(const struct relay *r)
 {
 	if (!r)
 		return;
-	warn("relay: %d sessions now, %u ever, %lld bytes in, %lld out; "
+	warn("relay: %d sessions now, %u ever, %pd bytes in, %pd out; "
 	    "closed %u, broken %u, refused %u, idle %u, "
 	    "made room %u; no room %u times", r->n, r->ever,
-	    (long long)r->bytes[0], (long long)r->bytes[1],
+	    &r->bytes[0], &r->bytes[1],
 	    r->ended[WHY_CLOSED], r->ended[WHY_ERROR],
 	    r->ended[WHY_REFUSED], r->ended[WHY_IDLE],
 	    r->ended[WHY_LIMIT], r->no_room);

@@ -47,30 +47,33 @@ static struct rlimit files;	/* RLIMIT_NOFILE at start, for children */
 
 /* text: a small part of printf, whose libc form weighs 12 KB when static */
 
-struct text {
-	char *p, *end;		/* what would be beyond end is left out */
-	size_t width;		/* of the conversion at work */
-	char flag;		/* of the same: '-', '0', or 0 */
-};
-
-static void
-text_put(struct text *t, const char *s, size_t n)
+/* Writes a number with so many digits at least, and a NUL, to the end of room;
+ * returns where it begins. */
+static NOINLINE char *
+digits(char room[SERVER_TEXT], int64_t v, size_t least, unsigned base)
 {
-	size_t width = t->width > n ? t->width : n;
-	size_t i = t->flag == '-' ? 0 : n - width, end = i + width;
+	char *end = room + SERVER_TEXT - 1, *p = end;
+	uint64_t u = v < 0 ? -(uint64_t)v : (uint64_t)v;
 
-	for (; i != end; i++)	/* huge where it is below 0 */
-		if (t->p < t->end)
-			*t->p++ = i < n ? s[i] : t->flag == '0' ? '0' : ' ';
+	*end = '\0';
+	do
+		*--p = "0123456789abcdef"[u % base];
+	while ((u /= base) != 0 || (size_t)(end - p) < least);
+	if (v < 0)
+		*--p = '-';
+	return p;
 }
 
-/* The text of %pa, %ph or %ps, in buf. */
+/* The text of %pa, %ph, %ps or %pd, in buf. */
 static NOINLINE const char *
 text_of(int kind, const void *p, char buf[SERVER_TEXT])
 {
 	const struct host *h = p;
+	const int64_t *number = p;
 	char host[ADDR_TEXT];
 
+	if (kind == 'd')
+		return digits(buf, *number, 0, 10);
 	if (kind == 's')
 		host_port(buf, SERVER_TEXT, h->name, h->port);
 	else if (kind == 'h')
@@ -80,63 +83,51 @@ text_of(int kind, const void *p, char buf[SERVER_TEXT])
 	return buf;
 }
 
-/* Writes one conversion; returns what follows it in the format. */
+/* The text of the conversion at *f, maybe in room, of which *n bytes count, 0:
+ * all.  Moves *f to the conversion's last character. */
 static const char *
-text_convert(struct text *t, const char *f, va_list *ap)
+text_convert(const char **f, va_list *ap, char room[SERVER_TEXT], size_t *n)
 {
-	char digits[SERVER_TEXT], *end = digits + sizeof digits, *p = end;
-	size_t most = SIZE_MAX, longs = 0;
-	unsigned base;
-	unsigned long long u;
+	size_t least;
 	const char *s;
-	int minus;
+	int64_t v;
 
-	t->flag = *f == '-' || *f == '0' ? *f++ : 0;
-	t->width = strtoul(f, (char **)&f, 10);
-	if (*f == '.')
-		most = strtoul(f + 1, (char **)&f, 10);
-	for (; *f == 'l'; f++)
-		longs += sizeof(long);
-	if (*f == 's' || *f == 'p') {
+	*n = **f == '.' ? strtoul(*f + 1, (char **)f, 10) : 0;
+	if (**f == 's' || **f == 'p') {
 		s = va_arg(*ap, const char *);
-		if (*f == 'p')
-			s = text_of(*++f, s, digits);
-		text_put(t, s, strnlen(s, most));
+		if (**f == 'p')
+			s = text_of(*++*f, s, room);
 	} else {
-		u = longs >= sizeof u ? va_arg(*ap, unsigned long long) :
-		    (unsigned long long)va_arg(*ap, int);
-		minus = *f == 'd' && (long long)u < 0;
-		if (minus)
-			u = -u;
-		else if (longs < sizeof u)
-			u = (unsigned)u;
-		base = *f == 'x' ? 16 : 10;
-		if (*f == 'c')
-			*--p = (char)u;
-		else
-			do
-				*--p = "0123456789abcdef"[u % base];
-			while ((u /= base) != 0);
-		if (minus)
-			*--p = '-';
-		text_put(t, p, (size_t)(end - p));
+		v = va_arg(*ap, int);
+		least = *n;
+		*n = 0;
+		if (**f != 'd')
+			v = (unsigned)v;
+		s = digits(room, v, least, **f == 'x' ? 16 : 10);
 	}
-	t->width = 0;
-	return f + 1;
+	return s;
 }
 
 static int
 vfmt(char *buf, size_t size, const char *f, va_list *ap)
 {
-	struct text t = { buf, buf + size - 1, 0, 0 };
+	char room[SERVER_TEXT], *p = buf, *end = buf + size - 1;
+	const char *s;
+	size_t n;
 
-	while (*f)
+	for (; *f; f++) {
+		s = f;
+		n = 1;
 		if (*f == '%' && *++f != '%')
-			f = text_convert(&t, f, ap);
-		else
-			text_put(&t, f++, 1);
-	*t.p = '\0';
-	return (int)(t.p - buf);
+			s = text_convert(&f, ap, room, &n);
+		while (*s && p < end) {
+			*p++ = *s++;
+			if (--n == 0)
+				break;
+		}
+	}
+	*p = '\0';
+	return (int)(p - buf);
 }
 
 int
@@ -824,13 +815,17 @@ int
 script_start(struct script *s, const char *const argv[], char *env)
 {
 	char *const *av = (char *const *)(uintptr_t)argv;
+	char *next;
 	pid_t pid;
 
 	if (script_check(av[1]) < 0 || (pid = child_fork()) < 0)
 		return -1;
 	if (pid == 0) {
-		for (; *env; env += strlen(env) + 1)
+		for (; *env; env = next) {
+			next = env + strcspn(env, "\n");
+			*next++ = '\0';
 			set_env(env, strcspn(env, "=") + 1);
+		}
 		/* A question to the terminal fails: nobody would see it. */
 		setsid();
 		close(STDIN_FILENO);
