@@ -686,8 +686,8 @@ static void
 hook_done(struct hook *h)
 {
 	if (h->fails)
-		warn("%s: succeeded after %d failures", h->cfg->script ?
-		    h->cfg->script : "stdout", h->fails);
+		warn("%s: succeeded after %d failures", h->run.path ?
+		    h->run.path : "stdout", h->fails);
 	h->last = h->sent;
 	h->said = h->fails = h->status = 0;
 }
@@ -727,7 +727,7 @@ hook_blame(struct hook *h, int status, int again)
 		    "does that line end in CR?)";
 	warn((again ? NOTE "%s: %s %d%s, trying again in %d s" :
 	    NOTE "%s: %s %d%s") + (h->status != status),
-	    h->cfg->script, sig ? "ended by signal" : "failed with status",
+	    h->run.path, sig ? "ended by signal" : "failed with status",
 	    sig + code, why, again);
 	if (again)
 		h->status = status;
@@ -745,7 +745,7 @@ hook_ended(struct hook *h, int64_t now)
 		again = RUN_ONE;
 		if (h->status == status && !h->ones) {
 			warn("%s: status 1 again, from now on taken as "
-			    "success", h->cfg->script);
+			    "success", h->run.path);
 			h->ones = 1;
 		}
 	}
@@ -794,7 +794,7 @@ hook_run(struct hook *h, char *line)
 {
 	const struct config *c = h->cfg;
 	char env[1024], port[8], to[8];
-	const char *argv[9] = { "/bin/sh", c->script };
+	const char *argv[9] = { "/bin/sh", h->run.path };
 	int i;
 
 	for (i = 2; i < 8; i++) {
@@ -825,7 +825,7 @@ hook_deliver(struct hook *h, int64_t now)
 	    c->type == SOCK_DGRAM ? "udp" : "tcp", &h->next.local);
 
 	hook_sent(h);
-	if (c->script) {
+	if (h->run.path) {
 		if (hook_run(h, line) == 0)
 			return;
 		s = RUN_RETRY / 1000;
@@ -849,7 +849,7 @@ hook_want(struct hook *h, struct wake *w)
 	script_want(&h->run, w);
 	if (!h->pending || h->run.pid)
 		return;
-	if (h->cfg->script || h->retry)
+	if (h->run.path || h->retry)
 		wake_at(w, h->retry);
 	else
 		h->slot = wake_on(w, STDOUT_FILENO, POLLOUT);
@@ -862,7 +862,7 @@ hook_step(struct hook *h, const struct wake *w, int64_t now)
 	if (!h->pending || h->run.pid || now < h->retry)
 		return;
 	h->retry = 0;
-	if (h->cfg->script || woke(w, h->slot))
+	if (h->run.path || woke(w, h->slot))
 		hook_deliver(h, now);
 }
 
@@ -2551,6 +2551,7 @@ map_init(struct map *m, const struct config *cfg, struct wake *w)
 	m->now = now_ms();
 	m->last = m->server;
 	m->cfg = m->hook.cfg = m->local.cfg = cfg;
+	m->hook.run.path = cfg->script;
 	m->w = w;
 	m->udp = cfg->type == SOCK_DGRAM;
 	m->proto = m->udp ? "UDP" : "TCP";
@@ -3162,11 +3163,8 @@ detach(void)
 		close(p[1]);
 		_exit(read(p[0], &c, 1) != 1);
 	}
-	setsid();
-	close(STDIN_FILENO);
-	open("/dev/null", O_RDWR);
+	terminal_leave();
 	close(p[0]);
-	fd_setup(p[1]);
 	return p[1];
 }
 
@@ -3177,7 +3175,7 @@ main(int argc, char **argv)
 	static struct map map;  /* zeros, and what stays unused costs no page */
 	/* All functions are shorter where its address is not a constant. */
 	struct map *volatile at = &map, *m = at;
-	struct wake w = { 0 };
+	static struct wake w;
 	int sigfd, report = 0, busy, status;
 
 	if (argc < 2) {
@@ -3195,11 +3193,12 @@ main(int argc, char **argv)
 	if (c.daemon)
 		report = detach();
 	busy = c.pid_file ? pid_write(c.pid_file) : 0;
-	if (busy < 0)
-		die("%s: cannot be written:", c.pid_file);
-	if (busy > 0)
-		die("%s: locked by another natmap, which still runs",
+	if (busy) {
+		warn(busy < 0 ? FATAL "%s: cannot be written:" : FATAL
+		    "%s: locked by another natmap, which still runs",
 		    c.pid_file);
+		exit(1);
+	}
 	if (c.daemon) {
 		log_to(LOG_TO_SYSLOG);
 		if (write(report, "", 1) != 1)
@@ -3208,11 +3207,11 @@ main(int argc, char **argv)
 	}
 	status = run(m, sigfd);
 	map_stop(m);
-	wake_free(&w);
+	free(w.fds);
 	if (c.pid_file)
 		unlink(c.pid_file);
-	signals_close();
 	if (m->quit) {
+		signal(m->quit, SIG_DFL);
 		kill(getpid(), m->quit);
 		status = 128 + m->quit;	/* no signal kills process 1 */
 	}

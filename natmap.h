@@ -155,7 +155,6 @@ void random_bytes(void *p, size_t n);		/* never blocks */
 uint32_t random_below(uint32_t n);		/* 0 to n - 1 */
 int64_t now_ms(void);
 void wake_clear(struct wake *w);		/* no slots, no deadline */
-void wake_free(struct wake *w);
 /* asks for events of fd; returns its slot, -1 for an fd of -1 or no memory */
 int wake_on(struct wake *w, int fd, int events);
 void wake_at(struct wake *w, int64_t when);	/* not later than that */
@@ -195,12 +194,15 @@ int pid_write(const char *path);
 
 /* timer.c: signals and children */
 /* catches TERM, INT, HUP, CHLD, USR1 into a pipe, whose fd it returns, and
- * ignores PIPE; -1 with errno.  Close puts the defaults back. */
+ * ignores PIPE; -1 with errno */
 int signals_open(void);
-void signals_close(void);
 int signals_next(void);		/* that came; 0: none */
 void files_raise(void);		/* RLIMIT_NOFILE, but not of children */
 int files_now(void);		/* how many we may have */
+
+/* begins a session of our own with nothing to read: a question to the terminal
+ * fails, which nobody would see */
+void terminal_leave(void);
 
 struct script {			/* run now and then; a run outlives us */
 	const char *path;

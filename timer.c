@@ -513,13 +513,6 @@ woke(const struct wake *w, int slot)
 	return slot < 0 ? 0 : w->fds[slot].revents;
 }
 
-void
-wake_free(struct wake *w)
-{
-	free(w->fds);
-	memset(w, 0, sizeof *w);
-}
-
 /* idle lists */
 
 void
@@ -679,17 +672,6 @@ caught_one(int sig)
 	errno = e;
 }
 
-/* Sets the handler of the caught signals, and that of PIPE. */
-static void
-dispose(void (*handler)(int), void (*broken)(int))
-{
-	size_t i;
-
-	signal(SIGPIPE, broken);
-	for (i = 0; i < sizeof caught; i++)
-		signal(caught[i], handler);
-}
-
 /* Blocks the signals that fill() puts into a set: all, or none. */
 static NOINLINE void
 block(int (*fill)(sigset_t *))
@@ -703,11 +685,15 @@ block(int (*fill)(sigset_t *))
 int
 signals_open(void)
 {
+	size_t i;
+
 	if (pipe(sigpipe) < 0)
 		return -1;
 	fd_setup(sigpipe[0]);
 	fd_setup(sigpipe[1]);
-	dispose(caught_one, SIG_IGN);
+	signal(SIGPIPE, SIG_IGN);
+	for (i = 0; i < sizeof caught; i++)
+		signal(caught[i], caught_one);
 	block(sigemptyset);
 	return sigpipe[0];
 }
@@ -719,15 +705,6 @@ signals_next(void)
 
 	(void)!read(sigpipe[0], &c, 1);
 	return c;
-}
-
-void
-signals_close(void)
-{
-	dispose(SIG_DFL, SIG_DFL);
-	close(sigpipe[0]);
-	close(sigpipe[1]);
-	sigpipe[0] = sigpipe[1] = -1;
 }
 
 int
@@ -811,6 +788,14 @@ script_check(const char *path)
 	return -1;
 }
 
+void
+terminal_leave(void)
+{
+	setsid();
+	close(STDIN_FILENO);
+	open("/dev/null", O_RDONLY);
+}
+
 int
 script_start(struct script *s, const char *const argv[], char *env)
 {
@@ -826,16 +811,12 @@ script_start(struct script *s, const char *const argv[], char *env)
 			*next++ = '\0';
 			set_env(env, strcspn(env, "=") + 1);
 		}
-		/* A question to the terminal fails: nobody would see it. */
-		setsid();
-		close(STDIN_FILENO);
-		open("/dev/null", O_RDONLY);
+		terminal_leave();
 		execv(av[1], av + 1);
 		if (errno == ENOEXEC)	/* a script without #! */
 			execv(av[0], av);
 		_exit(errno == ENOENT ? 127 : 126);
 	}
-	s->path = av[1];
 	s->pid = pid;
 	s->sig = SIGTERM;
 	s->limit = NEVER;

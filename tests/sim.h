@@ -955,7 +955,8 @@ end(void)
 	map_end(&sim.m, SIGTERM);
 	sim.m.news = -1;
 	map_stop(&sim.m);
-	wake_free(&sim.w);
+	free(sim.w.fds);
+	memset(&sim.w, 0, sizeof sim.w);
 	options_free(&sim.c);
 	CHECK(!sim.spun);
 	CHECK(!sim.unsound);

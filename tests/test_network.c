@@ -74,8 +74,10 @@ address_changes(void)
 static void
 hup_stands_in_for_news(void)
 {
+	int fd = signals_open();
+
+	CHECK(fd >= 0);
 	begin("-s a,b -h w");
-	CHECK(signals_open() >= 0);
 	go_on(95 SECONDS);
 	raise(SIGHUP);			/* nothing has changed */
 	signals(&sim.m);
@@ -88,8 +90,12 @@ hup_stands_in_for_news(void)
 	go_on(1 SECONDS);
 	CHECK(logged("network changed") == 1);
 	CHECK(sim.ncalls == 2 && told(1, "203.0.113.7:40001"));
-	signals_close();
+	signal(SIGHUP, SIG_DFL);
+	signal(SIGTERM, SIG_DFL);
+	signal(SIGINT, SIG_DFL);
 	end();
+	close(fd);
+	close(fd + 1);		/* the pipe's other end */
 }
 
 /* Down for a minute, then up with the same address: asked at once. */

@@ -27,7 +27,7 @@ once(const char *args)
 	fputc('\n', stderr);
 	fclose(sim.log);
 	map_stop(&sim.m);
-	wake_free(&sim.w);
+	free(sim.w.fds);
 	options_free(&sim.c);
 	fflush(stdout);
 	_exit(status);
@@ -207,7 +207,7 @@ hook_runs(struct hook *h, struct config *c, struct mapping m[3])
 	memset(c, 0, sizeof *c);
 	memset(h, 0, sizeof *h);
 	memset(m, 0, 3 * sizeof *m);
-	c->script = "/bin/sh";
+	c->script = h->run.path = "/bin/sh";
 	h->cfg = c;
 	for (i = 0; i < 3; i++) {
 		addr_parse(&m[i].public, "203.0.113.7", AF_INET);
@@ -409,7 +409,7 @@ print_again(struct hook *h, int64_t now)
 	CHECK(w.n == 1 && w.deadline == NEVER);
 	w.fds[0].revents = POLLOUT;
 	hook_step(h, &w, now);
-	wake_free(&w);
+	free(w.fds);
 	return now;
 }
 
@@ -425,7 +425,7 @@ print_fails(const char *unused)
 	(void)unused;
 	signal(SIGPIPE, SIG_IGN);
 	hook_runs(&h, &c, m);
-	c.script = NULL;
+	c.script = h.run.path = NULL;
 	h.run.pid = 0;
 	CHECK(pipe(p) == 0);
 	dup2(p[1], STDOUT_FILENO);

@@ -156,7 +156,8 @@ teardown(void)
 	relay_stop(r);
 	relay_stop(NULL);
 	close(target_fd);
-	wake_free(&w);
+	free(w.fds);
+	memset(&w, 0, sizeof w);
 	memset(&cfg, 0, sizeof cfg);
 }
 

@@ -2165,6 +2165,6 @@ main(int argc, char **argv)
 	RUN(shared_with_services);
 	RUN(sharing_needs_root);
 	RUN(socket_without_process);
-	wake_free(&w);
+	free(w.fds);
 	return check_done();
 }

@@ -56,8 +56,8 @@ open_fds(int from)
 
 /* text */
 
-/* The same as from libc's snprintf, for every size of the buffer; but it returns
- * what was written. */
+/* The same as from libc's snprintf, for every size of the buffer; but it
+ * returns what was written. */
 #define SAME(...) do { \
 	char a_[128], b_[128]; \
 	size_t n_ = (size_t)snprintf(a_, sizeof a_, __VA_ARGS__), i_; \
@@ -373,7 +373,7 @@ wake_timeouts(void)
 	wake_at(&w, 7);
 	wake_at(&w, 9);
 	CHECK(w.deadline == 7);
-	wake_free(&w);
+	free(w.fds);
 }
 
 static void
@@ -399,9 +399,7 @@ wake_slots(void)
 	wake_clear(&w);
 	CHECK(w.n == 0 && w.deadline == NEVER && w.cap >= 100);
 	CHECK(wake_on(&w, p[0], POLLIN) == 0 && woke(&w, 0) == 0);
-	wake_free(&w);
-	CHECK(w.fds == NULL && w.n == 0 && w.cap == 0);
-	wake_free(&w);
+	free(w.fds);
 	close(p[0]);
 	close(p[1]);
 }
@@ -622,6 +620,20 @@ came(int *n)
 	return set;
 }
 
+/* The defaults, and no pipe any more. */
+static void
+signals_close(void)
+{
+	size_t i;
+
+	signal(SIGPIPE, SIG_DFL);
+	for (i = 0; i < sizeof caught; i++)
+		signal(caught[i], SIG_DFL);
+	close(sigpipe[0]);
+	close(sigpipe[1]);
+	sigpipe[0] = sigpipe[1] = -1;
+}
+
 static int
 readable(int fd)
 {
@@ -696,10 +708,6 @@ signals_dispositions(void)
 	sigaction(SIGTERM, NULL, &sa);
 	CHECK(sa.sa_handler == caught_one && sa.sa_flags & SA_RESTART);
 	signals_close();
-	sigaction(SIGTERM, NULL, &sa);
-	CHECK(sa.sa_handler == SIG_DFL);
-	sigaction(SIGPIPE, NULL, &sa);
-	CHECK(sa.sa_handler == SIG_DFL);
 }
 
 /* A parent that had blocked signals must not make us deaf. */
@@ -1108,6 +1116,7 @@ script_says(struct script *s, char *text, size_t size)
 	CHECK(pipe(p) == 0);
 	log_to(p[1]);
 	dup2(p[1], STDOUT_FILENO);
+	s->path = script_path;
 	r = script_start(s, argv, env);
 	error = errno;
 	dup2(saved, STDOUT_FILENO);
@@ -1298,7 +1307,7 @@ looked_up(struct lookup *l)
 		r = lookup_step(l, &w, now);
 	} while (r == 0 && l->busy);
 	polled.blocks = 0;
-	wake_free(&w);
+	free(w.fds);
 	if (pid > 0)
 		CHECK(ended(pid) == 0);
 	return r;
@@ -1327,7 +1336,7 @@ lookup_numeric(void)
 	CHECK(lookup_step(&l, &w, 1) == 1);
 	CHECK(l.got.a[0].sa.sa_family == AF_INET6);
 	CHECK(addr_port(&l.got.a[0]) == 80);
-	wake_free(&w);
+	free(w.fds);
 }
 
 static void
@@ -1556,7 +1565,7 @@ lookup_deadline(void)
 	status = ended(pid);
 	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 	resolver.as = REAL;
-	wake_free(&w);
+	free(w.fds);
 }
 
 /* Stopping, twice, and starting over kill the child that is under way. */
