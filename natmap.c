@@ -340,7 +340,7 @@ read_probe(const struct option_row *o, struct config *c, char *value,
 	path = value + strcspn(value, "/");
 	for (n = strlen(path); n && path[n - 1] == '/'; )
 		path[--n] = '\0';
-	c->probe_path = *path ? path + 1 : path;
+	c->probe_path = path + 1;	/* the value ends in two NULs */
 	*path = '\0';
 	read_host(o, c, value, at);
 }
@@ -391,12 +391,13 @@ tidy_list(char *list)
 static char *
 value_of(const struct option_row *o, struct config *c, const char *arg)
 {
-	const char *start = arg + (o->kind == TEXT ? 0 : strspn(arg, BLANKS));
+	const char *blanks = o->kind == TEXT ? "" : BLANKS;
+	const char *start = arg + strspn(arg, blanks);
 	size_t n = strcspn(start, o->kind == DEVICE || o->kind == MARK ?
 	    "/" : "");		/* a prefix, a mask */
 	char *value;
 
-	while (o->kind != TEXT && n && strchr(BLANKS, start[n - 1]))
+	while (n && strchr(blanks, start[n - 1]))
 		n--;
 	value = calloc(1, n + 2);
 	if (!value)
@@ -435,62 +436,57 @@ service(const struct option_row *o, const struct config *c, const char *value)
 	return ntohs((uint16_t)found->s_port);
 }
 
+/* an interface, or an address, maybe with its interface */
+static void
+read_device(const struct option_row *o, struct config *c, const char *value)
+{
+	const char *scope = strchr(value, '%');
+
+	c->device = value;
+	if (read_literal(o, c, value, &c->source) == 0)
+		c->device = scope && !c->source.in6.sin6_scope_id ?
+		    scope + 1 : NULL;
+}
+
 static NOINLINE void
 read_option(const struct option_row *o, struct config *c, const char *arg)
 {
 	void *at = (char *)c + o->at;
-	char *value = arg ? value_of(o, c, arg) : NULL, *scope;
+	char *value = NULL;
 	struct host h;
+	int kind = o->kind;
 
-	if (arg && !value)
+	if (arg && !(value = value_of(o, c, arg)))
 		return;
-	switch (o->kind) {
-	case SET:
+	if (kind == SET)
 		*(int *)at = o->lo;
-		break;
-	case NUMBER:
-	case MARK:
-	case PORT:
-		*(int *)at = o->kind == PORT && (*value < '0' ||
-		    *value > '9') ? service(o, c, value) :
-		    number(o, value, value);
-		break;
-	case DEVICE:
-	case TEXT:
+	else if (kind == PORTS)
+		read_ports(o, c, value);
+	else if (kind == PROBE)
+		read_probe(o, c, value, at);
+	else if (kind == SERVERS)
+		read_servers(o, c, value, at);
+	else if (kind == TARGET) {
+		if (c->once)
+			bad(o, value, "--once relays nothing");
+		read_host(o, c, value, &h);
+		c->target = h.name;
+	} else if (kind >= TEXT) {
 		if (!*value)
 			bad(o, value, "empty");
 		/* the last one wins */
 		free((void *)(uintptr_t)*(const char **)at);
 		*(const char **)at = value;
-		if (o->kind == TEXT)
-			break;
-		c->device = value;
-		if (read_literal(o, c, value, &c->source) < 0)
-			break;
-		scope = strchr(value, '%');
-		c->device = scope && !c->source.in6.sin6_scope_id ?
-		    scope + 1 : NULL;
-		break;
-	case PORTS:
-		read_ports(o, c, value);
-		break;
-	case SERVERS:
-		read_servers(o, c, value, at);
-		break;
-	case TARGET:
-		if (c->once)
-			bad(o, value, "--once relays nothing");
-		read_host(o, c, value, &h);
-		c->target = h.name;
-		break;
-	case PROBE:
-		read_probe(o, c, value, at);
-		break;
-	case RELEASE:
+		if (kind == DEVICE)
+			read_device(o, c, value);
+	} else if (kind >= NUMBER)
+		*(int *)at = kind == PORT && (*value < '0' || *value > '9') ?
+		    service(o, c, value) : number(o, value, value);
+	else if (kind == HELP)
+		usage(0);
+	else {
 		print("natmap " VERSION "\n", NULL, NULL);
 		exit(0);
-	case HELP:
-		usage(0);
 	}
 	if (o->kind < TEXT)	/* a number has been read from it */
 		free(value);
@@ -542,8 +538,9 @@ check_options(struct config *c)
 	n = c->type == SOCK_DGRAM ? PUBLIC_UDP : PUBLIC_TCP;
 	at = c->check ? PUBLIC_RFC5780 : 0;
 	at += (int)random_below((uint32_t)((at ? PUBLIC_TCP : n) - at));
-	for (h = c->stun; c->nstun < n; c->nstun++, h++, at++) {
-		h->name = nth(public_stun, at % n);
+	while (c->nstun < n) {
+		h = &c->stun[c->nstun++];
+		h->name = nth(public_stun, at++ % n);
 		h->port = STUN_PORT;
 	}
 }
