@@ -170,9 +170,11 @@ log_to(int fd)
 static int
 log_connect(void)
 {
-	struct sockaddr_un un = { AF_UNIX, "/dev/log" };
+	static struct sockaddr_un un;
 	int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
 
+	un.sun_family = AF_UNIX;
+	strcpy(un.sun_path, "/dev/log");
 	fd_setup(fd);
 	if (connect(fd, (struct sockaddr *)&un, sizeof un) < 0) {
 		close(fd);
@@ -328,8 +330,7 @@ addr_kind(const union addr *a)
 static char *
 v6_text(const unsigned char *b, char *p)
 {
-	int i, n, run = 0, at = -1, longest = 1;
-	const char *colon = "";
+	int i, run = 0, at = -1, longest = 1;
 
 	for (i = 0; i < 8; i++) {
 		run = b[2 * i] | b[2 * i + 1] ? 0 : run + 1;
@@ -338,14 +339,13 @@ v6_text(const unsigned char *b, char *p)
 			at = i + 1 - run;
 		}
 	}
-	for (i = 0; i < 8; colon = ":") {
-		if (i == at) {
-			colon = "::";
-			i += longest;
-		}
-		n = i++ & 7;		/* none follows a run at the end */
-		p += fmt(p, 7, i > 8 ? "%s" : "%s%x", colon,
-		    (unsigned)b[2 * n] << 8 | b[2 * n + 1]);
+	for (i = 0; i < 8; i++) {
+		run = i == at;
+		if (run)
+			i += longest - 1;
+		/* A run is a colon: the next group, if any, has the other. */
+		p += fmt(p, 6, run ? &"::"[i < 7] : &":%x"[i == 0],
+		    (unsigned)b[2 * i] << 8 | b[2 * i + 1]);
 	}
 	return p;
 }
@@ -498,12 +498,11 @@ int64_t
 wake_wait(struct wake *w, int64_t now)
 {
 	int64_t left = w->deadline - now;
-	int i, timeout = w->deadline == NEVER ? -1 : left < 0 ? 0 :
+	int timeout = w->deadline == NEVER ? -1 : left < 0 ? 0 :
 	    left < INT_MAX ? (int)left : INT_MAX;
 
-	if (poll(w->fds, (nfds_t)w->n, timeout) < 0)
-		for (i = 0; i < w->n; i++)
-			w->fds[i].revents = 0;
+	/* Where it fails, wake_on() has said that nothing came. */
+	poll(w->fds, (nfds_t)w->n, timeout);
 	return now_ms();
 }
 
@@ -555,9 +554,8 @@ fd_again(void)
 int
 fd_setup(int fd)
 {
-	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0)
-		return -1;
-	return fcntl(fd, F_SETFD, FD_CLOEXEC);
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	return fcntl(fd, F_SETFL, O_NONBLOCK);
 }
 
 int

@@ -392,6 +392,9 @@ wake_slots(void)
 	wake_wait(&w, 0);
 	for (i = 0; i < 100; i++)
 		CHECK(woke(&w, i) == (i % 2 ? 0 : POLLIN));
+	wake_clear(&w);
+	for (i = 0; i < 100; i++)
+		wake_on(&w, p[0], POLLIN);
 	polled.fails = 1;
 	wake_wait(&w, 0);
 	for (i = 0; i < 100; i++)
