@@ -211,7 +211,7 @@ named(const struct option_row *o, const char *value)
 
 	fmt(text, sizeof text, value ? "-%.1s/--%s \"%.80s%s\"" :
 	    "-%.1s/--%s", &o->letter, nth(words, 3 * (int)(o - rows)), value,
-	    value && strlen(value) > 80 ? "..." : "");
+	    value && strlen(value) > 80 ? "..." : NULL);
 	return o->letter < LETTERS ? text + 3 : text;
 }
 
@@ -715,7 +715,7 @@ static void
 hook_blame(struct hook *h, int status, int again)
 {
 	const int sig = WTERMSIG(status), code = WEXITSTATUS(status);
-	const char *why = "";
+	const char *why = NULL;
 
 	if (code == 126)
 		why = " (a command or the #! interpreter is not executable)";
@@ -771,18 +771,8 @@ hook_complain(const struct config *c, int fatal)
 		warn(&(FATAL "%s: cannot be run%s%s:")[!fatal], c->script,
 		    errno == EACCES ? " (is it executable?)" :
 		    errno == ENOENT && strchr(c->script, ' ') ?
-		    " (-e takes a path, without arguments)" : "",
-		    fatal || c->once ? "" : ", trying again");
-}
-
-/* a port in digits, empty for 0 */
-static NOINLINE char *
-digits(int port, char text[8])
-{
-	text[0] = '\0';
-	if (port)
-		fmt(text, 8, "%d", port);
-	return text;
+		    " (-e takes a path, without arguments)" : NULL,
+		    fatal || c->once ? NULL : ", trying again");
 }
 
 /* Starts the script with the fields of the line; as script_start(). */
@@ -790,7 +780,7 @@ static int
 hook_run(struct hook *h, char *line)
 {
 	const struct config *c = h->cfg;
-	char env[1024], port[8], to[8];
+	char env[1024];
 	const char *argv[9] = { "/bin/sh", h->run.path };
 	int i;
 
@@ -799,13 +789,12 @@ hook_run(struct hook *h, char *line)
 		line += strcspn(line, " \n");
 		*line++ = '\0';
 	}
-	fmt(env, sizeof env, "NATMAP_OLD_ADDR=%ph\nNATMAP_OLD_PORT=%s\n"
+	fmt(env, sizeof env, "NATMAP_OLD_ADDR=%ph\nNATMAP_OLD_PORT=%.0d\n"
 	    "NATMAP_STUN=%ps\nNATMAP_INTERFACE=%.64s\n"
-	    "NATMAP_TARGET=%.255s\nNATMAP_TARGET_PORT=%s\n",
-	    &h->last.public, digits(addr_port(&h->last.public), port),
-	    h->next.by->host, c->interface ? c->interface : "",
-	    c->target ? c->target : "", !c->target ? "" :
-	    c->target_port ? digits(c->target_port, to) : argv[3]);
+	    "NATMAP_TARGET=%.255s\nNATMAP_TARGET_PORT=%.0d\n",
+	    &h->last.public, addr_port(&h->last.public),
+	    h->next.by->host, c->interface, c->target, !c->target ? 0 :
+	    c->target_port ? c->target_port : addr_port(&h->next.public));
 	return script_start(&h->run, argv, env);
 }
 

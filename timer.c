@@ -56,9 +56,8 @@ digits(char room[SERVER_TEXT], int64_t v, size_t least, unsigned base)
 	uint64_t u = v < 0 ? -(uint64_t)v : (uint64_t)v;
 
 	*end = '\0';
-	do
+	for (; u != 0 || (size_t)(end - p) < least; u /= base)
 		*--p = "0123456789abcdef"[u % base];
-	while ((u /= base) != 0 || (size_t)(end - p) < least);
 	if (v < 0)
 		*--p = '-';
 	return p;
@@ -73,7 +72,7 @@ text_of(int kind, const void *p, char buf[SERVER_TEXT])
 	char host[ADDR_TEXT];
 
 	if (kind == 'd')
-		return digits(buf, *number, 0, 10);
+		return digits(buf, *number, 1, 10);
 	if (kind == 's')
 		host_port(buf, SERVER_TEXT, h->name, h->port);
 	else if (kind == 'h')
@@ -88,18 +87,19 @@ text_of(int kind, const void *p, char buf[SERVER_TEXT])
 static const char *
 text_convert(const char **f, va_list *ap, char room[SERVER_TEXT], size_t *n)
 {
-	size_t least;
+	size_t least = 1;
 	const char *s;
 	int64_t v;
 
-	*n = **f == '.' ? strtoul(*f + 1, (char **)f, 10) : 0;
+	*n = 0;
+	if (**f == '.')
+		*n = least = strtoul(*f + 1, (char **)f, 10);
 	if (**f == 's' || **f == 'p') {
 		s = va_arg(*ap, const char *);
 		if (**f == 'p')
 			s = text_of(*++*f, s, room);
 	} else {
 		v = va_arg(*ap, int);
-		least = *n;
 		*n = 0;
 		if (**f != 'd')
 			v = (unsigned)v;
@@ -120,7 +120,7 @@ vfmt(char *buf, size_t size, const char *f, va_list *ap)
 		n = 1;
 		if (*f == '%' && *++f != '%')
 			s = text_convert(&f, ap, room, &n);
-		while (*s && p < end) {
+		while (s && *s && p < end) {
 			*p++ = *s++;
 			if (--n == 0)
 				break;
@@ -894,15 +894,14 @@ lookup_confine(void)
 	setrlimit(RLIMIT_NPROC, &none);
 }
 
-/* The child: writes a struct addrs, in one piece.  After a failure its n is a
+/* The child: writes what it got, in one piece.  After a failure its n is a
  * negative EAI_ code. */
 static void
-lookup_child(int fd, const char *host, int port, int family)
+lookup_child(struct addrs *got, int fd, const char *host, int port, int family)
 {
 	static char options[] = "RES_OPTIONS=timeout:1";
 	static struct addrinfo hints;
 	struct addrinfo *list, *ai;
-	static struct addrs got;
 	union addr *a;
 
 	if (dup2(fd, 3) < 0)
@@ -915,16 +914,16 @@ lookup_child(int fd, const char *host, int port, int family)
 	set_env(options, sizeof options);
 	hints.ai_family = family;
 	hints.ai_socktype = SOCK_STREAM;
-	got.n = -abs(getaddrinfo(host, NULL, &hints, &list));
-	for (ai = got.n ? NULL : list; ai && got.n < MAX_ADDRS;
+	got->n = -abs(getaddrinfo(host, NULL, &hints, &list));
+	for (ai = got->n ? NULL : list; ai && got->n < MAX_ADDRS;
 	    ai = ai->ai_next) {
 		if (ai->ai_addrlen > sizeof *a)
 			continue;
-		a = &got.a[got.n++];
+		a = &got->a[got->n++];
 		memcpy(a, ai->ai_addr, ai->ai_addrlen);
 		addr_set_port(a, port);
 	}
-	_exit(write(3, &got, sizeof got) != sizeof got);
+	_exit(write(3, got, sizeof *got) != sizeof *got);
 }
 
 void
@@ -955,7 +954,7 @@ lookup_start(struct lookup *l, const char *host, int port, int family,
 	fd_setup(p[0]);
 	l->pid = child_fork();
 	if (l->pid == 0)
-		lookup_child(p[1], host, port, family);
+		lookup_child(&l->got, p[1], host, port, family);
 	close(p[1]);
 	if (l->pid < 0) {
 		close(p[0]);

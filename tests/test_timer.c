@@ -80,17 +80,19 @@ fmt_is_snprintf(void)
 	SAME("%d %d %d %d", 0, -1, INT_MAX, INT_MIN);
 	SAME("%u %x", UINT_MAX, UINT_MAX);
 	SAME("%.4x:%.2x%.2x %.1d %.5d| %.5u", 0xab, 1, 0xff, 42, -42, 42U);
-	SAME("%.1d %.1x %.3u", 0, 0, 0U);
+	SAME("%.1d %.1x %.3u [%.0d] %.0d", 0, 0, 0U, 0, 7);
 }
 
 static void
-fmt_large_numbers(void)
+fmt_of_our_own(void)
 {
+	const char *volatile none = NULL;
 	int64_t zero = 0, large = INT64_C(1234567890123456789);
 	char text[64];
 
 	CHECK(fmt(text, sizeof text, "%pd %pd", &zero, &large) == 21);
 	CHECK(strcmp(text, "0 1234567890123456789") == 0);
+	CHECK(fmt(text, sizeof text, "[%s]", none) == 2);
 }
 
 /* addresses */
@@ -1603,7 +1605,7 @@ main(int argc, char **argv)
 
 	check_args(argc, argv);
 	RUN(fmt_is_snprintf);
-	RUN(fmt_large_numbers);
+	RUN(fmt_of_our_own);
 	RUN(addr_tables);
 	RUN(addr_scope);
 	RUN(addr_kinds);
