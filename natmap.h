@@ -121,8 +121,6 @@ int addr_is_loopback(const union addr *a);	/* 1: 127.0.0.0/8 or ::1 */
 /* what a host's address is for (RFC 1918, 6598, 3927, 4193, 4291, 2544) */
 enum addr_kind { A_PUBLIC, A_PRIVATE, A_SHARED, A_LINK_LOCAL, A_FAKE };
 enum addr_kind addr_kind(const union addr *a);
-/* writes host:port, with an IPv6 host in brackets; returns fmt's length */
-int host_port(char *buf, size_t size, const char *host, int port);
 /* writes the numeric host; returns buf */
 char *addr_host(const union addr *a, char buf[ADDR_TEXT]);
 /* reads a numeric host of that family, AF_UNSPEC: either; -1 when it is none */

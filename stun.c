@@ -866,11 +866,12 @@ write_head(const struct flow *f, char *buf, size_t size)
 {
 	const char *path = strchr(f->host, '/');
 	int n, port = addr_port(&f->ends.peer);
+	struct host at = { buf, port };
 	char host[SERVER_TEXT];
 
 	fmt(buf, size, "%s", f->host);
 	buf[strcspn(buf, "%/")] = '\0';
-	n = host_port(host, sizeof host, buf, port);
+	n = fmt(host, sizeof host, "%ps", &at);
 	if (port == 80)
 		host[n - (int)strlen(":80")] = '\0';
 	return (unsigned)fmt(buf, size, "%s %s HTTP/1.%d\r\nHost: %s\r\n"

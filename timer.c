@@ -67,18 +67,22 @@ digits(char room[SERVER_TEXT], int64_t v, size_t least, unsigned base)
 static NOINLINE const char *
 text_of(int kind, const void *p, char buf[SERVER_TEXT])
 {
-	const struct host *h = p;
 	const int64_t *number = p;
-	char host[ADDR_TEXT];
+	struct host host;
+	char text[ADDR_TEXT];
 
 	if (kind == 'd')
 		return digits(buf, *number, 1, 10);
+	if (kind == 'h')
+		return addr_host(p, buf);
 	if (kind == 's')
-		host_port(buf, SERVER_TEXT, h->name, h->port);
-	else if (kind == 'h')
-		addr_host(p, buf);
-	else
-		host_port(buf, ADDR_TEXT, addr_host(p, host), addr_port(p));
+		host = *(const struct host *)p;
+	else {
+		host.name = addr_host(p, text);
+		host.port = addr_port(p);
+	}
+	fmt(buf, SERVER_TEXT, strchr(host.name, ':') ? "[%.253s]:%d" :
+	    "%.253s:%d", host.name, host.port);
 	return buf;
 }
 
@@ -365,13 +369,6 @@ addr_host(const union addr *a, char buf[ADDR_TEXT])
 			fmt(p, 12, "%%%u", (unsigned)a->in6.sin6_scope_id);
 	}
 	return buf;
-}
-
-int
-host_port(char *buf, size_t size, const char *host, int port)
-{
-	return fmt(buf, size, strchr(host, ':') ? "[%.253s]:%d" : "%.253s:%d",
-	    host, port);
 }
 
 int
