@@ -3186,7 +3186,7 @@ main(int argc, char **argv)
 		exit(1);
 	}
 	if (c.daemon) {
-		log_to(LOG_TO_SYSLOG);
+		log_to_syslog();
 		if (write(report, "", 1) != 1)
 			warn("the starting process is gone");
 		close(report);

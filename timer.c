@@ -148,12 +148,13 @@ fmt(char *buf, size_t size, const char *f, ...)
 
 /* the log */
 
+int log_fd = STDERR_FILENO;	/* or a socket to /dev/log */
+
 static struct {
 	int level;              /* -1 only what is fatal, 0 warnings, 1 notes */
-	int fd;			/* stderr, or a socket to /dev/log */
-	int syslog;             /* 1: fd is that socket; -1: not yet open */
+	int syslog;             /* 1: to that socket; -1: it is not yet open */
 	unsigned lost;		/* lines that would have blocked */
-} out = { 0, STDERR_FILENO, 0, 0 };
+} out;
 
 void
 log_level(int level)
@@ -162,11 +163,9 @@ log_level(int level)
 }
 
 void
-log_to(int fd)
+log_to_syslog(void)
 {
-	if (fd != LOG_TO_SYSLOG)
-		out.fd = fd;
-	out.syslog = fd == LOG_TO_SYSLOG ? -1 : 0;
+	out.syslog = -1;
 	out.lost = 0;
 }
 
@@ -185,8 +184,8 @@ log_connect(void)
 		return -1;
 	}
 	if (out.syslog > 0)
-		close(out.fd);
-	out.fd = fd;
+		close(log_fd);
+	log_fd = fd;
 	out.syslog = 1;
 	return 0;
 }
@@ -195,7 +194,7 @@ log_connect(void)
 static NOINLINE int
 log_put(const char *line, int n)
 {
-	return write(out.fd, line, (size_t)n) == n;
+	return write(log_fd, line, (size_t)n) == n;
 }
 
 /* Writes one line, or counts the line as lost where a write would block. */
@@ -203,7 +202,7 @@ static void
 log_write(const char *line, int n)
 {
 	const char *f = "<28>natmap: %u lines of the log were lost\n";
-	struct pollfd p = { out.fd, POLLOUT, 0 };
+	struct pollfd p = { log_fd, POLLOUT, 0 };
 	char lost[64];
 
 	out.lost++;

@@ -927,7 +927,7 @@ world(void)
 	addr_parse(&sim.source, "192.168.1.10", AF_INET);
 	sim.log = tmpfile();
 	sim.fds = open_fds();
-	log_to(fileno(sim.log));
+	log_fd = fileno(sim.log);
 }
 
 /* natmap is about to run in it. */
@@ -964,7 +964,7 @@ end(void)
 		CHECK(!f->of);
 	CHECK(open_fds() == sim.fds);
 	fclose(sim.log);
-	log_to(STDERR_FILENO);
+	log_fd = STDERR_FILENO;
 	log_level(0);
 }
 

@@ -15,7 +15,7 @@ once(const char *args)
 	int i, status;
 
 	begin(args);
-	log_to(STDERR_FILENO);
+	log_fd = STDERR_FILENO;
 	for (i = 0; i < once_dead; i++)
 		peer('a' + i)->mode = once_mode;
 	status = run(&sim.m, -1);
@@ -115,7 +115,7 @@ start_daemon(const char *args)
 
 	begin(args);
 	if (pipe(p) == 0)
-		log_to(p[1]);
+		log_fd = p[1];
 	close(p[0]);
 	signal(SIGPIPE, SIG_IGN);
 	sim.no_device = sim.c.interface != NULL;

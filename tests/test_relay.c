@@ -2677,7 +2677,7 @@ main(int argc, char **argv)
 	check_args(argc, argv);
 	log_file = tmpfile();
 	fcntl(fileno(log_file), F_SETFL, O_APPEND);
-	log_to(fileno(log_file));
+	log_fd = fileno(log_file);
 	log_level(1);
 	signal(SIGPIPE, SIG_IGN);
 	tcp_sessions();

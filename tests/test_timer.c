@@ -429,7 +429,7 @@ log_lines(void)
 	int p[2];
 
 	CHECK(pipe(p) == 0);
-	log_to(p[1]);
+	log_fd = p[1];
 	errno = ENOENT;
 	warn("one:");
 	errno = ENOENT;
@@ -453,7 +453,7 @@ log_lines(void)
 	CHECK(rest && strcmp(rest, "x No such file or directory\n"
 	    "natmap: said\n") == 0);
 	CHECK(strlen(text) > 1200 && strlen(text) < 1500);
-	log_to(STDERR_FILENO);
+	log_fd = STDERR_FILENO;
 	close(p[0]);
 	close(p[1]);
 }
@@ -468,7 +468,7 @@ log_never_blocks(void)
 	int p[2];
 
 	CHECK(pipe(p) == 0);
-	log_to(p[1]);
+	log_fd = p[1];
 	while (out.lost == 0 && written < 100000) {
 		warn("line %u", written);
 		written++;
@@ -486,7 +486,7 @@ log_never_blocks(void)
 	log_read(p[0], text, sizeof text);
 	CHECK(strcmp(text, "natmap: 3 lines of the log were lost\n"
 	    "natmap: again\n") == 0);
-	log_to(STDERR_FILENO);
+	log_fd = STDERR_FILENO;
 	close(p[0]);
 	close(p[1]);
 }
@@ -502,7 +502,7 @@ log_quits(void)
 	CHECK(pipe(p) == 0);
 	pid = fork();
 	if (pid == 0) {
-		log_to(p[1]);
+		log_fd = p[1];
 		log_level(-1);
 		warn("not said");
 		quit(7, "%s: is bad", "x");
@@ -1119,14 +1119,14 @@ script_says(struct script *s, char *text, size_t size)
 
 	fflush(stdout);
 	CHECK(pipe(p) == 0);
-	log_to(p[1]);
+	log_fd = p[1];
 	dup2(p[1], STDOUT_FILENO);
 	s->path = script_path;
 	r = script_start(s, argv, env);
 	error = errno;
 	dup2(saved, STDOUT_FILENO);
 	script_wait(s);
-	log_to(STDERR_FILENO);
+	log_fd = STDERR_FILENO;
 	close(p[1]);
 	log_read(p[0], text, size);
 	close(p[0]);
