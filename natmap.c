@@ -1062,7 +1062,7 @@ say_silence(struct map *m)
 	if (bad && !m->port_error)	/* which was said */
 		warn("%s: %d server%s tried: %s",
 		    m->announced.public.sa.sa_family ? "the mapping was lost" :
-		    "no mapping yet", n, n > 1 ? "s" : "", server_error(bad,
+		    "no mapping yet", n, n > 1 ? "s" : NULL, server_error(bad,
 		    bad->logged[0]));
 }
 
@@ -1108,8 +1108,8 @@ failed(struct map *m, struct server *s, const union addr *peer, int error)
 	if (peer && strcmp(addr_host(peer, host), s->host->name))
 		fmt(at, sizeof at, " (%s)", host);
 	warn("%ps%s: %s%s%s, trying %s", s->host, at,
-	    server_error(s, error), peer ? " over " : "",
-	    peer ? m->proto : "", next);
+	    server_error(s, error), peer ? " over " : NULL,
+	    peer ? m->proto : NULL, next);
 }
 
 /* What failed before says nothing of how the servers are now. */
@@ -1152,7 +1152,7 @@ port_in_use(struct map *m, const struct owner *o, const char *why)
 	else
 		fmt(who, sizeof who, "a program of uid %u", (unsigned)o->uid);
 	warn("%s port %d: in use by %s%s%s%s", m->proto, m->local.port, who,
-	    why ? ": " : "", why ? why : "",
+	    why ? ": " : NULL, why,
 	    own ? ", the target: without -t natmap shares its port" : why ?
 	    "; map another port, and forward it with -t or a firewall rule" :
 	    "");
@@ -1186,7 +1186,7 @@ port_trouble(struct map *m, const char *why)
 	else {
 		errno = error;
 		warn("%s port %d: cannot be used, trying again%s%s:",
-		    m->proto, m->local.port, why ? ": " : "", why ? why : "");
+		    m->proto, m->local.port, why ? ": " : NULL, why);
 	}
 }
 
@@ -3014,7 +3014,7 @@ reach_report(struct reach *r)
 	print("mapping:   %s\nfiltering: %s\n", nth(findings, mapping),
 	    nth(findings, r->filtering));
 	print("reachable: %s%s\n", nth(findings, answer),
-	    answer == r->answer ? r->why : "");
+	    answer == r->answer ? r->why : NULL);
 	if (!r->first) {
 		if (!m->port_error)
 			warn(FATAL "no server answered");

@@ -429,7 +429,7 @@ static void
 note_end(const struct relay *r, struct session *s, enum why why)
 {
 	union addr *to = &s->pair.peer; /* UDP: ours is not needed any more */
-	const char *colon = "", *error = "";
+	const char *colon = NULL, *error = NULL;
 
 	if (r->udp && fd_peer(s->fd[1], to) < 0)
 		return;
