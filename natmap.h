@@ -175,7 +175,10 @@ void idle_drop(struct idle *e);	/* from its list; harmless twice */
 int fd_again(void);		/* 1: errno is no error, poll says when */
 /* sets O_NONBLOCK and FD_CLOEXEC, or an option that is an int; -1 with errno */
 int fd_setup(int fd);
-int fd_option(int fd, int level, int name, int value);
+int fd_set_option(int fd, unsigned option, int value);
+/* level and name share an argument, as calls of it are many */
+#define fd_option(fd, level, name, value) \
+	fd_set_option(fd, (unsigned)(level) << 16 | (unsigned)(name), value)
 /* TCP: small writes go at once, and the kernel asks a silent peer count times,
  * every so many s, after idle s without a byte, before it takes it for gone */
 void fd_probes(int fd, int idle, int every, int count);
@@ -227,8 +230,8 @@ int script_reap(struct script *s);
 
 struct lookup {			/* of one name, in a forked child */
 	int busy;		/* started, and not yet done */
-	int fd, slot;           /* -1 when idle, or when no child is needed */
 	pid_t pid;
+	int fd, slot;           /* -1 when idle, or when no child is needed */
 	int64_t deadline;
 	int gai;		/* EAI_ code of a failure, 0: errno */
 	struct addrs got;	/* the answer after step returned 1 */

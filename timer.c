@@ -555,9 +555,10 @@ fd_setup(int fd)
 }
 
 int
-fd_option(int fd, int level, int name, int value)
+fd_set_option(int fd, unsigned option, int value)
 {
-	return setsockopt(fd, level, name, &value, sizeof value);
+	return setsockopt(fd, (int)(option >> 16), (int)(option & 0xffff),
+	    &value, sizeof value);
 }
 
 void
@@ -593,18 +594,18 @@ fd_close(int fd)
 	errno = e;
 }
 
-/* Closes all descriptors from fd on, or closes them at exec. */
+/* Closes all descriptors from fd on, or with CLOSE_AT_EXEC then. */
 static NOINLINE void
-fd_close_from(int fd, int at_exec)
+fd_close_from(int fd, int how)
 {
 	int most = files.rlim_max < 65536 ? (int)files.rlim_max : 65536;
 
 #ifdef SYS_close_range
-	if (syscall(SYS_close_range, fd, ~0U, at_exec ? CLOSE_AT_EXEC : 0) == 0)
+	if (syscall(SYS_close_range, fd, ~0U, how) == 0)
 		return;
 #endif
 	for (; fd < most; fd++)
-		if (at_exec)
+		if (how == CLOSE_AT_EXEC)
 			fcntl(fd, F_SETFD, FD_CLOEXEC);
 		else
 			close(fd);
@@ -621,7 +622,7 @@ fd_inherited(void)
 			null = open("/", O_RDONLY);
 	} while (null >= 0 && null < 3);
 	close(null);
-	fd_close_from(3, 1);
+	fd_close_from(3, CLOSE_AT_EXEC);
 }
 
 int
