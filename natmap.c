@@ -395,6 +395,7 @@ value_of(const struct option_row *o, struct config *c, const char *arg)
 	const char *start = arg + strspn(arg, blanks);
 	size_t n = strcspn(start, o->kind == DEVICE || o->kind == MARK ?
 	    "/" : "");		/* a prefix, a mask */
+	const char *given;
 	char *value;
 
 	while (n && strchr(blanks, start[n - 1]))
@@ -413,13 +414,14 @@ value_of(const struct option_row *o, struct config *c, const char *arg)
 		bad(o, arg, "more than one host");
 	if (o->kind == PORT && !*value)
 		*value = '0';
+	given = named(o, arg);
 	if (*value && strcmp(value, arg) != 0)
-		warn("%s: used as \"%.80s\"", named(o, arg), value);
+		warn("%s: used as \"%.80s\"", given, value);
 	if (*value || o->letter < LETTERS)
 		return value;
 	if (o->kind == TARGET && !c->target)
 		c->target = "";
-	warn("%s: as if not given", named(o, arg));
+	warn("%s: as if not given", given);
 	free(value);
 	return NULL;
 }
