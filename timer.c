@@ -49,7 +49,7 @@ static struct rlimit files;	/* RLIMIT_NOFILE at start, for children */
 
 /* Writes a number with so many digits at least, and a NUL, to the end of room;
  * returns where it begins. */
-static NOINLINE char *
+static char *
 digits(char room[SERVER_TEXT], int64_t v, size_t least, unsigned base)
 {
 	char *end = room + SERVER_TEXT - 1, *p = end;
@@ -668,7 +668,7 @@ caught_one(int sig)
 }
 
 /* Blocks the signals that fill() puts into a set: all, or none. */
-static NOINLINE void
+static void
 block(int (*fill)(sigset_t *))
 {
 	sigset_t set;
