@@ -336,7 +336,8 @@ read_probe(const struct option_row *o, struct config *c, char *value,
 
 	if (value[strcspn(value, BLANKS)])
 		bad(o, value, "a blank in it");
-	value += strncmp(value, "http://", 7) == 0 ? 7 : 0;
+	if (strncmp(value, "http://", 7) == 0)
+		value += 7;
 	path = value + strcspn(value, "/");
 	for (n = strlen(path); n && path[n - 1] == '/'; )
 		path[--n] = '\0';

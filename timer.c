@@ -304,28 +304,28 @@ addr_same(const union addr *a, const union addr *b)
 enum addr_kind
 addr_kind(const union addr *a)
 {
-	static const struct {
+	static const struct net {
 		uint16_t net;		/* of the first 16 bits */
 		unsigned char bits, kind;
-	} known[] = {
+	} known[] = {		/* of each family, the last one fits all */
 		{ 0x0a00, 8, A_PRIVATE }, { 0x7f00, 8, A_PRIVATE },
 		{ 0xac10, 12, A_PRIVATE }, { 0xc0a8, 16, A_PRIVATE },
 		{ 0x6440, 10, A_SHARED }, { 0xa9fe, 16, A_LINK_LOCAL },
-		{ 0xc612, 15, A_FAKE },
-#define KNOWN_V4	7
+		{ 0xc612, 15, A_FAKE }, { 0, 0, A_PUBLIC },
+#define KNOWN_V4	8
 		{ 0x0000, 16, A_PRIVATE }, { 0xfc00, 7, A_PRIVATE },
-		{ 0xfe80, 10, A_LINK_LOCAL }
+		{ 0xfe80, 10, A_LINK_LOCAL }, { 0, 0, A_PUBLIC }
 	};
-	int v6 = a->sa.sa_family == AF_INET6;
-	const unsigned char *b = v6 ? a->in6.sin6_addr.s6_addr :
-	    (const void *)&a->in.sin_addr;
-	size_t i = v6 ? KNOWN_V4 : 0;
+	const struct net *k = known;
+	const unsigned char *b = (const void *)&a->in.sin_addr;
 
-	for (; i < (v6 ? sizeof known / sizeof *known : KNOWN_V4); i++)
-		if (((b[0] << 8 | b[1]) ^ known[i].net) >> (16 -
-		    known[i].bits) == 0)
-			return known[i].kind;
-	return A_PUBLIC;
+	if (a->sa.sa_family == AF_INET6) {
+		b = a->in6.sin6_addr.s6_addr;
+		k += KNOWN_V4;
+	}
+	while (((b[0] << 8 | b[1]) ^ k->net) >> (16 - k->bits))
+		k++;
+	return k->kind;
 }
 
 /* RFC 5952: the longest run of zero groups, two or more, becomes "::".  Returns
