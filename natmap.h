@@ -156,7 +156,7 @@ void wake_clear(struct wake *w);		/* no slots, no deadline */
 /* asks for events of fd; returns its slot, -1 for an fd of -1 or no memory */
 int wake_on(struct wake *w, int fd, int events);
 void wake_at(struct wake *w, int64_t when);	/* not later than that */
-/* polls until an event or the deadline; returns the time after it */
+/* polls until an event or the deadline, 24 days at most; returns the time then */
 int64_t wake_wait(struct wake *w, int64_t now);
 int woke(const struct wake *w, int slot);	/* the events; 0 for slot -1 */
 

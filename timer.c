@@ -494,8 +494,7 @@ int64_t
 wake_wait(struct wake *w, int64_t now)
 {
 	int64_t left = w->deadline - now;
-	int timeout = w->deadline == NEVER ? -1 : left < 0 ? 0 :
-	    left < INT_MAX ? (int)left : INT_MAX;
+	int timeout = left < 0 ? 0 : left < INT_MAX ? (int)left : INT_MAX;
 
 	/* Where it fails, wake_on() has said that nothing came. */
 	poll(w->fds, (nfds_t)w->n, timeout);

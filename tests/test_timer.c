@@ -345,7 +345,7 @@ wake_timeouts(void)
 		int64_t now, deadline;
 		int timeout;
 	} t[] = {
-		{ 1000, NEVER, -1 },
+		{ 1000, NEVER, INT_MAX },
 		{ 1000, 1000, 0 },
 		{ 1000, 999, 0 },
 		{ 1000, 0, 0 },
