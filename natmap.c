@@ -2527,7 +2527,7 @@ servers_init(struct map *m, const struct host *host, int n, enum flow_kind kind)
 		s->host = &host[n];
 		s->kind = kind;
 		s->next = first;
-		lookup_init(&s->lookup);
+		s->lookup.fd = s->lookup.slot = -1;
 	}
 	return first;
 }

@@ -156,7 +156,7 @@ void wake_clear(struct wake *w);		/* no slots, no deadline */
 /* asks for events of fd; returns its slot, -1 for an fd of -1 or no memory */
 int wake_on(struct wake *w, int fd, int events);
 void wake_at(struct wake *w, int64_t when);	/* not later than that */
-/* polls until an event or the deadline, 24 days at most; returns the time then */
+/* polls until an event or the deadline, or 24 days; returns the time then */
 int64_t wake_wait(struct wake *w, int64_t now);
 int woke(const struct wake *w, int slot);	/* the events; 0 for slot -1 */
 
@@ -231,13 +231,12 @@ int script_reap(struct script *s);
 struct lookup {			/* of one name, in a forked child */
 	int busy;		/* started, and not yet done */
 	pid_t pid;
-	int fd, slot;           /* -1 when idle, or when no child is needed */
+	int fd, slot;           /* -1 at first, idle, and where no child is */
 	int64_t deadline;
 	int gai;		/* EAI_ code of a failure, 0: errno */
 	struct addrs got;	/* the answer after step returned 1 */
 };
 
-void lookup_init(struct lookup *l);
 /* looks host up; every address found gets that port.  Numeric hosts need no
  * child and are done at the first step.  0, or -1 with errno */
 int lookup_start(struct lookup *l, const char *host, int port, int family,
@@ -371,7 +370,7 @@ void flow_stop(struct flow *f, int abort);
 
 /* stun.c: servers */
 
-/* Zeros at first, but for next, kind, host, and lookup after lookup_init().
+/* Zeros at first, but for next, kind, host, and the -1 of lookup.
  * What is used most comes first. */
 struct server {
 	struct server *next;

@@ -1119,8 +1119,6 @@ flow_claim(struct flow *f, const union addr *from, const union addr *to,
  * it said last.  Choosing one changes nothing.
  */
 
-
-
 int
 server_resolve(struct server *s, int family, int64_t age, int64_t limit,
     int64_t now)

@@ -922,13 +922,6 @@ lookup_child(struct addrs *got, int fd, const char *host, int port, int family)
 	_exit(write(3, got, sizeof *got) != sizeof *got);
 }
 
-void
-lookup_init(struct lookup *l)
-{
-	memset(l, 0, sizeof *l);
-	l->fd = l->slot = -1;
-}
-
 int
 lookup_start(struct lookup *l, const char *host, int port, int family,
     int64_t deadline)

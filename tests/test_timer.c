@@ -1295,6 +1295,13 @@ watched_getaddrinfo(const char *host, const char *service,
 	}
 }
 
+static void
+lookup_init(struct lookup *l)
+{
+	memset(l, 0, sizeof *l);
+	l->fd = l->slot = -1;
+}
+
 /* Waits for the child's answer, which has all the time it wants. */
 static int
 looked_up(struct lookup *l)
