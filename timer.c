@@ -718,8 +718,7 @@ files_raise(void)
 
 	if (getrlimit(RLIMIT_NOFILE, &files) < 0)
 		return;
-	most = files;
-	most.rlim_cur = most.rlim_max;
+	most.rlim_cur = most.rlim_max = files.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &most);
 }
 
