@@ -392,9 +392,10 @@ tidy_list(char *list)
 static char *
 value_of(const struct option_row *o, struct config *c, const char *arg)
 {
-	const char *blanks = o->kind == TEXT ? "" : BLANKS;
+	const int kind = o->kind;
+	const char *blanks = kind == TEXT ? "" : BLANKS;
 	const char *start = arg + strspn(arg, blanks);
-	size_t n = strcspn(start, o->kind == DEVICE || o->kind == MARK ?
+	size_t n = strcspn(start, kind == DEVICE || kind == MARK ?
 	    "/" : "");		/* a prefix, a mask */
 	const char *given;
 	char *value;
@@ -406,21 +407,21 @@ value_of(const struct option_row *o, struct config *c, const char *arg)
 		die("no memory");
 	memcpy(value, start, n);
 	if (arg[0] == '-' && (arg[1] == '-' || (row(arg[1]) &&
-	    (o->kind >= TEXT || arg[1] > '9'))))
+	    (kind >= TEXT || arg[1] > '9'))))
 		quit(2, "%s: its value is missing (found %.60s)",
 		    named(o, NULL), arg);
-	if (o->kind == SERVERS || o->kind == TARGET)
+	if (kind == SERVERS || kind == TARGET)
 		tidy_list(value);
-	if (o->kind == TARGET && strchr(value, ','))
+	if (kind == TARGET && strchr(value, ','))
 		bad(o, arg, "more than one host");
-	if (o->kind == PORT && !*value)
+	if (kind == PORT && !*value)
 		*value = '0';
 	given = named(o, arg);
 	if (*value && strcmp(value, arg) != 0)
 		warn("%s: used as \"%.80s\"", given, value);
 	if (*value || o->letter < LETTERS)
 		return value;
-	if (o->kind == TARGET && !c->target)
+	if (kind == TARGET && !c->target)
 		c->target = "";
 	warn("%s: as if not given", given);
 	free(value);
@@ -491,7 +492,7 @@ read_option(const struct option_row *o, struct config *c, const char *arg)
 		print("natmap " VERSION "\n", NULL, NULL);
 		exit(0);
 	}
-	if (o->kind < TEXT)	/* a number has been read from it */
+	if (kind < TEXT)	/* a number has been read from it */
 		free(value);
 }
 
