@@ -183,42 +183,43 @@ struct batch {			/* of datagrams; lies in r->buf */
 struct relay {			/* what is used often comes first */
 	int64_t now;		/* ms: of the last step */
 	struct session **by_fd;	/* whose leg this descriptor is */
+	const struct config *cfg;
+	struct batch *buf;	/* that all share; TCP uses a chunk of it */
+	int64_t check_at;	/* ms: the next poll of all; NEVER: none is
+				   active, and all were polled since */
+	int64_t room_at;	/* ms: the listener is not polled before */
+	int64_t look_at;	/* ms: when to look at those that end */
+	size_t pending;		/* bytes in all struct pending */
+	int pause;		/* ms: between looks at those that end */
 	int pipe[2];            /* for bulk, while a session is active; -1 */
 	int nfds;
 	int fd;			/* the listener, or the UDP port */
 	int udp;
-	int target_err;         /* errno that was said of it; 0: it works */
-	int slot;		/* of fd */
-	int sigslot, sigfd;	/* signals of armed sessions; -1: none */
+	int sigfd;		/* signals of armed sessions; -1: none */
 	int n, max;		/* sessions now, and at most beside guests */
-	int guests, guests_max;	/* of n; at most */
-	int first, polled;	/* slots of sessions: the first, how many */
+	int guests;		/* of n */
 	unsigned port;          /* UDP: of the newest session, modulo PORTS */
-	const struct config *cfg;
 	unsigned no_room;	/* failures to make a session */
 	uint32_t seed;		/* of the hashes */
-	struct batch *buf;	/* that all share; TCP uses a chunk of it */
-	size_t pending;		/* bytes in all struct pending */
-	int64_t active;		/* ms: when a session was */
-	int64_t check_at;	/* ms: the next poll of all; NEVER: none is
-				   active, and all were polled since */
-	int64_t armed_to;	/* ms: armed are all not active since then */
-	int64_t room_at;	/* ms: the listener is not polled before */
-	int64_t seat_at;	/* ms: when to make room for guests */
-	int look;               /* descriptor from which to look at those that
-				   end */
-	int64_t pause;		/* ms: between such looks, see look_at */
-	size_t segment;         /* UDP: longest datagram of a segmented send */
+	unsigned segment;       /* UDP: longest datagram of a segmented send */
 	unsigned self;          /* mask: addresses of the target that are the
 				   mapped port itself */
 	struct addrs target;	/* n 0: not known yet, the listener waits */
+	int slot, sigslot;	/* of fd and sigfd */
+	int guests_max;		/* guests at most */
+	int target_err;         /* errno that was said of it; 0: it works */
+	int first, polled;	/* slots of sessions: the first, how many */
+	int look;               /* descriptor from which to look at those that
+				   end */
+	int64_t active;		/* ms: when a session was */
+	int64_t armed_to;	/* ms: armed are all not active since then */
+	int64_t seat_at;	/* ms: when to make room for guests */
 	struct idle list[STATES];
-	int64_t limit[STATES];	/* ms: a session's stay without a move */
+	int64_t limit[STATES];	/* ms: a stay without a move; 0: for ever */
 	uint64_t bytes[2];	/* totals */
 	unsigned ever, ended[WHYS];
 	struct relay_calls calls;
 	union addr local;	/* what fd is bound to */
-	int64_t look_at;	/* ms: when to look at those that end */
 	struct session *hash[BUCKETS];	/* UDP: by client */
 	uint8_t rest[PORTS];	/* UDP: when the port's session ended, as in
 				   rest_mark(); 0: it had none */
@@ -428,17 +429,14 @@ rest_mark(const struct relay *r)
 static void
 note_end(const struct relay *r, struct session *s, enum why why)
 {
-	union addr *to = &s->pair.peer; /* UDP: ours is not needed any more */
 	const char *colon = NULL, *error = NULL;
 
-	if (r->udp && fd_peer(s->fd[1], to) < 0)
-		return;
 	if (s->err) {
 		colon = ": ";
 		error = strerror(s->err);
 	}
 	note("%pa to %pa: %s%s%s after %d s, %pd bytes in, %pd out",
-	    &s->pair.client, to, why_text[why], colon, error,
+	    &s->pair.client, &s->pair.peer, why_text[why], colon, error,
 	    (int)((r->now - s->born) / 1000), &s->bytes[0], &s->bytes[1]);
 }
 
@@ -446,16 +444,18 @@ note_end(const struct relay *r, struct session *s, enum why why)
 static void
 session_end(struct relay *r, struct session *s, enum why why)
 {
-	size_t leg, port = s->pair.peer.in.sin_port % PORTS;
 	struct session **p;
+	size_t leg;
 
-	note_end(r, s, why);
 	if (r->udp) {		/* late answers may come to its port */
 		for (p = bucket(r, &s->pair.client); *p != s;)
 			p = &(*p)->u.next;
 		*p = s->u.next;
-		r->rest[port] = (uint8_t)rest_mark(r);
+		r->rest[s->pair.peer.in.sin_port % PORTS] =
+		    (uint8_t)rest_mark(r);
+		fd_peer(s->fd[1], &s->pair.peer);	/* for note_end() */
 	}
+	note_end(r, s, why);
 	for (leg = CLIENT; leg <= TARGET; leg++) {
 		if (!r->udp)
 			pending_free(r, s, leg);
@@ -595,8 +595,8 @@ is_self(const struct relay *r, const union addr *to)
 	    (!addr_any(&r->local) && !addr_same_host(&r->local, to)))
 		return 0;
 	fd = fd_socket(to->sa.sa_family, SOCK_DGRAM);
-	self = connect(fd, &to->sa, addr_len(to)) == 0 &&
-	    fd_name(fd, &from) == 0 &&
+	connect(fd, &to->sa, addr_len(to));
+	self = fd_name(fd, &from) == 0 &&
 	    (addr_same_host(&from, to) || addr_is_loopback(&from));
 	close(fd);
 	return self;
@@ -711,10 +711,10 @@ static size_t
 fitting(const struct relay *r, int fd)
 {
 #ifdef SO_MEMINFO
-	uint32_t m[6] = { 0 };	/* SK_MEMINFO_SNDBUF 3, WMEM_QUEUED 5 */
+	uint32_t m[6];		/* SK_MEMINFO_SNDBUF 3, WMEM_QUEUED 5 */
 	socklen_t len = sizeof m;
 	int64_t room;
-	int n = 0;
+	int n;
 
 	if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, m, &len) == 0 &&
 	    ioctl(fd, SIOCOUTQNSD, &n) == 0) {
@@ -1005,7 +1005,7 @@ evict_crowd(struct relay *r, uint64_t own, int most)
 {
 	struct idle *e, *next, *head = &r->list[S_OPEN], *young = head->next;
 	const union addr *a;
-	uint64_t crowd = 0;
+	uint64_t crowd = NOBODY;
 	int count[BUCKETS] = { 0 };
 	int age = most == ROOM_BATCH ? ROOM_AGE : ROOM_IDLE;
 	int share = most == ROOM_BATCH ? ROOM_SHARE : r->max >> 2;
@@ -1025,8 +1025,6 @@ evict_crowd(struct relay *r, uint64_t own, int most)
 			crowd = source(a);
 		}
 	}
-	if (n == share)
-		return 0;
 	for (n = -share, e = head->next; e != head; e = e->next)
 		n += source(&((struct session *)e)->pair.client) == crowd;
 	if (most > n)
@@ -1590,13 +1588,13 @@ step_times(struct relay *r)
 	int k;
 
 	if (r->now >= r->look_at) {
-		r->pause = min64(r->pause * 2, LOOK_MOST);
+		r->pause = r->pause < LOOK_MOST / 2 ? r->pause * 2 : LOOK_MOST;
 		r->look = check_some(r, r->look, 1);
 		r->look_at = oldest(r, S_ENDING, 0) ?
 		    r->now + r->pause : NEVER;
 	}
 	for (k = 0; k < STATES; k++)
-		while ((s = oldest(r, k, r->limit[k])))
+		while (r->limit[k] && (s = oldest(r, k, r->limit[k])))
 			if (k == S_WAITING && !r->udp) {
 				s->err = ETIMEDOUT;
 				dial_next(r, s);
@@ -1641,7 +1639,7 @@ want_sessions(struct relay *r, struct wake *w)
 	for (k = 0; k < STATES; k++) {
 		head = &r->list[k];
 		e = head->next;
-		if (e != head && r->limit[k] != NEVER)
+		if (e != head && r->limit[k])
 			wake_at(w, e->last + r->limit[k]);
 		if (k == S_ENDING)
 			break;
@@ -1682,11 +1680,13 @@ relay_want(struct relay *r, struct wake *w)
 {
 	int fd = -1;
 
-	if (r->check_at == NEVER && r->now - r->active >= ACTIVE)
-		relax(r);
-	else if (r->check_at == NEVER)
-		r->check_at = r->now + (r->sigfd >= 0 ? CHECK_ALL :
-		    CHECK_PLAIN + (r->n >> 6));
+	if (r->check_at == NEVER) {
+		if (r->now - r->active >= ACTIVE)
+			relax(r);
+		else
+			r->check_at = r->now + (r->sigfd >= 0 ? CHECK_ALL :
+			    CHECK_PLAIN + (r->n >> 6));
+	}
 	if (r->now < r->room_at)
 		wake_at(w, r->room_at);
 	else if (r->udp || r->target.n)
@@ -1779,11 +1779,9 @@ relay_start(const struct config *cfg, const struct relay_calls *calls, int fd,
 	k = files_now() - RESERVED - 2 * r->max;
 	r->guests_max = k > GUESTS ? GUESTS : k < GUESTS / 8 ? GUESTS / 8 : k;
 	r->slot = r->sigslot = r->pipe[0] = -1;
-	r->limit[S_OPEN] = cfg->idle_timeout ?
-	    cfg->idle_timeout * (int64_t)1000 : NEVER;
+	r->limit[S_OPEN] = cfg->idle_timeout * (int64_t)1000;
 	r->limit[S_WAITING] = r->udp ? r->limit[S_OPEN] : CONNECT;
 	r->limit[S_ENDING] = ENDING;
-	r->limit[S_GUEST] = NEVER;
 	r->check_at = r->look_at = NEVER;
 	random_bytes(&r->seed, sizeof r->seed);
 	r->port = r->seed;
