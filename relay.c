@@ -104,7 +104,7 @@ struct mmsghdr {
 #define PENDING_MOST	(4 << 20)	/* waiting in memory, of all */
 #define SCARCE		2048	/* copied at a time then */
 #define BATCH		32	/* datagrams at a time */
-#define DGRAM           65600   /* for one; odd lines spare the cache */
+#define DGRAM           65608   /* for one; odd lines spare the cache */
 #define SEGMENTED	65000	/* in one segmented send */
 #define BUCKETS		1024	/* of the UDP table */
 #define PORTS           32768   /* of UDP sessions: the upper half, in turn */
@@ -175,9 +175,11 @@ struct batch {			/* of datagrams; lies in r->buf */
 	struct mmsghdr msg[BATCH];	/* read; those that were looked at
 					   serve to send */
 	struct iovec iov[BATCH];
-	union control control[BATCH];
-	struct pair pair[BATCH];
-	unsigned char data[BATCH][DGRAM];
+	struct dgram {
+		struct pair pair;
+		union control control;
+		unsigned char data[DGRAM];
+	} dgram[BATCH];
 };
 
 struct relay {			/* what is used often comes first */
@@ -1166,25 +1168,28 @@ exchange(int fd, struct mmsghdr *m, int n)
 
 /* Reads datagrams into the batch; returns how many, -1 with errno. */
 static int
-read_batch(struct batch *b, int fd)
+read_batch(struct relay *r, int fd)
 {
+	struct mmsghdr *m = r->buf->msg;
+	struct iovec *iov = r->buf->iov;
+	struct dgram *d = r->buf->dgram;
 	struct msghdr *h;
 	int k, n;
 
-	for (k = 0; k < BATCH; k++) {
-		b->iov[k].iov_base = b->data[k];
-		b->iov[k].iov_len = DGRAM;
-		h = &b->msg[k].msg_hdr;
-		h->msg_name = &b->pair[k].client;
-		h->msg_namelen = sizeof b->pair[k].client;
-		h->msg_iov = &b->iov[k];
+	for (; d < r->buf->dgram + BATCH; d++, m++, iov++) {
+		iov->iov_base = d->data;
+		iov->iov_len = sizeof d->data;
+		h = &m->msg_hdr;
+		h->msg_name = &d->pair;
+		h->msg_namelen = sizeof d->pair.client;
+		h->msg_iov = iov;
 		h->msg_iovlen = 1;
-		h->msg_control = b->control[k].buf;
-		h->msg_controllen = sizeof b->control[k].buf;
+		h->msg_control = d->control.buf;
+		h->msg_controllen = sizeof d->control.buf;
 	}
-	n = exchange(fd, b->msg, 0);
+	n = exchange(fd, r->buf->msg, 0);
 	for (k = 0; k < n; k++)
-		b->iov[k].iov_len = b->msg[k].msg_len;
+		r->buf->iov[k].iov_len = r->buf->msg[k].msg_len;
 	return n;
 }
 
@@ -1228,17 +1233,19 @@ address(struct msghdr *h, struct session *s)
 #endif
 }
 
-/* Writes to a to which of our addresses h came; the bound one where the
+/* From whom h came, and to which of our addresses; the bound one where the
  * system does not tell. */
-static NOINLINE void
-came_to(const struct relay *r, struct msghdr *h, union addr *a)
+static NOINLINE struct pair *
+pair_of(const struct relay *r, struct msghdr *h)
 {
 	struct cmsghdr *c = CMSG_FIRSTHDR(h);   /* port_options() wants one */
+	struct pair *pair = h->msg_name;
+	union addr *a = &pair->peer;
 	struct in6_pktinfo v6;
 
 	*a = r->local;
 	if (!c)
-		return;
+		return pair;
 	if (a->sa.sa_family == AF_INET6) {
 		memcpy(&v6, CMSG_DATA(c), sizeof v6);
 		a->in6.sin6_addr = v6.ipi6_addr;
@@ -1250,6 +1257,7 @@ came_to(const struct relay *r, struct msghdr *h, union addr *a)
 		memcpy(&a->in.sin_addr, CMSG_DATA(c) +
 		    offsetof(struct in_pktinfo, ipi_spec_dst), 4);
 #endif
+	return pair;
 }
 
 /* How many datagrams from iov on, n at most, fit one segmented send: all of
@@ -1274,7 +1282,7 @@ run_length(size_t segment, const struct iovec *iov, int n)
 /* Writes what sends the datagrams from iov to end to m; how many sends.  s is
  * NULL on a connected socket. */
 static int
-compose(struct mmsghdr *m, struct iovec *iov, struct iovec *end,
+compose(struct mmsghdr *m, struct iovec *iov, const struct iovec *end,
     size_t segment, struct session *s)
 {
 	struct msghdr *h;
@@ -1301,34 +1309,35 @@ compose(struct mmsghdr *m, struct iovec *iov, struct iovec *end,
 /* Sends datagrams first to last - 1, of a leg of s, to the other, for NULL
  * nowhere.  What is not taken now is lost. */
 static void
-forward(struct relay *r, struct session *s, struct batch *b, size_t leg,
-    int first, int last)
+forward(struct relay *r, struct session *s, size_t leg, struct iovec *iov,
+    const struct iovec *end)
 {
-	struct iovec *iov = b->iov + first, *end = b->iov + last;
+	struct mmsghdr *m = r->buf->msg;
+	const struct iovec *one;
 	size_t segment = r->segment;
-	int fd, k, n = 0;
+	int fd, k, n;
 
 	if (!s)
 		return;
-	for (k = first; k < last; k++)
-		n += (int)b->iov[k].iov_len;
-	s->bytes[leg - 1] += (size_t)n;
-	r->bytes[leg - 1] += (size_t)n;
+	for (one = iov; one < end; one++) {
+		s->bytes[leg - 1] += one->iov_len;
+		r->bytes[leg - 1] += one->iov_len;
+	}
 	touch(r, s);
 	fd = leg == TARGET ? r->fd : s->fd[1];
 	while (iov < end) {
-		n = compose(b->msg, iov, end, segment,
+		n = compose(m, iov, end, segment,
 		    leg == TARGET ? s : NULL);
-		n = exchange(fd, b->msg, n);
+		n = exchange(fd, m, n);
 		for (k = 0; k < n; k++)
-			iov += b->msg[k].msg_hdr.msg_iovlen;
+			iov += m[k].msg_hdr.msg_iovlen;
 		if (n > 0)
 			continue;
 		if (fd_again())
 			return;
 		if (errno == EIO || errno == EOPNOTSUPP)
 			r->segment = 0;
-		if (b->msg->msg_hdr.msg_iovlen > 1)
+		if (m->msg_hdr.msg_iovlen > 1)
 			segment = 0;    /* or longer than the path's MTU */
 		else
 			iov++;
@@ -1394,41 +1403,42 @@ client(struct relay *r, const struct pair *a)
 static int
 receive(struct relay *r)
 {
-	struct batch *b = r->buf;
+	struct iovec *first = r->buf->iov, *iov = first;
+	struct mmsghdr *m = r->buf->msg;
 	struct session *s = NULL;
 	struct pair *a;
-	int k, n = read_batch(b, r->fd), claimed, first = 0;
+	int claimed, n = read_batch(r, r->fd);
 
-	for (k = 0; k < n; k++) {
-		a = &b->pair[k];
-		came_to(r, &b->msg[k].msg_hdr, &a->peer);
+	for (; n > 0; n--, iov++, m++) {
+		a = pair_of(r, &m->msg_hdr);
 		claimed = r->calls.claim(r->calls.arg, &a->client, &a->peer,
-		    b->data[k], b->iov[k].iov_len);
+		    iov->iov_base, iov->iov_len);
 		if (!claimed && s && serves(s, a))
 			continue;
-		forward(r, s, b, CLIENT, first, k);
-		first = k;
+		forward(r, s, CLIENT, first, iov);
+		first = iov;
 		s = claimed ? NULL : client(r, a);
 	}
-	forward(r, s, b, CLIENT, first, k);
-	return n == BATCH;
+	forward(r, s, CLIENT, first, iov);
+	return iov == r->buf->iov + BATCH;
 }
 
 /* Sends the target's answers to the client. */
 static void
 answer(struct relay *r, struct session *s)
 {
-	struct batch *b = r->buf;
+	struct iovec *iov;
 	int n, tries = 0;
 
 	/* a refusal only tells of a datagram that is lost */
-	while ((n = read_batch(b, s->fd[1])) < 0 && !fd_again() && tries++ < 4)
+	while ((n = read_batch(r, s->fd[1])) < 0 && !fd_again() && tries++ < 4)
 		target_is(r, errno);
-	if (n <= 0)
+	if (n < 0)
 		return;
 	target_is(r, 0);
 	s->state = S_OPEN;
-	forward(r, s, b, TARGET, 0, n);
+	iov = r->buf->iov;
+	forward(r, s, TARGET, iov, iov + n);
 }
 
 /* stepping */
