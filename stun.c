@@ -578,6 +578,8 @@ local_socket(struct local *l, enum local_role role)
 		fd = bound_socket(l, role);
 		if (fd < 0)
 			local_release(l);
+		else
+			l->why = NULL;
 	}
 	return fd;
 }

@@ -1619,7 +1619,7 @@ serve(const struct service *v, int port[2])
 {
 	struct config cfg;
 	struct local l;
-	union addr a;
+	union addr a = { .in6 = { 0 } };
 	int fd, off = 0;
 	char c;
 
