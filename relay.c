@@ -713,10 +713,10 @@ static size_t
 fitting(const struct relay *r, int fd)
 {
 #ifdef SO_MEMINFO
-	uint32_t m[6];		/* SK_MEMINFO_SNDBUF 3, WMEM_QUEUED 5 */
+	uint32_t m[6] = { 0 };	/* SK_MEMINFO_SNDBUF 3, WMEM_QUEUED 5 */
 	socklen_t len = sizeof m;
 	int64_t room;
-	int n;
+	int n = 0;
 
 	if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, m, &len) == 0 &&
 	    ioctl(fd, SIOCOUTQNSD, &n) == 0) {
