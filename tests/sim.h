@@ -710,7 +710,7 @@ sim_lookup_start(struct lookup *l, const char *host, int port, int family,
 {
 	const char *p;
 
-	sim.lookups += l == &sim.m.target->lookup;
+	sim.lookups += sim.m.target && l == &sim.m.target->lookup;
 	if (sim.no_fds) {
 		errno = EMFILE;
 		return -1;
