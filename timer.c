@@ -666,19 +666,10 @@ caught_one(int sig)
 	errno = e;
 }
 
-/* Blocks the signals that fill() puts into a set: all, or none. */
-static void
-block(int (*fill)(sigset_t *))
-{
-	sigset_t set;
-
-	fill(&set);
-	sigprocmask(SIG_SETMASK, &set, NULL);
-}
-
 int
 signals_open(void)
 {
+	sigset_t none;
 	size_t i;
 
 	if (pipe(sigpipe) < 0)
@@ -688,7 +679,8 @@ signals_open(void)
 	signal(SIGPIPE, SIG_IGN);
 	for (i = 0; i < sizeof caught; i++)
 		signal(caught[i], caught_one);
-	block(sigemptyset);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
 	return sigpipe[0];
 }
 
@@ -727,19 +719,23 @@ files_raise(void)
 static pid_t
 child_fork(void)
 {
+	sigset_t all, old;
 	pid_t pid;
 	int i;
 
-	/* Until its handlers are gone, a signal for the child would be ours. */
-	block(sigfillset);
+	/* Until its handlers are gone, a signal for the child would be ours.
+	 * What the relay blocks stays blocked: it would end us. */
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &old);
 	pid = fork();
 	if (pid == 0) {
 		for (i = 31; i > 0; i--)
 			signal(i, SIG_DFL);
 		if (files.rlim_max)
 			setrlimit(RLIMIT_NOFILE, &files);
+		sigemptyset(&old);
 	}
-	block(sigemptyset);
+	sigprocmask(SIG_SETMASK, &old, NULL);
 	return pid;
 }
 

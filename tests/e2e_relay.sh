@@ -307,11 +307,15 @@ t_target_by_name() {
 	py h2 svc echo tcp $TARGET 9000
 	nm n -s $S1 -h $WWW -b 5000 -k 2 -t home.test -p 9000
 	mapped n 1
-	# nobody answers ARP for .99: the second address is tried
+	# nobody answers ARP for .99: the second address is tried; and a session
+	# that rested, whose signals only we may get, outlives the look-up's child
 	eq "$(at out "$PY" -c "
-import socket
+import socket, time
 s = socket.create_connection(('$PUBLIC', 40000), timeout=20)
-s.sendall(b'there'); print(s.recv(10).decode())")" there "second address"
+s.sendall(b'there'); print(s.recv(10).decode())
+time.sleep(2)
+s.sendall(b'still'); print(s.recv(10).decode())" | tr '\n' ' ')" \
+	    "there still " "second address, and after a rest"
 }
 
 t_itself_is_refused() {

@@ -782,21 +782,22 @@ child_is_clean(void)
 	    INT_MAX));
 	getrlimit(RLIMIT_NOFILE, &now);
 	CHECK(now.rlim_cur == old.rlim_max);
+	signals_open();
+	signal(SIGUSR2, SIG_IGN);
 	sigemptyset(&mask);
 	sigaddset(&mask, SIGALRM);
 	sigprocmask(SIG_BLOCK, &mask, NULL);
-	signals_open();
-	signal(SIGUSR2, SIG_IGN);
 	pid = child_fork();
 	if (pid == 0)
 		_exit(child_faults(&low));
 	CHECK(pid > 0 && ended(pid) == 0);
 	sigprocmask(SIG_SETMASK, NULL, &after);
-	CHECK(!sigismember(&after, SIGALRM) && !sigismember(&after, SIGTERM));
+	CHECK(sigismember(&after, SIGALRM) && !sigismember(&after, SIGTERM));
 	sigaction(SIGTERM, NULL, &sa);
 	CHECK(sa.sa_handler == caught_one);
 	getrlimit(RLIMIT_NOFILE, &now);
 	CHECK(now.rlim_cur == old.rlim_max);
+	sigprocmask(SIG_UNBLOCK, &mask, NULL);
 	signal(SIGUSR2, SIG_DFL);
 	signals_close();
 	memset(&files, 0, sizeof files);
