@@ -904,7 +904,7 @@ struct doubt {
 	const struct server *by;	/* its answer began it; or NULL */
 	int64_t first;          /* ms: as began, before all were asked once
 				   more: fresh answers since then stay so */
-	int64_t round;		/* ms: when somebody was asked again; before the
+	int64_t round;          /* ms: when somebody was asked again; before the
 				   first announcement, of the first answer */
 	int64_t again;		/* ms: when all may be asked once more */
 };
@@ -932,7 +932,7 @@ struct map {                    /* what is used most comes first: see size */
 	struct doubt doubt;
 	struct mapping announced;	/* family 0: nothing yet */
 	struct server *http;	/* the first of that kind; NULL: none */
-	struct server *target;	/* its name, to be looked up; NULL: none */
+	struct server *target;  /* its name, to be looked up; NULL: none */
 	struct server *last;	/* behind the last of all */
 	int64_t serve_at;	/* ms: when the port may be tried again */
 	const char *proto;	/* TCP or UDP */
@@ -955,7 +955,7 @@ struct map {                    /* what is used most comes first: see size */
 	int64_t announced_at;	/* ms */
 	int64_t step_at;	/* ms: until then contacts wait for events only;
 				   0: something else changed for them */
-	int slots;		/* of contacts, and of who wanted before them */
+	int slots;              /* of contacts, and of who wanted before them */
 	struct local local;
 	struct hook hook;
 	struct route route;
@@ -1108,7 +1108,7 @@ failed(struct map *m, struct server *s, const union addr *peer, int error)
 		fmt(next, sizeof next, "%ps", o->host);
 	else
 		fmt(next, sizeof next, s->retry > m->now ? "again in %d s" :
-		    "again", ((int)(s->retry - m->now) + 999) / 1000);
+		    "again", (int)((s->retry - m->now + 999) / 1000));
 	if (peer && strcmp(addr_host(peer, host), s->host->name))
 		fmt(at, sizeof at, " (%s)", host);
 	warn("%ps%s: %s%s%s, trying %s", s->host, at,
@@ -1389,7 +1389,8 @@ wanted(struct map *m, int http)
 	if (http)
 		return m->http != NULL;
 	if (!m->known)
-		return m->cfg->nstun < FIRST_ASKED ? m->cfg->nstun : FIRST_ASKED;
+		return m->cfg->nstun < FIRST_ASKED ? m->cfg->nstun :
+		    FIRST_ASKED;
 	for (s = m->http; s; s = s->next)
 		live |= s->live;
 	return m->udp || live ? 1 : 2;
@@ -2160,7 +2161,7 @@ overtake(struct map *m, struct contact *c)
 		if (!m->known)
 			m->late++;
 	} else if (m->udp && m->known && m->lost >= c->f.asked + m->age)
-		m->late = -1;		/* somebody else holds the mapping */
+		m->late = -1;           /* somebody else holds the mapping */
 	else
 		m->late = 1;
 }
@@ -2769,7 +2770,8 @@ reach_ask(struct reach *r)
 		waiting += c->s && !c->seen && !c->late;
 	while (waiting < (seek ? 1 : missing) && check_start(m, 0))
 		waiting++;
-	return (waiting && (seek || missing > 0)) || (m->http && m->http->lookup.busy);
+	return (waiting && (seek || missing > 0)) ||
+	    (m->http && m->http->lookup.busy);
 }
 
 /* 1 or 0, or "reachable": true or false */

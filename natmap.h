@@ -34,7 +34,7 @@
 #include <stdint.h>
 
 #define VERSION		"1.1.0"
-#define NEVER		((int64_t)1 << 62)	/* less code than INT64_MAX */
+#define NEVER		((int64_t)1 << 62) /* less code than INT64_MAX */
 #define MAX_SERVERS	16	/* of each kind */
 #define MAX_ADDRS	8	/* used of one name */
 #define ADDR_TEXT	64	/* "[v6%scope]:port" and its NUL */
@@ -251,7 +251,7 @@ struct local {
 	int port;		/* host order; 0 until one was chosen */
 	uid_t uid;		/* the service's, whose port we share */
 	int listener;           /* ours, if no flow can bind beside it; or 0 */
-	struct holder *shared;	/* the service's sockets, and what we set */
+	struct holder *shared;  /* the service's sockets, and what we set */
 	const char *why;	/* of local_socket(): what was in the way */
 };
 
@@ -334,7 +334,7 @@ struct flow {
 	int sent;		/* UDP: requests sent of this transaction */
 	int64_t born;		/* ms: when the flow was opened */
 	int64_t asked;		/* ms: when this transaction began */
-	unsigned left;		/* TCP: bytes of the request not yet sent */
+	unsigned left;          /* TCP: bytes of the request not yet sent */
 	unsigned have;		/* STUN over TCP, body: bytes in buf */
 	int64_t resend;		/* ms: UDP, the next request; or NEVER */
 	int64_t deadline;	/* ms: when the transaction has failed */
@@ -400,7 +400,7 @@ struct server {
 #define UDP_ONCE        35000   /* ms: then a NAT has forgotten a UDP flow */
 #define UDP_TWICE       125000  /* the same, where it was used more than once */
 
-struct use {			/* where a flow goes; s NULL: end of the list */
+struct use {                    /* where a flow goes; s NULL: list's end */
 	const struct server *s;
 	const union addr *a;	/* NULL: not known yet */
 };

@@ -217,7 +217,7 @@ struct relay {			/* what is used often comes first */
 	int64_t armed_to;	/* ms: armed are all not active since then */
 	int64_t seat_at;	/* ms: when to make room for guests */
 	struct idle list[STATES];
-	int64_t limit[STATES];	/* ms: a stay without a move; 0: for ever */
+	int64_t limit[STATES];  /* ms: a stay without a move; 0: for ever */
 	uint64_t bytes[2];	/* totals */
 	unsigned ever, ended[WHYS];
 	struct relay_calls calls;
@@ -900,7 +900,8 @@ target_is(struct relay *r, int e)
 	if (!e == !r->target_err)
 		return;
 	r->target_err = e;
-	warn("target %pa: %s", &r->target.a[0], e ? strerror(e) : "answers again");
+	warn("target %pa: %s", &r->target.a[0],
+	    e ? strerror(e) : "answers again");
 }
 
 /* TCP: the same, and ends s when no address is left.  A client that is here

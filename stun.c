@@ -740,8 +740,6 @@ is_digit(int c)
 	return c >= '0' && c <= '9';
 }
 
-
-
 /* The number after name in a token. */
 static void
 parameter(const char *token, const char *name, int *value)
@@ -1159,7 +1157,7 @@ server_step(struct server *list, struct server *s, const struct wake *w,
 
 	if (r <= 0)
 		return r;
-	for (i = 0; i < MAX_ADDRS; i++)	/* beyond got.n it does no harm */
+	for (i = 0; i < MAX_ADDRS; i++) /* beyond got.n it does no harm */
 		at[i] = server_fresh_at(list, &s->lookup.got.a[i]);
 	memcpy(s->fresh_at, at, sizeof at);
 	s->addrs = s->lookup.got;
