@@ -310,19 +310,16 @@ read_servers(const struct option_row *o, struct config *c, char *value,
     struct host *list)
 {
 	int *count = o->letter == 's' ? &c->nstun : &c->nhttp;
-	char *next;
+	char *host;
 
 	if (count == &c->nhttp && c->type == SOCK_DGRAM) {
 		free(value);	/* accepted and unused */
 		return;
 	}
-	for (; value; value = next) {
-		next = strchr(value, ',');
-		if (next)
-			*next++ = '\0';
+	while ((host = strsep(&value, ","))) {
 		if (*count == MAX_SERVERS)
-			bad(o, value, "more than 16 servers");
-		read_host(o, c, value, &list[(*count)++]);
+			bad(o, host, "more than 16 servers");
+		read_host(o, c, host, &list[(*count)++]);
 	}
 }
 
@@ -365,13 +362,10 @@ read_ports(const struct option_row *o, struct config *c, const char *value)
 static NOINLINE void
 tidy_list(char *list)
 {
-	char *p = list, *to = list, *next, *host;
+	char *to = list, *next = list, *p, *host;
 	size_t n;
 
-	for (; *(p += strspn(p, BLANKS ",")); p = next) {
-		next = p + strcspn(p, BLANKS ",");
-		if (*next)
-			*next++ = '\0';
+	while ((p = strsep(&next, BLANKS ","))) {
 		host = strstr(p, "://");
 		if (host)
 			p = host + 3;
@@ -788,11 +782,8 @@ hook_run(struct hook *h, char *line)
 	const char *argv[9] = { "/bin/sh", h->run.path };
 	int i;
 
-	for (i = 2; i < 8; i++) {
-		argv[i] = line;
-		line += strcspn(line, " \n");
-		*line++ = '\0';
-	}
+	for (i = 2; i < 8; i++)
+		argv[i] = strsep(&line, " \n");
 	fmt(env, sizeof env, "NATMAP_OLD_ADDR=%ph\nNATMAP_OLD_PORT=%.0d\n"
 	    "NATMAP_STUN=%ps\nNATMAP_INTERFACE=%.64s\n"
 	    "NATMAP_TARGET=%.255s\nNATMAP_TARGET_PORT=%.0d\n",
