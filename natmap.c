@@ -465,8 +465,6 @@ read_option(const struct option_row *o, struct config *c, const char *arg)
 	else if (kind == SERVERS)
 		read_servers(o, c, value, at);
 	else if (kind == TARGET) {
-		if (c->once)
-			bad(o, value, "--once relays nothing");
 		read_host(o, c, value, &h);
 		c->target = h.name;
 	} else if (kind >= TEXT) {
@@ -503,8 +501,6 @@ check_options(struct config *c)
 	int n, at;
 	struct host *h;
 
-	if (c->once && c->daemon)
-		conflict('1', NULL, "not with -d");
 	if (c->check) {
 		if (c->once || c->daemon)
 			conflict(OPT_CHECK, NULL, "not with -d or --once");
@@ -522,6 +518,8 @@ check_options(struct config *c)
 		c->target = NULL;
 	else if (c->target_port < 0)
 		conflict('t', c->target, "its port (-p) is missing");
+	if (c->once && (c->daemon || c->target))
+		conflict('1', NULL, "not with -d or -t");
 	if (c->proxy_protocol && (c->type == SOCK_DGRAM || !c->target))
 		conflict(OPT_PROXY, NULL, "only with -t and in TCP");
 	if (!c->keepalive)
