@@ -232,12 +232,12 @@ row(int letter)
 	return NULL;
 }
 
-/* Reads a number in digits, -f: in C's syntax.  text is the value, or a part of
- * it: a port that ends with the value and is not 0. */
+/* Reads a number in digits, lo at least, -f: in C's syntax.  text is the value,
+ * or a port that ends with the value. */
 static int
-number(const struct option_row *o, const char *value, const char *text)
+number(const struct option_row *o, const char *value, const char *text,
+    unsigned lo)
 {
-	unsigned lo = text == value ? o->lo : 1;
 	unsigned hi = o->kind == NUMBER ? o->hi * 100u :
 	    o->kind == MARK ? UINT32_MAX : PORT_MAX;
 	char *end;
@@ -298,7 +298,7 @@ read_host(const struct option_row *o, const struct config *c, char *value,
 	    port && o->kind == TARGET ? "the port belongs to -p" : NULL;
 	if (why)
 		bad(o, value, why);
-	h->port = port ? number(o, value, port) : o->lo;
+	h->port = port ? number(o, value, port, 1) : o->lo;
 	*end = '\0';
 	h->name = name;
 	read_literal(o, c, name, &a);
@@ -349,13 +349,10 @@ read_ports(const struct option_row *o, struct config *c, const char *value)
 {
 	const char *last = value + strcspn(value, "-~");
 
-	c->port_lo = c->port_hi = number(o, value, value);
+	c->port_lo = c->port_hi = number(o, value, value, *last != '\0');
 	c->port_random = *last == '~';
-	if (!*last)
-		return;
-	c->port_hi = number(o, value, last + 1);
-	if (c->port_lo < 1 || c->port_lo > c->port_hi)
-		bad(o, value, "a range goes upwards, from 1 or more");
+	if (*last)
+		c->port_hi = number(o, value, last + 1, (unsigned)c->port_lo);
 }
 
 /* Makes a comma list of what people paste: items with blanks between, URLs. */
@@ -477,7 +474,7 @@ read_option(const struct option_row *o, struct config *c, const char *arg)
 			read_device(o, c, value);
 	} else if (kind >= NUMBER)
 		*(int *)at = kind == PORT && (*value < '0' || *value > '9') ?
-		    service(o, c, value) : number(o, value, value);
+		    service(o, c, value) : number(o, value, value, o->lo);
 	else if (kind == HELP)
 		usage(0);
 	else {
