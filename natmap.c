@@ -293,8 +293,8 @@ read_host(const struct option_row *o, const struct config *c, char *value,
 		port = end + 1;
 	else
 		end = value + strlen(value);
-	why = end == name ? "the host is empty" : end - name > 253 ?
-	    "the host is longer than 253 characters" :
+	why = end == name ? "no host" : end - name > 253 ?
+	    "longer than 253 characters" :
 	    port && o->kind == TARGET ? "the port belongs to -p" : NULL;
 	if (why)
 		bad(o, value, why);
