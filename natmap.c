@@ -631,13 +631,12 @@ struct hook {
 static char *
 ip4p(const union addr *a, char buf[ADDR_TEXT])
 {
-	const unsigned char *b = (const void *)&a->in.sin_addr;
+	uint32_t n = ntohl(a->in.sin_addr.s_addr);
 
 	buf[0] = '\0';
 	if (a->sa.sa_family == AF_INET)
 		fmt(buf, ADDR_TEXT, "2001::%.4x:%.4x:%.4x",
-		    (unsigned)addr_port(a), (unsigned)b[0] << 8 | b[1],
-		    (unsigned)b[2] << 8 | b[3]);
+		    (unsigned)addr_port(a), n >> 16, n & 0xffff);
 	return buf;
 }
 
@@ -711,14 +710,13 @@ hook_blame(struct hook *h, int status, int again)
 	const char *why = NULL;
 
 	if (code == 126)
-		why = " (a command or the #! interpreter is not executable)";
+		why = "is not executable)";
 	if (code == 127)
-		why = " (a command or the #! interpreter was not found; "
-		    "does that line end in CR?)";
-	warn((again ? NOTE "%s: %s %d%s, trying again in %d s" :
-	    NOTE "%s: %s %d%s") + (h->status != status),
-	    h->run.path, sig ? "ended by signal" : "failed with status",
-	    sig + code, why, again);
+		why = "was not found; does that line end in CR?)";
+	warn((again ? NOTE "%s: %s %d%s%s, trying again in %d s" :
+	    NOTE "%s: %s %d%s%s") + (h->status != status), h->run.path,
+	    sig ? "ended by signal" : "failed with status", sig + code,
+	    why ? " (a command or the #! interpreter " : NULL, why, again);
 	if (again)
 		h->status = status;
 }
