@@ -93,51 +93,45 @@ enum {				/* instead of a letter: below LETTERS */
 
 /* The one table: parser, checks and usage follow from it. */
 #define OPTIONS(X) \
-	X('4', SET, family, AF_INET, 0, \
-	    "ipv4", "", "use IPv4 (the default)") \
-	X('6', SET, family, AF_INET6, 0, "ipv6", "", "use IPv6") \
-	X('u', SET, type, SOCK_DGRAM, 0, \
-	    "udp", "", "map a UDP port (default: TCP)") \
+	X('4', SET, family, AF_INET, 0, "ipv4", "", "IPv4 (default)") \
+	X('6', SET, family, AF_INET6, 0, "ipv6", "", "IPv6") \
+	X('u', SET, type, SOCK_DGRAM, 0, "udp", "", "UDP (default: TCP)") \
 	X('i', DEVICE, interface, 0, 0, \
-	    "interface", "NAME|ADDR", "interface, or source address") \
+	    "interface", "NAME|ADDR", "interface or source address") \
 	X('b', PORTS, port_lo, 0, 0, \
 	    "bind", "PORT", "local port: 0 any, P, A-B, A~B random") \
 	X('s', SERVERS, stun, STUN_PORT, 0, \
-	    "stun", "HOST[:PORT],..", "STUN servers (default: public ones)") \
+	    "stun", "HOST[:PORT],..", "STUN servers (default: public)") \
 	X('h', SERVERS, http, HTTP_PORT, 0, \
-	    "http", "HOST[:PORT],..", "HTTP servers to keep alive with (TCP)") \
+	    "http", "HOST[:PORT],..", "HTTP keep-alive servers (TCP)") \
 	X('k', NUMBER, keepalive, 0, 864, \
 	    "keepalive", "SECONDS", "between keep-alives (TCP 30, UDP 10)") \
 	X('c', NUMBER, cycle, 0, 100, \
-	    "stun-cycle", "COUNT", "keep-alives per check (TCP 2, UDP 1)") \
+	    "stun-cycle", "N", "keep-alives per check (TCP 2, UDP 1)") \
 	X('e', TEXT, script, 0, 0, \
-	    "script", "PATH", "run this when the mapping changed") \
-	X('f', MARK, mark, 0, 0, \
-	    "fwmark", "MARK", "mark of the packets (SO_MARK)") \
+	    "script", "PATH", "run for each new mapping") \
+	X('f', MARK, mark, 0, 0, "fwmark", "MARK", "SO_MARK of packets") \
 	X('t', TARGET, target, 0, 0, \
-	    "target", "HOST", "relay to this host (forward mode)") \
+	    "target", "HOST", "relay to it (forward mode)") \
 	X('p', PORT, target_port, 0, 0, \
-	    "target-port", "PORT", "its port; 0: the public port") \
-	X('T', NUMBER, idle_timeout, 0, 26784, "forward-idle-timeout", \
-	    "SECONDS", "idle limit of a session; 0: never (300)") \
+	    "target-port", "PORT", "its port; 0: the public one") \
+	X('T', NUMBER, idle_timeout, 0, 26784, \
+	    "forward-idle-timeout", "SECONDS", "idle limit; 0: never (300)") \
 	X('n', NUMBER, max_sessions, 1, 10000, \
-	    "max-sessions", "COUNT", "relayed sessions at most") \
+	    "max-sessions", "N", "sessions at most") \
 	X('C', TEXT, congestion, 0, 0, \
 	    "congestion", "NAME", "TCP congestion control") \
 	X(OPT_PROXY, SET, proxy_protocol, 1, 0, \
-	    "proxy-protocol", "", "tell the target the client's address") \
-	X('1', SET, once, 1, 0, \
-	    "once", "", "map, print or run the script, exit") \
-	X(OPT_CHECK, SET, check, 1, 0, \
-	    "check", "", "tell whether the port is reachable") \
-	X(OPT_PROBE, PROBE, probe, HTTP_PORT, 0, "probe", \
-	    "HOST[:PORT][/PATH]", "with --check: who shall connect to it") \
-	X('d', SET, daemon, 1, 0, "daemon", "", "detach from the terminal") \
+	    "proxy-protocol", "", "tell -t the client's address") \
+	X('1', SET, once, 1, 0, "once", "", "map, print or run -e, exit") \
+	X(OPT_CHECK, SET, check, 1, 0, "check", "", "is the port reachable?") \
+	X(OPT_PROBE, PROBE, probe, HTTP_PORT, 0, \
+	    "probe", "HOST[:PORT][/PATH]", "for --check: who connects") \
+	X('d', SET, daemon, 1, 0, "daemon", "", "detach") \
 	X(OPT_PID_FILE, TEXT, pid_file, 0, 0, \
-	    "pid-file", "PATH", "write the process id there") \
-	X('v', SET, level, 1, 0, \
-	    "verbose", "", "log sessions and mappings") \
-	X('q', SET, level, -1, 0, "quiet", "", "log only what is fatal") \
+	    "pid-file", "PATH", "for the process id") \
+	X('v', SET, level, 1, 0, "verbose", "", "log sessions and mappings") \
+	X('q', SET, level, -1, 0, "quiet", "", "log what is fatal") \
 	X('V', RELEASE, level, 0, 0, "version", "", "print the version") \
 	X(OPT_HELP, HELP, level, 0, 0, "help", "", "print this")
 
