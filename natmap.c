@@ -596,11 +596,6 @@ read_options(struct config *c, int argc, char **argv)
 
 /* script and output */
 
-struct mapping {
-	union addr public, local;	/* sa_family 0: none yet */
-	const struct server *by;	/* who told it */
-};
-
 /* Delivers the newest mapping: to the script, one run at a time, or to
  * stdout.  What changes during a run waits behind it, only the newest.  A
  * delivery that fails is repeated until it succeeds or the mapping changes. */
@@ -616,9 +611,10 @@ struct hook {
 	int ones;		/* none has: status 1 counts as success */
 	int64_t retry;          /* ms: the delivery failed, not before this */
 	struct script run;
-	struct mapping next;	/* to deliver, while pending */
-	struct mapping sent;    /* of the run, or delivered; unset: it failed */
-	struct mapping last;	/* delivered */
+	union addr last;	/* the public address that was delivered */
+	const struct server *by;	/* who told next */
+	struct ends next;	/* announced; to deliver, while pending */
+	struct ends sent;	/* of the run, or delivered; unset: it failed */
 };
 
 /* IP4P of an IPv4 mapping, empty for IPv6 */
@@ -635,22 +631,24 @@ ip4p(const union addr *a, char buf[ADDR_TEXT])
 }
 
 static int
-mapping_same(const struct mapping *a, const struct mapping *b)
+mapping_same(const struct ends *a, const struct ends *b)
 {
-	return addr_same(&a->public, &b->public) &&
+	return addr_same(&a->mapped, &b->mapped) &&
 	    addr_same(&a->local, &b->local);
 }
 
+/* What the server said is announced. */
 static void
-hook_news(struct hook *h, const struct mapping *m, int64_t now)
+hook_news(struct hook *h, const struct server *s, int64_t now)
 {
-	int pending = !mapping_same(m, &h->sent);
+	int pending = !mapping_same(&s->said, &h->sent);
 
-	if (!mapping_same(m, &h->next)) {
+	if (!mapping_same(&s->said, &h->next)) {
 		h->fails = h->status = 0;
 		h->retry = 0;
 	}
-	h->next = *m;
+	h->next = s->said;
+	h->by = s;
 	if (pending != h->pending)
 		script_limit(&h->run, pending ? now + RUN_LIMIT : NEVER);
 	h->pending = pending;
@@ -671,7 +669,7 @@ hook_done(struct hook *h)
 	if (h->fails)
 		warn("%s: succeeded after %d failures", h->run.path ?
 		    h->run.path : "stdout", h->fails);
-	h->last = h->sent;
+	h->last = h->sent.mapped;
 	h->said = h->fails = h->status = 0;
 }
 
@@ -679,7 +677,7 @@ hook_done(struct hook *h)
 static NOINLINE void
 hook_failed(struct hook *h, int s, int64_t now)
 {
-	h->sent.public.sa.sa_family = 0;
+	h->sent.mapped.sa.sa_family = 0;
 	h->pending = !h->failed;
 	h->retry = now + s * 1000;
 }
@@ -774,9 +772,9 @@ hook_run(struct hook *h, char *line)
 	fmt(env, sizeof env, "NATMAP_OLD_ADDR=%ph\nNATMAP_OLD_PORT=%.0d\n"
 	    "NATMAP_STUN=%ps\nNATMAP_INTERFACE=%.64s\n"
 	    "NATMAP_TARGET=%.255s\nNATMAP_TARGET_PORT=%.0d\n",
-	    &h->last.public, addr_port(&h->last.public),
-	    h->next.by->host, c->interface, c->target, !c->target ? 0 :
-	    c->target_port ? c->target_port : addr_port(&h->next.public));
+	    &h->last, addr_port(&h->last),
+	    h->by->host, c->interface, c->target, !c->target ? 0 :
+	    c->target_port ? c->target_port : addr_port(&h->next.mapped));
 	return script_start(&h->run, argv, env);
 }
 
@@ -788,8 +786,8 @@ hook_deliver(struct hook *h, int64_t now)
 	const struct config *c = h->cfg;
 	char four[ADDR_TEXT], line[4 * ADDR_TEXT];
 	int s, n = fmt(line, sizeof line, "%ph %d %s %d %s %ph\n",
-	    &h->next.public, addr_port(&h->next.public),
-	    ip4p(&h->next.public, four), addr_port(&h->next.local),
+	    &h->next.mapped, addr_port(&h->next.mapped),
+	    ip4p(&h->next.mapped, four), addr_port(&h->next.local),
 	    c->type == SOCK_DGRAM ? "udp" : "tcp", &h->next.local);
 
 	hook_sent(h);
@@ -834,12 +832,11 @@ hook_step(struct hook *h, const struct wake *w, int64_t now)
 		hook_deliver(h, now);
 }
 
-/* 1 when the first mapping has been delivered and no run is under way */
+/* 1 when a mapping has been delivered, or given up */
 static int
 hook_delivered(const struct hook *h)
 {
-	return (h->last.public.sa.sa_family || h->failed) && !h->pending &&
-	    !h->run.pid;
+	return h->next.mapped.sa.sa_family && !h->pending && !h->run.pid;
 }
 
 /* contacts */
@@ -908,7 +905,6 @@ struct map {                    /* what is used most comes first: see size */
 	int64_t lost;		/* ms: the mapping is held until then */
 	int64_t k;		/* ms between keep-alives */
 	struct doubt doubt;
-	struct mapping announced;	/* family 0: nothing yet */
 	struct server *http;	/* the first of that kind; NULL: none */
 	struct server *target;  /* its name, to be looked up; NULL: none */
 	struct server *last;	/* behind the last of all */
@@ -975,7 +971,7 @@ event(int r)
 static NOINLINE int
 is_announced(struct map *m, const union addr *a)
 {
-	return addr_same(a, &m->announced.public);
+	return addr_same(a, &m->hook.next.mapped);
 }
 
 /* the contact with that server, NULL when there is none */
@@ -1025,7 +1021,7 @@ choose(struct map *m, int http, int how, int64_t *soonest)
 
 	find_uses(m, use);
 	return server_choose(http ? m->http : m->stun, use, how,
-	    &m->announced.public, m->now, soonest);
+	    &m->hook.next.mapped, m->now, soonest);
 }
 
 /* Says that there has been no mapping for long, and why. */
@@ -1043,7 +1039,7 @@ say_silence(struct map *m)
 		}
 	if (bad && !m->port_error)	/* which was said */
 		warn("%s: %d server%s tried: %s",
-		    m->announced.public.sa.sa_family ? "the mapping was lost" :
+		    m->hook.next.mapped.sa.sa_family ? "the mapping was lost" :
 		    "no mapping yet", n, n > 1 ? "s" : NULL, server_error(bad,
 		    bad->logged[0]));
 }
@@ -1671,7 +1667,7 @@ voices(struct map *m, struct voice v[MAX_SERVERS])
 		v->said = s->said_at >= m->doubt.began ? &s->said.mapped : NULL;
 		v->fresh = s->fresh;
 		if (s == m->doubt.resting) {	/* that is why it rests */
-			v->said = &m->announced.public;
+			v->said = &m->hook.next.mapped;
 			v->fresh = 0;
 		}
 		v->awaited = !v->said && ((c && !c->late && !c->seen) ||
@@ -1704,7 +1700,7 @@ static int
 target_port(struct map *m)
 {
 	const struct config *c = m->cfg;
-	const union addr *a = &m->announced.public;
+	const union addr *a = &m->hook.next.mapped;
 	const struct server *s;
 	int n = 0, port = addr_port(a);
 
@@ -1741,21 +1737,18 @@ target_set(struct map *m)
 static void
 announce(struct map *m, const struct server *s)
 {
-	int first = !m->announced.public.sa.sa_family;
+	int first = !m->hook.next.mapped.sa.sa_family;
 	int moved = !is_announced(m, &s->said.mapped);
 	struct contact *c;
 
 	warn(&(NOTE "%pa is %pa from outside (%ps)")[m->cfg->script && moved],
 	    &s->said.local, &s->said.mapped, s->host);
 	check_fake(m, &s->said.local, "this machine");
-	m->announced.public = s->said.mapped;
-	m->announced.local = s->said.local;
-	m->announced.by = s;
+	hook_news(&m->hook, s, m->now);
 	m->announced_at = m->now;
 	if (!m->known)
 		m->check = next_check(m);
 	m->known = 1;
-	hook_news(&m->hook, &m->announced, m->now);
 	if (m->relay)
 		target_set(m);
 	if (first) {
@@ -1867,13 +1860,13 @@ ask_more(struct map *m, int heard)
 static void
 say_differ(struct map *m, int outvoted)
 {
-	const union addr *old = &m->announced.public;
+	const union addr *old = &m->hook.next.mapped;
 	const struct server *by = teller(m, old);
 	struct server *s;
 	struct contact *c;
 
 	if (!by)
-		by = m->announced.by;
+		by = m->hook.by;
 	for (s = m->stun; s; s = s->next) {
 		if (s->said_at < m->doubt.began ||
 		    is_announced(m, &s->said.mapped))
@@ -1971,7 +1964,7 @@ judge(struct map *m)
 	if (m->known)
 		ask_all(m);
 	voices(m, v);
-	r = verdict(v, m->cfg->nstun, m->known ? &m->announced.public : NULL,
+	r = verdict(v, m->cfg->nstun, m->known ? &m->hook.next.mapped : NULL,
 	    m->now - m->doubt.round);
 	if (r.ruling == ONE_OTHER) {
 		if (ask_failed(m))
@@ -2004,11 +1997,11 @@ weigh(struct map *m, struct server *s, int told, int news)
 	} else if (m->depends) {
 		/* the server that was announced is followed, or another one
 		 * while that one does not answer */
-		if (other && (s == m->announced.by || !m->announced.by->live))
+		if (other && (s == m->hook.by || !m->hook.by->live))
 			announce(m, s);
 	} else if (!other) {
 		s->warned = 0;
-		if (!addr_same(&s->said.local, &m->announced.local))
+		if (!addr_same(&s->said.local, &m->hook.next.local))
 			announce(m, s);
 		else if (m->relay && m->waits)
 			target_set(m);
@@ -2347,7 +2340,7 @@ is_outside(struct map *m, const union addr *a)
 	union addr own = *a;
 	int fd, bound;
 
-	if (addr_kind(a) != A_PUBLIC || addr_same_host(a, &m->announced.public)
+	if (addr_kind(a) != A_PUBLIC || addr_same_host(a, &m->hook.next.mapped)
 	    || (a->sa.sa_family == AF_INET6 && memcmp(&a->in6.sin6_addr,
 	    &m->route.source.in6.sin6_addr, 8) == 0))
 		return 0;
@@ -2407,7 +2400,7 @@ find_route(struct map *m, struct route *r)
 	addr_parse(&to, m->cfg->family == AF_INET ? "192.0.2.1" :
 	    "2001:db8::1", m->cfg->family);
 	addr_set_port(&to, STUN_PORT);
-	route_find(&m->local, m->announced.by ? &m->announced.by->said.peer :
+	route_find(&m->local, m->hook.by ? &m->hook.by->said.peer :
 	    &to, r);
 	if (!r->index) {	/* cannot be told now */
 		r->index = m->route.index;

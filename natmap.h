@@ -303,9 +303,9 @@ struct http_reader {		/* one answer's header, read byte by byte */
 };
 
 struct ends {			/* what a flow knows; family 0: not yet */
-	union addr peer;	/* the server's address; known from the start */
 	union addr mapped;	/* the public address, after a STUN answer */
 	union addr local;	/* our private address, after an answer */
+	union addr peer;	/* the server's address; known from the start */
 	union addr other;	/* UDP: the server's own other one; family 0 */
 };
 

@@ -983,7 +983,7 @@ take_call(void)
 		return;
 	}
 	sim.call[sim.ncalls].at = since_start();
-	(void)addr_text(&h->next.public, sim.call[sim.ncalls].text);
+	(void)addr_text(&h->next.mapped, sim.call[sim.ncalls].text);
 	(void)addr_text(&h->next.local, sim.call[sim.ncalls].local);
 	sim.ncalls++;
 }

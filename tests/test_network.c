@@ -303,7 +303,7 @@ the_first_from_outside(void)
 	go_on(10 SECONDS);
 	for (i = 0; i < sizeof inside / sizeof *inside; i++)
 		came(inside[i]);
-	came(addr_host(&sim.m.announced.public, public));
+	came(addr_host(&sim.m.hook.next.mapped, public));
 	CHECK(logged("from outside") == 0);
 	came("8.8.4.4");
 	CHECK(logged("8.8.4.4 came in from outside: the port is reachable")

@@ -175,11 +175,11 @@ print_mapping(const char *v6)
 	options(&c, *v6 ? "-6u" : "-4");
 	memset(&h, 0, sizeof h);
 	h.cfg = &c;
-	addr_parse(&h.next.public, *v6 ? "2001:db8::7" : "203.0.113.7",
+	addr_parse(&h.next.mapped, *v6 ? "2001:db8::7" : "203.0.113.7",
 	    AF_UNSPEC);
 	addr_parse(&h.next.local, *v6 ? "2001:db8::1" : "192.168.1.10",
 	    AF_UNSPEC);
-	addr_set_port(&h.next.public, 40000);
+	addr_set_port(&h.next.mapped, 40000);
 	addr_set_port(&h.next.local, 22);
 	h.pending = 1;
 	hook_deliver(&h, 0);
@@ -200,7 +200,7 @@ output_line(void)
 
 /* The script runs, with the first of three mappings. */
 static void
-hook_runs(struct hook *h, struct config *c, struct mapping m[3])
+hook_runs(struct hook *h, struct config *c, struct server m[3])
 {
 	int i;
 
@@ -210,10 +210,11 @@ hook_runs(struct hook *h, struct config *c, struct mapping m[3])
 	c->script = h->run.path = "/bin/sh";
 	h->cfg = c;
 	for (i = 0; i < 3; i++) {
-		addr_parse(&m[i].public, "203.0.113.7", AF_INET);
-		addr_set_port(&m[i].public, 40000 + i);
+		addr_parse(&m[i].said.mapped, "203.0.113.7", AF_INET);
+		addr_set_port(&m[i].said.mapped, 40000 + i);
 	}
-	h->next = h->sent = m[0];
+	h->next = h->sent = m[0].said;
+	h->by = m;
 	h->run.pid = 99;
 	h->run.sig = SIGTERM;
 	h->run.limit = NEVER;
@@ -225,7 +226,7 @@ hook_runs(struct hook *h, struct config *c, struct mapping m[3])
 static void
 hook_coalesces(void)
 {
-	struct mapping m[3];
+	struct server m[3];
 	struct config c;
 	struct hook h;
 
@@ -234,7 +235,7 @@ hook_coalesces(void)
 	hook_news(&h, &m[2], 2000);
 	CHECK(h.pending && h.run.limit == 1000 + RUN_LIMIT &&
 	    !hook_delivered(&h));
-	CHECK(addr_same(&h.next.public, &m[2].public));
+	CHECK(addr_same(&h.next.mapped, &m[2].said.mapped));
 	hook_news(&h, &m[0], 3000);
 	CHECK(!h.pending && h.run.limit == NEVER);
 	hook_news(&h, &m[1], 4000);
@@ -271,7 +272,7 @@ static void
 hook_repeats(const char *unused)
 {
 	static const int pause[] = { 5, 10, 30, 60, 120, 300, 600, 600, 600 };
-	struct mapping m[3];
+	struct server m[3];
 	struct config c;
 	struct hook h;
 	size_t i;
@@ -284,13 +285,13 @@ hook_repeats(const char *unused)
 	/* The values change during the run: no pause, and a new schedule. */
 	hook_news(&h, &m[1], 2000);
 	CHECK(hook_ends(&h, EXITS(1), 2000) == 0);
-	CHECK(addr_same(&h.sent.public, &m[1].public));
-	CHECK(addr_same(&h.last.public, &m[0].public));
+	CHECK(addr_same(&h.sent.mapped, &m[1].said.mapped));
+	CHECK(addr_same(&h.last, &m[0].said.mapped));
 	CHECK(hook_ends(&h, EXITS(1), 3000) == 5);
 	CHECK(hook_ends(&h, EXITS(126), 3000) == 10);
 	CHECK(hook_ends(&h, EXITS(127), 3000) == 30);
 	CHECK(hook_ends(&h, 0, 4000) == -1 && !h.failed);
-	CHECK(addr_same(&h.last.public, &m[1].public));
+	CHECK(addr_same(&h.last, &m[1].said.mapped));
 	/* They change while the repetition is awaited. */
 	h.run.pid = 0;
 	h.run.status = EXITS(2);
@@ -328,7 +329,7 @@ hook_repeats_failures(void)
 static void
 hook_ones(const char *unused)
 {
-	struct mapping m[3];
+	struct server m[3];
 	struct config c;
 	struct hook h;
 
@@ -370,7 +371,7 @@ hook_status_one(void)
 static void
 hook_stopped(const char *once)
 {
-	struct mapping m[3];
+	struct server m[3];
 	struct config c;
 	struct hook h;
 
@@ -380,7 +381,7 @@ hook_stopped(const char *once)
 	hook_news(&h, &m[0], 1000);	/* and is what it was, too late */
 	h.run.sig = SIGKILL;
 	CHECK(hook_ends(&h, SIGTERM, 2000) == 0 && h.fails == 0);
-	CHECK(addr_same(&h.sent.public, &m[0].public) && !h.failed);
+	CHECK(addr_same(&h.sent.mapped, &m[0].said.mapped) && !h.failed);
 	CHECK(!hook_delivered(&h));
 	_exit(check_bad);
 }
@@ -417,7 +418,7 @@ print_again(struct hook *h, int64_t now)
 static void
 print_fails(const char *unused)
 {
-	struct mapping m[3];
+	struct server m[3];
 	struct config c;
 	struct hook h;
 	int p[2], out = dup(STDOUT_FILENO);
