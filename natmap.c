@@ -197,22 +197,24 @@ usage(int status)
 	exit(status);
 }
 
-/* An option, and its value where that is not NULL, for a message. */
+static const struct option_row *opt;	/* that is read, or bad */
+
+/* The option, and its value where that is not NULL, for a message. */
 static const char *
-named(const struct option_row *o, const char *value)
+named(const char *value)
 {
 	static char text[128];
 
 	fmt(text, sizeof text, value ? "-%.1s/--%s \"%.80s%s\"" :
-	    "-%.1s/--%s", &o->letter, nth(words, 3 * (int)(o - rows)), value,
-	    value && strlen(value) > 80 ? "..." : NULL);
-	return o->letter < LETTERS ? text + 3 : text;
+	    "-%.1s/--%s", &opt->letter, nth(words, 3 * (int)(opt - rows)),
+	    value, value && strlen(value) > 80 ? "..." : NULL);
+	return opt->letter < LETTERS ? text + 3 : text;
 }
 
 static NORETURN void
-bad(const struct option_row *o, const char *value, const char *why)
+bad(const char *value, const char *why)
 {
-	quit(2, "%s: %s", named(o, value), why);
+	quit(2, "%s: %s", named(value), why);
 }
 
 static const struct option_row *
@@ -229,48 +231,45 @@ row(int letter)
 /* Reads a number in digits, lo at least, -f: in C's syntax.  text is the value,
  * or a port that ends with the value. */
 static int
-number(const struct option_row *o, const char *value, const char *text,
-    unsigned lo)
+number(const char *value, const char *text, unsigned lo)
 {
-	unsigned hi = o->kind == NUMBER ? o->hi * 100u :
-	    o->kind == MARK ? UINT32_MAX : PORT_MAX;
+	unsigned hi = opt->kind == NUMBER ? opt->hi * 100u :
+	    opt->kind == MARK ? UINT32_MAX : PORT_MAX;
 	char *end;
 	unsigned long n;
 
 	errno = 0;
-	n = strtoul(text, &end, o->kind == MARK ? 0 : 10);
-	if (text[0] < '0' || text[0] > '9' || (*end && (o->kind != PORTS ||
+	n = strtoul(text, &end, opt->kind == MARK ? 0 : 10);
+	if (text[0] < '0' || text[0] > '9' || (*end && (opt->kind != PORTS ||
 	    text != value || (*end != '-' && *end != '~'))))
-		bad(o, value, "not a number");
+		bad(value, "not a number");
 	if (!errno && n >= lo && n <= hi)
 		return (int)n;
-	if (o->kind != NUMBER || lo)
-		quit(2, "%s: out of range %u to %u", named(o, value), lo, hi);
-	warn("%s: used as \"%u\"", named(o, value), hi);
+	if (opt->kind != NUMBER || lo)
+		quit(2, "%s: out of range %u to %u", named(value), lo, hi);
+	warn("%s: used as \"%u\"", named(value), hi);
 	return (int)hi;
 }
 
 /* Reads an address of the family; -1 when value is a name.  The scope stays 0
  * where there is no such interface (yet). */
 static int
-read_literal(const struct option_row *o, const struct config *c,
-    const char *value, union addr *a)
+read_literal(const struct config *c, const char *value, union addr *a)
 {
 	if (addr_parse(a, value, AF_UNSPEC) < 0)
 		return -1;
-	if (o->kind != TARGET && a->sa.sa_family != c->family)
-		bad(o, value, a->sa.sa_family == AF_INET6 ?
+	if (opt->kind != TARGET && a->sa.sa_family != c->family)
+		bad(value, a->sa.sa_family == AF_INET6 ?
 		    "an IPv6 address under -4" : "an IPv4 address under -6");
-	if (o->kind != DEVICE && strchr(value, '%') && !a->in6.sin6_scope_id)
-		warn("%s: there is no such interface", named(o, value));
+	if (opt->kind != DEVICE && strchr(value, '%') && !a->in6.sin6_scope_id)
+		warn("%s: there is no such interface", named(value));
 	return 0;
 }
 
 /* HOST, HOST:PORT, ADDR:PORT, [V6]:PORT, [V6] or a bare V6; h points into
  * value */
 static void
-read_host(const struct option_row *o, const struct config *c, char *value,
-    struct host *h)
+read_host(const struct config *c, char *value, struct host *h)
 {
 	char *name = value, *end = strchr(value, ':'), *port = NULL;
 	const char *why;
@@ -280,7 +279,7 @@ read_host(const struct option_row *o, const struct config *c, char *value,
 		name++;
 		end = strchr(name, ']');
 		if (!end || (end[1] && end[1] != ':'))
-			bad(o, value, "no ']:' after the address");
+			bad(value, "no ']:' after the address");
 		if (end[1])
 			port = end + 2;
 	} else if (end && !strchr(end + 1, ':'))
@@ -289,21 +288,20 @@ read_host(const struct option_row *o, const struct config *c, char *value,
 		end = value + strlen(value);
 	why = end == name ? "no host" : end - name > 253 ?
 	    "longer than 253 characters" :
-	    port && o->kind == TARGET ? "the port belongs to -p" : NULL;
+	    port && opt->kind == TARGET ? "the port belongs to -p" : NULL;
 	if (why)
-		bad(o, value, why);
-	h->port = port ? number(o, value, port, 1) : o->lo;
+		bad(value, why);
+	h->port = port ? number(value, port, 1) : opt->lo;
 	*end = '\0';
 	h->name = name;
-	read_literal(o, c, name, &a);
+	read_literal(c, name, &a);
 }
 
 /* a comma list; the option may be repeated */
 static void
-read_servers(const struct option_row *o, struct config *c, char *value,
-    struct host *list)
+read_servers(struct config *c, char *value, struct host *list)
 {
-	int *count = o->letter == 's' ? &c->nstun : &c->nhttp;
+	int *count = opt->letter == 's' ? &c->nstun : &c->nhttp;
 	char *host;
 
 	if (count == &c->nhttp && c->type == SOCK_DGRAM) {
@@ -312,21 +310,20 @@ read_servers(const struct option_row *o, struct config *c, char *value,
 	}
 	while ((host = strsep(&value, ","))) {
 		if (*count == MAX_SERVERS)
-			bad(o, host, "more than 16 servers");
-		read_host(o, c, host, &list[(*count)++]);
+			bad(host, "more than 16 servers");
+		read_host(c, host, &list[(*count)++]);
 	}
 }
 
 /* HOST[:PORT][/PATH]; http:// before it is fine */
 static void
-read_probe(const struct option_row *o, struct config *c, char *value,
-    struct host *at)
+read_probe(struct config *c, char *value, struct host *at)
 {
 	char *path;
 	size_t n;
 
 	if (value[strcspn(value, BLANKS)])
-		bad(o, value, "a blank in it");
+		bad(value, "a blank in it");
 	if (strncmp(value, "http://", 7) == 0)
 		value += 7;
 	path = value + strcspn(value, "/");
@@ -334,19 +331,19 @@ read_probe(const struct option_row *o, struct config *c, char *value,
 		path[--n] = '\0';
 	c->probe_path = path + 1;	/* the value ends in two NULs */
 	*path = '\0';
-	read_host(o, c, value, at);
+	read_host(c, value, at);
 }
 
 /* P, A-B or A~B */
 static void
-read_ports(const struct option_row *o, struct config *c, const char *value)
+read_ports(struct config *c, const char *value)
 {
 	const char *last = value + strcspn(value, "-~");
 
-	c->port_lo = c->port_hi = number(o, value, value, *last != '\0');
+	c->port_lo = c->port_hi = number(value, value, *last != '\0');
 	c->port_random = *last == '~';
 	if (*last)
-		c->port_hi = number(o, value, last + 1, (unsigned)c->port_lo);
+		c->port_hi = number(value, last + 1, (unsigned)c->port_lo);
 }
 
 /* Makes a comma list of what people paste: items with blanks between, URLs. */
@@ -375,9 +372,9 @@ tidy_list(char *list)
 /* Finds the value in what the user gave; NULL when that is as if the option
  * were not there. */
 static char *
-value_of(const struct option_row *o, struct config *c, const char *arg)
+value_of(struct config *c, const char *arg)
 {
-	const int kind = o->kind;
+	const int kind = opt->kind;
 	const char *blanks = kind == TEXT ? "" : BLANKS;
 	const char *start = arg + strspn(arg, blanks);
 	size_t n = strcspn(start, kind == DEVICE || kind == MARK ?
@@ -394,17 +391,17 @@ value_of(const struct option_row *o, struct config *c, const char *arg)
 	if (arg[0] == '-' && (arg[1] == '-' || (row(arg[1]) &&
 	    (kind >= TEXT || arg[1] > '9'))))
 		quit(2, "%s: its value is missing (found %.60s)",
-		    named(o, NULL), arg);
+		    named(NULL), arg);
 	if (kind == SERVERS || kind == TARGET)
 		tidy_list(value);
 	if (kind == TARGET && strchr(value, ','))
-		bad(o, arg, "more than one host");
+		bad(arg, "more than one host");
 	if (kind == PORT && !*value)
 		*value = '0';
-	given = named(o, arg);
+	given = named(arg);
 	if (*value && strcmp(value, arg) != 0)
 		warn("%s: used as \"%.80s\"", given, value);
-	if (*value || o->letter < LETTERS)
+	if (*value || opt->letter < LETTERS)
 		return value;
 	if (kind == TARGET && !c->target)
 		c->target = "";
@@ -415,60 +412,60 @@ value_of(const struct option_row *o, struct config *c, const char *arg)
 
 /* the port of a service's name */
 static int
-service(const struct option_row *o, const struct config *c, const char *value)
+service(const struct config *c, const char *value)
 {
 	const struct servent *found = getservbyname(value,
 	    c->type == SOCK_DGRAM ? "udp" : "tcp");
 
 	if (!found)
-		bad(o, value, "neither a port nor a known service");
+		bad(value, "neither a port nor a known service");
 	return ntohs((uint16_t)found->s_port);
 }
 
 /* an interface, or an address, maybe with its interface */
 static void
-read_device(const struct option_row *o, struct config *c, const char *value)
+read_device(struct config *c, const char *value)
 {
 	const char *scope = strchr(value, '%');
 
 	c->device = value;
-	if (read_literal(o, c, value, &c->source) == 0)
+	if (read_literal(c, value, &c->source) == 0)
 		c->device = scope && !c->source.in6.sin6_scope_id ?
 		    scope + 1 : NULL;
 }
 
 static NOINLINE void
-read_option(const struct option_row *o, struct config *c, const char *arg)
+read_option(struct config *c, const char *arg)
 {
-	void *at = (char *)c + o->at;
+	void *at = (char *)c + opt->at;
 	char *value = NULL;
 	struct host h;
-	int kind = o->kind;
+	int kind = opt->kind;
 
-	if (arg && !(value = value_of(o, c, arg)))
+	if (arg && !(value = value_of(c, arg)))
 		return;
 	if (kind == SET)
-		*(int *)at = o->lo;
+		*(int *)at = opt->lo;
 	else if (kind == PORTS)
-		read_ports(o, c, value);
+		read_ports(c, value);
 	else if (kind == PROBE)
-		read_probe(o, c, value, at);
+		read_probe(c, value, at);
 	else if (kind == SERVERS)
-		read_servers(o, c, value, at);
+		read_servers(c, value, at);
 	else if (kind == TARGET) {
-		read_host(o, c, value, &h);
+		read_host(c, value, &h);
 		c->target = h.name;
 	} else if (kind >= TEXT) {
 		if (!*value)
-			bad(o, value, "empty");
+			bad(value, "empty");
 		/* the last one wins */
 		free((void *)(uintptr_t)*(const char **)at);
 		*(const char **)at = value;
 		if (kind == DEVICE)
-			read_device(o, c, value);
+			read_device(c, value);
 	} else if (kind >= NUMBER)
 		*(int *)at = kind == PORT && (*value < '0' || *value > '9') ?
-		    service(o, c, value) : number(o, value, value, o->lo);
+		    service(c, value) : number(value, value, opt->lo);
 	else if (kind == HELP)
 		usage(0);
 	else {
@@ -482,7 +479,8 @@ read_option(const struct option_row *o, struct config *c, const char *arg)
 static NORETURN void
 conflict(int letter, const char *value, const char *why)
 {
-	bad(row(letter), value, why);
+	opt = row(letter);
+	bad(value, why);
 }
 
 /* What can be judged only when all options are known. */
@@ -553,7 +551,6 @@ read_options(struct config *c, int argc, char **argv)
 	static struct option longs[ROWS + 1];
 	char shorts[2 * ROWS + 2], *s = shorts;
 	const char *name = words;
-	const struct option_row *o;
 	int i, ch, given = 0;
 
 	*s++ = ':';             /* getopt_long() itself says nothing */
@@ -576,11 +573,11 @@ read_options(struct config *c, int argc, char **argv)
 		optind = 0;
 		while ((ch = getopt_long(argc, argv, shorts, longs, NULL)) !=
 		    -1) {
-			o = row(ch);
-			if (!o && i)
+			opt = row(ch);
+			if (!opt && i)
 				refuse(ch, argv[optind - 1]);
-			if (i || (o && o->kind == SET))
-				read_option(o, c, optarg);
+			if (i || (opt && opt->kind == SET))
+				read_option(c, optarg);
 			given |= i;
 		}
 		log_level(c->level);
