@@ -340,10 +340,10 @@ read_ports(struct config *c, const char *value)
 {
 	const char *last = value + strcspn(value, "-~");
 
-	c->port_lo = c->port_hi = number(value, value, *last != '\0');
 	c->port_random = *last == '~';
-	if (*last)
-		c->port_hi = number(value, last + 1, (unsigned)c->port_lo);
+	c->port_lo = number(value, value, *last != '\0');
+	c->port_hi = *last ? number(value, last + 1, (unsigned)c->port_lo) :
+	    c->port_lo;
 }
 
 /* Makes a comma list of what people paste: items with blanks between, URLs. */
@@ -428,10 +428,10 @@ read_device(struct config *c, const char *value)
 {
 	const char *scope = strchr(value, '%');
 
-	c->device = value;
 	if (read_literal(c, value, &c->source) == 0)
-		c->device = scope && !c->source.in6.sin6_scope_id ?
-		    scope + 1 : NULL;
+		value = scope && !c->source.in6.sin6_scope_id ? scope + 1 :
+		    NULL;
+	c->device = value;
 }
 
 static NOINLINE void
