@@ -236,14 +236,13 @@ number(const char *value, const char *text, unsigned lo)
 	unsigned hi = opt->kind == NUMBER ? opt->hi * 100u :
 	    opt->kind == MARK ? UINT32_MAX : PORT_MAX;
 	char *end;
-	unsigned long n;
+	unsigned long long n = strtoull(text, &end,	/* wider than hi */
+	    opt->kind == MARK ? 0 : 10);
 
-	errno = 0;
-	n = strtoul(text, &end, opt->kind == MARK ? 0 : 10);
 	if (text[0] < '0' || text[0] > '9' || (*end && (opt->kind != PORTS ||
 	    text != value || (*end != '-' && *end != '~'))))
 		bad(value, "not a number");
-	if (!errno && n >= lo && n <= hi)
+	if (n >= lo && n <= hi)
 		return (int)n;
 	if (opt->kind != NUMBER || lo)
 		quit(2, "%s: out of range %u to %u", named(value), lo, hi);
