@@ -270,27 +270,26 @@ read_literal(const struct config *c, const char *value, union addr *a)
 static void
 read_host(const struct config *c, char *value, struct host *h)
 {
-	char *name = value, *end = strchr(value, ':'), *port = NULL;
-	const char *why;
+	char *name = value, *port = strchr(value, ':'), *end;
 	union addr a;
 
 	if (value[0] == '[') {
-		name++;
-		end = strchr(name, ']');
-		if (!end || (end[1] && end[1] != ':'))
+		end = strchr(++name, ']');
+		port = end ? end + 1 : name;
+		if (!end || (*port && *port != ':'))
 			bad(value, "no ']:' after the address");
-		if (end[1])
-			port = end + 2;
-	} else if (end && !strchr(end + 1, ':'))
-		port = end + 1;
-	else
-		end = value + strlen(value);
-	why = end == name ? "no host" : end - name > 253 ?
-	    "longer than 253 characters" :
-	    port && opt->kind == TARGET ? "the port belongs to -p" : NULL;
-	if (why)
-		bad(value, why);
-	h->port = port ? number(value, port, 1) : opt->lo;
+	} else {
+		if (!port || strchr(port + 1, ':'))
+			port = value + strlen(value);
+		end = port;
+	}
+	if (end == name)
+		bad(value, "no host");
+	if (end - name > 253)
+		bad(value, "longer than 253 characters");
+	if (*port && opt->kind == TARGET)
+		bad(value, "the port belongs to -p");
+	h->port = *port ? number(value, port + 1, 1) : opt->lo;
 	*end = '\0';
 	h->name = name;
 	read_literal(c, name, &a);
