@@ -185,6 +185,7 @@ void fd_probes(int fd, int idle, int every, int count);
 /* on: close sends a reset, and frees the 4-tuple at once */
 void fd_abortive(int fd, int on);
 void fd_close(int fd);		/* keeps errno */
+int fd_name(int fd, union addr *a);	/* what it is bound to; -1 with errno */
 /* at the start, after files_raise(): opens 0, 1 and 2 where they are closed;
  * the programs that we run get no other descriptor that we inherited */
 void fd_inherited(void);

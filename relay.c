@@ -565,15 +565,6 @@ fd_error(int fd)
 	return (uint8_t)e;
 }
 
-/* Writes to a what fd is bound to; -1 with errno. */
-static NOINLINE int
-fd_name(int fd, union addr *a)
-{
-	socklen_t len = sizeof *a;
-
-	return getsockname(fd, &a->sa, &len);
-}
-
 /* Writes to a what fd is connected to; -1 with errno where it is not, or not
  * any more. */
 static NOINLINE int

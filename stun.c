@@ -100,15 +100,6 @@ set_role(int fd, int type, enum local_role role)
 	return fd_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
 }
 
-static int
-get_local(int fd, union addr *a)
-{
-	socklen_t len = sizeof *a;
-
-	a->sa.sa_family = 0;
-	return getsockname(fd, &a->sa, &len);
-}
-
 /* seteuid(2) of this thread, and so of this program: libc's would go round all
  * threads, for a kilobyte of code. */
 static int
@@ -191,7 +182,7 @@ bound_socket(struct local *l, enum local_role role)
 		l->listener = 0;
 	if ((!any && set_role(fd, type, role) < 0) ||
 	    bind_beside(l, fd) < 0 || (any &&
-	    (get_local(fd, &a) < 0 || set_role(fd, type, role) < 0)))
+	    (fd_name(fd, &a) < 0 || set_role(fd, type, role) < 0)))
 		goto fail;
 	if (any)
 		l->port = addr_port(&a);
@@ -985,7 +976,7 @@ answered(struct flow *f)
 	f->state = FLOW_OPEN;
 	f->resend = f->deadline = NEVER;
 	f->left = f->have = 0;
-	get_local(f->fd, &f->ends.local);
+	fd_name(f->fd, &f->ends.local);
 	return 1;
 }
 
@@ -1444,7 +1435,7 @@ route_find(const struct local *l, const union addr *to, struct route *r)
 	memset(r, 0, sizeof *r);
 	if (bind_port(l, fd, 0) == 0 &&
 	    connect(fd, &to->sa, addr_len(to)) == 0 &&
-	    get_local(fd, &r->source) == 0) {
+	    fd_name(fd, &r->source) == 0) {
 		addr_set_port(&r->source, l->port);
 		find_link(fd, l->cfg->device, r);
 	}

@@ -593,6 +593,14 @@ fd_close(int fd)
 	errno = e;
 }
 
+int
+fd_name(int fd, union addr *a)
+{
+	socklen_t len = sizeof *a;
+
+	return getsockname(fd, &a->sa, &len);
+}
+
 /* Closes all descriptors from fd on, or with CLOSE_AT_EXEC then. */
 static NOINLINE void
 fd_close_from(int fd, int how)

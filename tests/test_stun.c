@@ -354,7 +354,7 @@ server(int type)
 	addr_parse(&peer, "127.0.0.1", AF_INET);
 	addr_set_port(&peer, 0);
 	bind(fd, &peer.sa, addr_len(&peer));
-	get_local(fd, &peer);
+	fd_name(fd, &peer);
 	if (type == SOCK_STREAM)
 		listen(fd, 8);
 	else
@@ -437,7 +437,7 @@ send_to(int fd, const struct flow *b, const void *p, size_t n)
 {
 	union addr a;
 
-	get_local(b->fd, &a);
+	fd_name(b->fd, &a);
 	addr_parse(&a, "127.0.0.1", AF_INET);
 	addr_set_port(&a, ours.port);
 	sendto(fd, p, n, 0, &a.sa, addr_len(&a));
@@ -1402,7 +1402,7 @@ ports_of_ones_own(void)
 		c.target = "t";
 		fd = local_socket(&a, LOCAL_SERVER);
 		CHECK(fd != -1 && a.why == NULL && a.port != 0);
-		CHECK(get_local(fd, &at) == 0 && addr_port(&at) == a.port);
+		CHECK(fd_name(fd, &at) == 0 && addr_port(&at) == a.port);
 		CHECK(option(fd, SOL_SOCKET, SO_REUSEADDR) == (i == 0));
 		CHECK(option(fd, SOL_SOCKET, SO_REUSEPORT) == (i == 0));
 		b = a;
@@ -1513,7 +1513,7 @@ source_addresses(void)
 	local_init(&l, &c, AF_INET, SOCK_STREAM, 0);
 	addr_parse(&c.source, "127.0.0.1", AF_INET);
 	fd = local_socket(&l, LOCAL_FLOW);
-	CHECK(fd != -1 && get_local(fd, &src) == 0);
+	CHECK(fd != -1 && fd_name(fd, &src) == 0);
 	CHECK(strcmp(addr_host(&src, text), "127.0.0.1") == 0);
 	close(fd);
 	addr_parse(&to, "127.0.0.9", AF_INET);
@@ -1632,7 +1632,7 @@ serve(const struct service *v, int port[2])
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
 	fd_option(fd, SOL_SOCKET, SO_REUSEADDR, v->reuseaddr);
 	fd_option(fd, SOL_SOCKET, SO_REUSEPORT, v->reuseport);
-	if (bind_port(&l, fd, 0) == -1 || get_local(fd, &a) == -1 ||
+	if (bind_port(&l, fd, 0) == -1 || fd_name(fd, &a) == -1 ||
 	    (v->type == SOCK_STREAM && listen(fd, 8) == -1) ||
 	    write(port[1], &a, sizeof a) != sizeof a)
 		_exit(1);
