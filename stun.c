@@ -166,33 +166,32 @@ bind_beside(const struct local *l, int fd)
 	return listen(l->listener, SOMAXCONN) < 0 ? -1 : r;
 }
 
-/* A port that the kernel chooses is bound without flags, or it might be one
- * that others share.  Nothing follows the bind of a UDP flow to a known port:
- * until it is connected it takes datagrams of the service. */
+/* The kernel chooses a port for a socket without flags, or it might be one that
+ * others share; that one is closed, and the port is bound with them.  Nothing
+ * follows the bind of a UDP flow: until it is connected it takes datagrams of
+ * the service. */
 static int
 bound_socket(struct local *l, enum local_role role)
 {
-	int type = l->cfg->type, any = l->port == 0, fd, old;
+	int type = l->cfg->type, fd = new_socket(l, type), old;
 	union addr a;
 
-	fd = new_socket(l, type);
 	if (fd < 0)
 		return -1;
+	if (l->port == 0) {
+		if (bind_port(l, fd, 0) < 0 || fd_name(fd, &a) < 0)
+			goto fail;
+		l->port = addr_port(&a);
+		close(fd);
+		return bound_socket(l, role);
+	}
 	if (role == LOCAL_SERVER)
 		l->listener = 0;
-	if ((!any && set_role(fd, type, role) < 0) ||
-	    bind_beside(l, fd) < 0 || (any &&
-	    (fd_name(fd, &a) < 0 || set_role(fd, type, role) < 0)))
+	if (set_role(fd, type, role) < 0 || bind_beside(l, fd) < 0)
 		goto fail;
-	if (any)
-		l->port = addr_port(&a);
 	if (role == LOCAL_FLOW || type == SOCK_DGRAM)
 		return fd;
 	old = listen(fd, SOMAXCONN) < 0 ? -1 : set_reuseport(fd);
-	if (old > 0 && any) {	/* shutdown() would give the port away */
-		fd_close(fd);
-		return bound_socket(l, role);
-	}
 	if (old > 0)
 		l->listener = fd;
 	if (old >= 0)
@@ -274,15 +273,14 @@ read_table(struct holder **list, const char *six, const struct local *l)
 	fmt(path, sizeof path, "/proc/net/%s%s", type == SOCK_STREAM ? "tcp" :
 	    "udp", six);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
-	while ((got = read(fd, buf + n, sizeof buf - n)) > 0) {
-		n += (size_t)got;
-		for (line = buf; (end = memchr(line, '\n', n)); line = end) {
-			*end++ = '\0';
-			n -= (size_t)(end - line);
+	while ((got = read(fd, buf + n, sizeof buf - 1 - n)) > 0) {
+		buf[n + (size_t)got] = '\0';
+		for (line = buf; (end = strchr(line, '\n')); line = end + 1) {
 			r = add_holder(list, line, l->port, type);
 			if (r < 0)
 				goto fail;
 		}
+		n = strlen(line);
 		memmove(buf, line, n);
 	}
 fail:
@@ -350,13 +348,13 @@ search(struct holder *list, const char *folder, pid_t pid)
 static int
 find_holders(struct holder **list, const struct local *l)
 {
-	int r, six;
+	const char *six = l->cfg->family == AF_INET ? "" : "6";
+	int r;
 
 	*list = NULL;
-	r = l->cfg->family == AF_INET ? read_table(list, "", l) : 1;
-	six = read_table(list, "6", l);
-	if (r > 0)
-		r = six;
+	r = read_table(list, six, l);
+	if (!*six)
+		read_table(list, "6", l);
 	if (r == 0 && *list)
 		r = search(*list, "/proc", 0);
 	return r;
@@ -875,7 +873,7 @@ write_head(const struct flow *f, char *buf, size_t size)
 static int
 send_request(struct flow *f)
 {
-	socklen_t len = f->shared ? addr_len(&f->ends.peer) : 0;
+	const union addr *peer = &f->ends.peer;
 	unsigned n;
 	static const char change[] = { 0, CHANGE_REQUEST, 0, 4, 0, 0, 0,
 	    CHANGE_BOTH };
@@ -901,8 +899,8 @@ send_request(struct flow *f)
 		n = f->left;
 	}
 	do                      /* the first error may be of an ICMP message */
-		sent = sendto(f->fd, at, n, 0, len ? &f->ends.peer.sa : NULL,
-		    len);
+		sent = sendto(f->fd, at, n, 0, f->shared ? &peer->sa : NULL,
+		    addr_len(peer));
 	while (sent < 0 && f->kind == FLOW_UDP && tries++ == 0);
 	if (sent < 0)
 		return fd_again() || errno == ENOBUFS || errno == ENOTCONN ?
