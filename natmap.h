@@ -315,14 +315,15 @@ enum flow_kind { FLOW_UDP, FLOW_TCP, FLOW_HTTP };       /* STUN over UDP, TCP */
 /*
  *   state       fd    slot  left     deadline   ends by
  *   CLOSED      -1    -1    -        -
- *   ASKING      open  yes   to send  set        an answer: OPEN
+ *   ASKING      open  yes   to send  set        an answer: OPEN, or BODY
+ *   BODY        open  yes   to send  set        the server closes: OPEN
  *   OPEN        open  yes   0        NEVER      flow_ask(): ASKING
  *
  * A failure closes the flow.  So does whatever comes in OPEN, but over UDP and
  * but for 16 KiB after an HTTP answer.  A shared flow has no slot; in UDP left
  * is always 0.
  */
-enum flow_state { FLOW_CLOSED, FLOW_ASKING, FLOW_OPEN };
+enum flow_state { FLOW_CLOSED, FLOW_ASKING, FLOW_OPEN, FLOW_BODY };
 
 struct flow {
 	enum flow_kind kind;
@@ -331,12 +332,12 @@ struct flow {
 	int shared;             /* UDP: fd is the relay's: not connected, polled
 				   or closed here; flow_claim() gets answers */
 	int last;		/* as of flow_ask() */
-	int body;               /* HTTP: the header is complete, buf has more */
 	int sent;		/* UDP: requests sent of this transaction */
 	int64_t born;		/* ms: when the flow was opened */
 	int64_t asked;		/* ms: when this transaction began */
 	unsigned left;          /* TCP: bytes of the request not yet sent */
 	unsigned have;		/* STUN over TCP, body: bytes in buf */
+	unsigned more;		/* STUN over TCP: due after the header */
 	int64_t resend;		/* ms: UDP, the next request; or NEVER */
 	int64_t deadline;	/* ms: when the transaction has failed */
 	const char *host;	/* HTTP: for the Host field; "host/path": GET

@@ -61,8 +61,8 @@
 static const int resend_at[] = { 500, 1500, INT_MAX };
 
 /* What follows name, in whatever case, at the start of s, or NULL. */
-static const char *
-after(const char *s, const char *name)
+static char *
+after(char *s, const char *name)
 {
 	size_t n = strlen(name);
 
@@ -731,7 +731,7 @@ is_digit(int c)
 
 /* The number after name in a token. */
 static void
-parameter(const char *token, const char *name, int *value)
+parameter(char *token, const char *name, int *value)
 {
 	const char *s = after(token, name);
 	unsigned long v;
@@ -746,21 +746,17 @@ parameter(const char *token, const char *name, int *value)
 static void
 field_line(struct http_reader *h)
 {
-	const char *connection = after(h->line, "Connection:");
-	const char *s = connection ? connection : after(h->line, "Keep-Alive:");
-	size_t n;
+	char *token, *connection = after(h->line, "Connection:");
+	char *s = connection ? connection : after(h->line, "Keep-Alive:");
 
-	for (; s && *(s += strspn(s, " \t,")); s += n) {
-		n = strcspn(s, " \t,");
+	while ((token = strsep(&s, " \t,")) != NULL)
 		if (!connection) {
-			parameter(s, "timeout=", &h->timeout);
-			parameter(s, "max=", &h->max);
-		} else if (n == strlen("close") && after(s, "close"))
+			parameter(token, "timeout=", &h->timeout);
+			parameter(token, "max=", &h->max);
+		} else if (strcasecmp(token, "close") == 0)
 			h->close = 2;
-		else if (n == strlen("keep-alive") && h->close == 1 &&
-		    after(s, "keep-alive"))
+		else if (h->close == 1 && strcasecmp(token, "keep-alive") == 0)
 			h->close = 0;
-	}
 }
 
 static NOINLINE enum http_reply
@@ -863,9 +859,9 @@ write_head(const struct flow *f, char *buf, size_t size)
 	n = fmt(host, sizeof host, "%ps", &at);
 	if (port == 80)
 		host[n - (int)strlen(":80")] = '\0';
-	return (unsigned)fmt(buf, size, "%s %s HTTP/1.%d\r\nHost: %s\r\n"
+	return (unsigned)fmt(buf, size, "%s%s HTTP/1.%d\r\nHost: %s\r\n"
 	    "User-Agent: natmap/" VERSION "\r\nConnection: %s\r\n\r\n",
-	    path ? "GET" : "HEAD", path ? path : "/", !path, host,
+	    path ? "GET " : "HEAD /", path, !path, host,
 	    path || f->last ? "close" : "keep-alive");
 }
 
@@ -952,7 +948,7 @@ flow_ask(struct flow *f, int last, int64_t now, int64_t deadline)
 	f->deadline = deadline;
 	f->resend = NEVER;
 	f->sent = 0;
-	f->have = 0;
+	f->have = f->more = 0;
 	f->left = f->kind == FLOW_UDP ? 0 : UINT_MAX;
 	return deadline != NEVER && send_request(f) < 0 ? flow_fail(f) : 0;
 }
@@ -990,15 +986,6 @@ take_message(struct flow *f, const unsigned char *p, size_t n)
 	return errno > EREFUSED ? -1 : 0;
 }
 
-/* Bytes of the message that buf begins with, as far as it is known; the header
- * tells where a message on a stream ends (RFC 8489 section 6.2.2). */
-static size_t
-message_size(const struct flow *f)
-{
-	return f->have < STUN_HEADER ? STUN_HEADER :
-	    STUN_HEADER + be16(f->buf + 2);
-}
-
 /* The answer to HEAD has no body (RFC 9110 section 9.3.2), but many servers
  * send one: it is dropped. */
 static int
@@ -1012,16 +999,16 @@ take_http(struct flow *f, size_t n)
 		h->total += (unsigned)n;
 		return h->total > HTTP_LIMIT ? -1 : 0;
 	}
-	if (!f->body) {
+	if (f->state == FLOW_ASKING) {
 		r = http_read(h, (char *)f->buf, n, &used);
 		if (r != HTTP_DONE)
 			return r;
 		n -= used;
-		f->body = strchr(f->host, '/') != NULL;
-		if (!f->body) {
+		if (!strchr(f->host, '/')) {
 			h->total = (unsigned)n;
 			return answered(f);
 		}
+		f->state = FLOW_BODY;
 		memmove(f->buf, f->buf + used, n);
 	}
 	f->have += (unsigned)n;
@@ -1034,11 +1021,11 @@ take_http(struct flow *f, size_t n)
 static NOINLINE int
 read_once(struct flow *f)
 {
-	size_t want = sizeof f->buf - 1 - f->have;
+	size_t want = f->kind == FLOW_TCP ? STUN_HEADER + f->more :
+	    sizeof f->buf - 1;
 	ssize_t n;
 
-	if (f->kind == FLOW_TCP)
-		want = message_size(f) - f->have;
+	want -= f->have;
 	n = recv(f->fd, f->buf + f->have, want, 0);
 	if (n < 0)
 		return fd_again() ? READ_ALL : f->kind == FLOW_UDP ? 0 : -1;
@@ -1048,18 +1035,20 @@ read_once(struct flow *f)
 	if (n == 0) {
 		errno = ECLOSED;
 		f->buf[f->have] = '\0';
-		return f->body ? answered(f) : -1;
+		return f->state == FLOW_BODY ? answered(f) : -1;
 	}
 	errno = ENOTANSWER;
 	if (f->kind == FLOW_HTTP)
 		return take_http(f, (size_t)n);
 	f->have += (unsigned)n;
-	want = message_size(f);
+	if (f->have == STUN_HEADER)     /* RFC 8489 section 6.2.2 */
+		f->more = be16(f->buf + 2);
+	want = STUN_HEADER + f->more;
 	if (f->state == FLOW_OPEN || want > sizeof f->buf)
 		return -1;
 	if (f->have < want)
 		return 0;
-	return take_message(f, f->buf, want) > 0 ? 1 : -1;
+	return take_message(f, f->buf, f->have) > 0 ? 1 : -1;
 }
 
 int
