@@ -224,9 +224,7 @@ local_rebind(const struct local *l, int fd)
 struct holder {
 	struct holder *next;	/* of the line before */
 	unsigned long inode;
-	uid_t uid;
-	int listening;
-	pid_t pid;		/* 0: no process found */
+	struct owner o;
 	int fd;			/* its number in that process */
 	int set[2];		/* 1: that one of flags[] was set by us */
 };
@@ -254,8 +252,8 @@ add_holder(struct holder **list, const char *line, int port, int type)
 	h = calloc(1, sizeof *h);
 	if (!h)
 		return -1;
-	h->listening = type == SOCK_DGRAM || number[STATE] == 0x0a;
-	h->uid = (uid_t)number[UID];
+	h->o.listening = type == SOCK_DGRAM || number[STATE] == 0x0a;
+	h->o.uid = (uid_t)number[UID];
 	h->inode = number[INODE];
 	h->next = *list;
 	*list = h;
@@ -307,6 +305,24 @@ find_inode(struct holder *h, unsigned long inode)
 	return h;
 }
 
+/* Any user can name a process, in terminal escapes too. */
+static void
+process_name(pid_t pid, char name[PROCESS_NAME])
+{
+	char path[32], *p;
+	ssize_t n;
+	int fd;
+
+	fmt(path, sizeof path, "/proc/%d/comm", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = read(fd, name, PROCESS_NAME - 1);
+	close(fd);
+	name[n > 0 ? n - 1 : 0] = '\0';	/* without its newline */
+	for (p = name; *p; p++)
+		if (*p < ' ' || *p > '~')
+			*p = '?';
+}
+
 /* Finds who has the sockets open: pid, whose folder of descriptors that is, or
  * with pid 0 all processes of /proc. */
 static int
@@ -335,9 +351,10 @@ search(struct holder *list, const char *folder, pid_t pid)
 		path[n > 0 ? n : 0] = '\0';
 		inode = after(path, "socket:[");
 		h = inode ? find_inode(list, decimal(inode)) : NULL;
-		if (h && h->pid == 0) {
-			h->pid = pid;
+		if (h && h->o.pid == 0) {
+			h->o.pid = pid;
 			h->fd = number;
+			process_name(pid, h->o.name);
 		}
 	}
 	closedir(d);
@@ -370,7 +387,7 @@ first_holder(const struct holder *h)
 	int rank, top = 0;
 
 	for (; h; h = h->next) {
-		rank = h->listening * 2 + (h->pid != me);
+		rank = h->o.listening * 2 + (h->o.pid != me);
 		if (rank >= top) {
 			top = rank;
 			best = h;
@@ -379,51 +396,26 @@ first_holder(const struct holder *h)
 	return best;
 }
 
-/* Any user can name a process, in terminal escapes too. */
-static void
-process_name(pid_t pid, char name[PROCESS_NAME])
-{
-	char path[32], *p;
-	ssize_t n;
-	int fd;
-
-	fmt(path, sizeof path, "/proc/%d/comm", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = read(fd, name, PROCESS_NAME - 1);
-	close(fd);
-	name[n > 0 ? n - 1 : 0] = '\0';	/* without its newline */
-	for (p = name; *p; p++)
-		if (*p < ' ' || *p > '~')
-			*p = '?';
-}
-
 int
 local_owner(const struct local *l, struct owner *o)
 {
-	const struct holder *h, *best;
 	char self[sizeof o->name];
-	struct holder *list;
+	struct holder *list, *h;
 	pid_t me = getpid();
-	int r;
+	int r = find_holders(&list, l);
 
 	memset(o, 0, sizeof *o);
-	r = find_holders(&list, l);
-	best = first_holder(list);
-	if (best) {
-		o->listening = best->listening;
-		process_name(me, self);
-		for (h = list; h; h = h->next) {
-			process_name(h->pid, o->name);
-			if (h->pid != me && strcmp(o->name, self) == 0) {
-				o->twin = 1;
-				best = h;
-			}
-		}
-		o->uid = best->uid;
-		o->pid = best->pid;
-		process_name(best->pid, o->name);
+	process_name(me, self);
+	if (list) {
+		*o = first_holder(list)->o;
 		r = 1;
 	}
+	for (h = list; h; h = h->next)
+		if (h->o.pid != me && strcmp(h->o.name, self) == 0) {
+			h->o.listening = o->listening;
+			*o = h->o;
+			o->twin = 1;
+		}
 	free_holders(list);
 	return r;
 }
@@ -497,8 +489,8 @@ share_holder(struct holder *h, int type, int on)
 	int i, fd, is_on;
 	socklen_t len = sizeof is_on;
 
-	errno = h->listening ? EPERM : EBADF;
-	fd = h->pid == 0 ? -1 : copy_fd(h->pid, h->fd);
+	errno = h->o.listening ? EPERM : EBADF;
+	fd = h->o.pid == 0 ? -1 : copy_fd(h->o.pid, h->fd);
 	if (fd >= 0) {
 		for (i = type == SOCK_DGRAM; i < 2; i++) {
 			is_on = !h->set[i];
@@ -513,7 +505,7 @@ share_holder(struct holder *h, int type, int on)
 	} else if (errno == ENOSYS)
 		return old_kernel;
 	else if (errno == EPERM || errno == EACCES)
-		return geteuid() != 0 ? not_root : h->pid != 0 || h->uid != 0 ||
+		return geteuid() != 0 ? not_root : h->o.pid || h->o.uid ||
 		    type == SOCK_STREAM ? unseen : kernel_socket;
 	return NULL;
 }
@@ -536,7 +528,7 @@ share_port(struct local *l, int on)
 			why = one;
 	}
 	if (list)
-		l->uid = first_holder(list)->uid;
+		l->uid = first_holder(list)->o.uid;
 	free_holders(l->shared);
 	l->shared = list;
 	return why || r >= 0 ? why : no_proc;

@@ -1727,7 +1727,7 @@ check_flags(const struct local *l, int addr, int port)
 
 	CHECK(find_holders(&list, l) == 0 && list);
 	for (h = list; h; h = h->next) {
-		fd = copy_fd(h->pid, h->fd);
+		fd = copy_fd(h->o.pid, h->fd);
 		CHECK(option(fd, SOL_SOCKET, SO_REUSEADDR) == addr);
 		CHECK(option(fd, SOL_SOCKET, SO_REUSEPORT) == port);
 		close(fd);
@@ -1873,7 +1873,7 @@ unseen_socket(int type, uid_t uid, const char *want)
 static void
 socket_without_process(void)
 {
-	struct holder gone = { .listening = 0 };
+	struct holder gone = { .o.listening = 0 };
 
 	unseen_socket(SOCK_DGRAM, 0, kernel_socket);
 	unseen_socket(SOCK_DGRAM, 65534, unseen);
@@ -1908,11 +1908,12 @@ proc_lines(void)
 		CHECK(add_holder(&h, t[i].line, 22, SOCK_STREAM) == 0);
 		CHECK((h != old) == t[i].want);
 	}
-	CHECK(h->listening && h->uid == 1000 && h->inode == 12345 && !h->next);
+	CHECK(h->o.listening && h->o.uid == 1000 && h->inode == 12345 &&
+	    !h->next);
 	add_holder(&h, "0: 0:16 0:0 01 0:0 0:0 0 7 0 8", 22, SOCK_STREAM);
-	CHECK(!h->listening && h->uid == 7 && h->inode == 8);
+	CHECK(!h->o.listening && h->o.uid == 7 && h->inode == 8);
 	add_holder(&h, "0: 0:16 0:0 01 0:0 0:0 0 7 0 8", 22, SOCK_DGRAM);
-	CHECK(h->listening && h->next && h->next->next);
+	CHECK(h->o.listening && h->next && h->next->next);
 	free_holders(h);
 }
 
@@ -1926,12 +1927,12 @@ proc_holders(void)
 	for (i = 0; i < 100; i++) {
 		h[i].next = i == 0 ? NULL : &h[i - 1];
 		h[i].inode = i;
-		h[i].pid = i == 0 ? getpid() : 0;
-		h[i].listening = i == 0 || i == 70;
+		h[i].o.pid = i == 0 ? getpid() : 0;
+		h[i].o.listening = i == 0 || i == 70;
 	}
 	CHECK(find_inode(&h[99], 50) == &h[50] && !find_inode(&h[99], 100));
 	CHECK(first_holder(&h[99]) == &h[70] && first_holder(h) == h);
-	h[99].listening = 1;
+	h[99].o.listening = 1;
 	CHECK(first_holder(&h[99]) == &h[70] && !first_holder(NULL));
 }
 
