@@ -1194,11 +1194,12 @@ server_choose(struct server *list, const struct use *use, int how,
 	const struct server *o;
 	int64_t at, rank, top = INT64_MIN;
 	const struct use *u;
-	int busy, live, kept;
+	int busy;
 
 	for (s = list; s; s = s->next) {
-		for (busy = 0, u = use; u->s; u++)
-			busy |= u->s == s;
+		for (u = use; u->s && u->s != s; u++)
+			;
+		busy = u->s != NULL;
 		if (s->retry > now) {
 			if (soonest && !busy && s->retry < *soonest)
 				*soonest = s->retry;
@@ -1207,14 +1208,12 @@ server_choose(struct server *list, const struct use *use, int how,
 		/* Where all servers reset their flows soon, flows before a
 		 * check go to the one that did so last; others are kept. */
 		at = forgotten_at(s);
-		for (live = kept = 0, o = list; o; o = o->next) {
-			if (o->live && now >= o->rest)
-				live = 1;
-			if (at && forgotten_at(o) > at && o->retry <= now)
-				kept = 1;
-		}
-		if ((live && now < s->rest) || ((how & LIVE) && !s->live) ||
-		    ((how & SPARE) && kept) || (s->addrs.n ?
+		for (o = list; o; o = o->next)
+			if ((now < s->rest && o->live && now >= o->rest) ||
+			    ((how & SPARE) && at && now >= o->retry &&
+			    forgotten_at(o) > at))
+				break;
+		if (o || ((how & LIVE) && !s->live) || (s->addrs.n ?
 		    server_addr(s, use, (how & FRESH) && (s->live ||
 		    !s->repeats), now) < 0 : busy))
 			continue;
