@@ -497,9 +497,10 @@ share_holder(struct holder *h, int type, int on)
 			if (on)
 				getsockopt(fd, SOL_SOCKET, flags[i], &is_on,
 				    &len);
-			if (!is_on &&
-			    fd_option(fd, SOL_SOCKET, flags[i], on) == 0)
+			if (!is_on) {
+				fd_option(fd, SOL_SOCKET, flags[i], on);
 				h->set[i] = 1;
+			}
 		}
 		close(fd);
 	} else if (errno == ENOSYS)
@@ -1232,7 +1233,7 @@ server_choose(struct server *list, const struct use *use, int how,
 int
 server_failed(struct server *s, const union addr *peer, int error, int64_t cap)
 {
-	unsigned wait = BACKOFF_MIN;
+	int64_t wait;
 	int i;
 
 	s->live = 0;
@@ -1242,11 +1243,11 @@ server_failed(struct server *s, const union addr *peer, int error, int64_t cap)
 	if (!peer || (s->tried + 1) >> s->addrs.n) {
 		s->tried = 0;
 		s->looked = 0;		/* the addresses may be old */
-		for (i = s->fails++; i > 0 && wait < cap; i--)
-			wait *= 2;
+		i = s->fails++;
+		wait = i < 16 ? BACKOFF_MIN << i : cap;
 		if (wait > cap)
-			wait = (unsigned)cap;
-		s->retry = s->asked + wait - random_below(wait / 4);
+			wait = cap;
+		s->retry = s->asked + wait - random_below((uint32_t)wait / 4);
 	}
 	if (error == s->logged[0] || error == s->logged[1])
 		return 0;
@@ -1302,8 +1303,7 @@ server_error(const struct server *s, int error)
 	if (error > 0 && error < EREFUSED)
 		return strerror(error);
 	fmt(buf, sizeof buf, error < 0 ? "look-up failed (%d)" : http ?
-	    "HTTP status %d" : "STUN error %d", error < 0 ? ELOOKUP(error) :
-	    error - EREFUSED);
+	    "HTTP status %d" : "STUN error %d", abs(error) - EREFUSED);
 	return buf;
 }
 
@@ -1359,39 +1359,32 @@ route_read(int fd)
 #if defined SIOCGIFCONF && !defined NATMAP_PORTABLE
 #define LINKS	64
 
-/* Finds the interface with the IPv4 address a; NULL. */
-static struct ifreq *
-link_of(int fd, const union addr *a, struct ifreq list[LINKS])
-{
-	struct ifreq *link;
-	struct ifconf conf;
-	struct sockaddr_in in;
-
-	conf.ifc_len = LINKS * (int)sizeof *list;
-	conf.ifc_req = list;
-	if (a->sa.sa_family != AF_INET || ioctl(fd, SIOCGIFCONF, &conf) < 0)
-		return NULL;
-	for (link = list; (char *)link < (char *)list + conf.ifc_len; link++) {
-		memcpy(&in, &link->ifr_addr, sizeof in);
-		if (in.sin_addr.s_addr == a->in.sin_addr.s_addr) {
-			/* without the number of an alias */
-			link->ifr_name[strcspn(link->ifr_name, ":")] = '\0';
-			return link;
-		}
-	}
-	return NULL;
-}
-
+/* Finds the device, or the interface with the IPv4 source address. */
 static void
 find_link(int fd, const char *dev, struct route *r)
 {
 	struct ifreq list[LINKS], *link = list;
+	struct ifconf conf;
+	struct sockaddr_in in;
 
+	conf.ifc_len = sizeof list;
+	conf.ifc_req = list;
 	if (dev)
 		fmt(link->ifr_name, sizeof link->ifr_name, "%s", dev);
+	else if (r->source.sa.sa_family != AF_INET ||
+	    ioctl(fd, SIOCGIFCONF, &conf) < 0)
+		return;
 	else
-		link = link_of(fd, &r->source, list);
-	if (link && ioctl(fd, SIOCGIFFLAGS, link) == 0) {
+		for (;; link++) {
+			if ((char *)link >= (char *)list + conf.ifc_len)
+				return;
+			memcpy(&in, &link->ifr_addr, sizeof in);
+			if (in.sin_addr.s_addr == r->source.in.sin_addr.s_addr)
+				break;
+		}
+	/* without the number of an alias */
+	link->ifr_name[strcspn(link->ifr_name, ":")] = '\0';
+	if (ioctl(fd, SIOCGIFFLAGS, link) == 0) {
 		r->flags = (unsigned)link->ifr_flags & (IFF_UP | IFF_RUNNING);
 		r->index = if_nametoindex(link->ifr_name);
 	}
