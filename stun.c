@@ -88,18 +88,6 @@ set_reuseport(int fd)
 	    errno == ENOPROTOOPT ? 1 : -1;
 }
 
-/* The flags that sockets of a role have when they are bound.  Two that share
- * a port must have one in common. */
-static int
-set_role(int fd, int type, enum local_role role)
-{
-	if (role == LOCAL_SERVER && type == SOCK_DGRAM)
-		return 0;
-	if (role == LOCAL_FLOW && set_reuseport(fd) < 0)
-		return -1;
-	return fd_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-}
-
 /* seteuid(2) of this thread, and so of this program: libc's would go round all
  * threads, for a kilobyte of code. */
 static int
@@ -152,28 +140,16 @@ bind_port(const struct local *l, int fd, int port)
 	return bind(fd, &a.sa, addr_len(&a));
 }
 
-/* Where the kernel cannot bind a flow beside our listener, the listener does
- * not listen meanwhile: three calls in which clients are refused. */
-static int
-bind_beside(const struct local *l, int fd)
-{
-	int r;
-
-	if (!l->listener)
-		return bind_port(l, fd, l->port);
-	shutdown(l->listener, SHUT_RD);
-	r = bind_port(l, fd, l->port);
-	return listen(l->listener, SOMAXCONN) < 0 ? -1 : r;
-}
-
 /* The kernel chooses a port for a socket without flags, or it might be one that
- * others share; that one is closed, and the port is bound with them.  Nothing
- * follows the bind of a UDP flow: until it is connected it takes datagrams of
- * the service. */
+ * others share; that one is closed, and the port is bound with them: two that
+ * share it must have one in common.  Where the kernel cannot bind a flow beside
+ * our listener, the listener does not listen meanwhile: three calls in which
+ * clients are refused.  Nothing follows the bind of a UDP flow: until it is
+ * connected it takes datagrams of the service. */
 static int
 bound_socket(struct local *l, enum local_role role)
 {
-	int type = l->cfg->type, fd = new_socket(l, type), old;
+	int type = l->cfg->type, fd = new_socket(l, type), r = 0;
 	union addr a;
 
 	if (fd < 0)
@@ -187,14 +163,23 @@ bound_socket(struct local *l, enum local_role role)
 	}
 	if (role == LOCAL_SERVER)
 		l->listener = 0;
-	if (set_role(fd, type, role) < 0 || bind_beside(l, fd) < 0)
+	else
+		r = set_reuseport(fd);
+	if (r >= 0 && (role == LOCAL_FLOW || type == SOCK_STREAM))
+		r = fd_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	if (r < 0)
 		goto fail;
-	if (role == LOCAL_FLOW || type == SOCK_DGRAM)
-		return fd;
-	old = listen(fd, SOMAXCONN) < 0 ? -1 : set_reuseport(fd);
-	if (old > 0)
-		l->listener = fd;
-	if (old >= 0)
+	if (l->listener)
+		shutdown(l->listener, SHUT_RD);
+	r = bind_port(l, fd, l->port);
+	if (l->listener && listen(l->listener, SOMAXCONN) < 0)
+		r = -1;
+	if (r == 0 && role == LOCAL_SERVER && type == SOCK_STREAM) {
+		r = listen(fd, SOMAXCONN) < 0 ? -1 : set_reuseport(fd);
+		if (r > 0)
+			l->listener = fd;
+	}
+	if (r >= 0)
 		return fd;
 fail:
 	fd_close(fd);
