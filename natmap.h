@@ -332,12 +332,12 @@ struct flow {
 	int shared;             /* UDP: fd is the relay's: not connected, polled
 				   or closed here; flow_claim() gets answers */
 	int last;		/* as of flow_ask() */
-	int sent;		/* UDP: requests sent of this transaction */
+	unsigned have;		/* STUN over TCP, body: bytes in buf */
+	unsigned more;		/* STUN over TCP: due after the header */
 	int64_t born;		/* ms: when the flow was opened */
 	int64_t asked;		/* ms: when this transaction began */
 	unsigned left;          /* TCP: bytes of the request not yet sent */
-	unsigned have;		/* STUN over TCP, body: bytes in buf */
-	unsigned more;		/* STUN over TCP: due after the header */
+	int sent;		/* UDP: requests sent of this transaction */
 	int64_t resend;		/* ms: UDP, the next request; or NEVER */
 	int64_t deadline;	/* ms: when the transaction has failed */
 	const char *host;	/* HTTP: for the Host field; "host/path": GET

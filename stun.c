@@ -926,7 +926,6 @@ flow_ask(struct flow *f, int last, int64_t now, int64_t deadline)
 	f->deadline = deadline;
 	f->resend = NEVER;
 	f->sent = 0;
-	f->have = f->more = 0;
 	f->left = f->kind == FLOW_UDP ? 0 : UINT_MAX;
 	return deadline != NEVER && send_request(f) < 0 ? flow_fail(f) : 0;
 }
@@ -947,7 +946,7 @@ answered(struct flow *f)
 {
 	f->state = FLOW_OPEN;
 	f->resend = f->deadline = NEVER;
-	f->left = f->have = 0;
+	f->left = f->have = f->more = 0;
 	fd_name(f->fd, &f->ends.local);
 	return 1;
 }
