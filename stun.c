@@ -56,10 +56,6 @@
 #define HTTP_LIMIT      16384   /* bytes of one answer with its 1xx, and those
 				   of a body */
 
-/* ms after asked: further requests over UDP (RFC 8489 section 6.2.1, RTO
- * 500 ms); the last one is never sent */
-static const int resend_at[] = { 500, 1500, INT_MAX };
-
 /* What follows name, in whatever case, at the start of s, or NULL. */
 static char *
 after(char *s, const char *name)
@@ -842,6 +838,10 @@ write_head(const struct flow *f, char *buf, size_t size)
 	    path ? "GET " : "HEAD /", path, !path, host,
 	    path || f->last ? "close" : "keep-alive");
 }
+
+/* ms after asked: further requests over UDP (RFC 8489 section 6.2.1, RTO
+ * 500 ms); the last one is never sent */
+static const int resend_at[] = { 500, 1500, INT_MAX };
 
 /* Sends the request, or the rest of it; over UDP, sends it again. */
 static int
