@@ -306,7 +306,7 @@ process_name(pid_t pid, char name[PROCESS_NAME])
 
 /* Finds who has the sockets open: pid, whose folder of descriptors that is, or
  * with pid 0 all processes of /proc. */
-static int
+static void
 search(struct holder *list, const char *folder, pid_t pid)
 {
 	const char *inode;
@@ -319,7 +319,7 @@ search(struct holder *list, const char *folder, pid_t pid)
 
 	d = opendir(folder);
 	if (!d)
-		return -1;
+		return;
 	while ((e = readdir(d)) != NULL) {
 		number = (int)decimal(e->d_name);
 		if (pid == 0) {
@@ -339,7 +339,6 @@ search(struct holder *list, const char *folder, pid_t pid)
 		}
 	}
 	closedir(d);
-	return 0;
 }
 
 /* An IPv6 listener may hold the IPv4 port as well, but not the reverse. */
@@ -353,8 +352,8 @@ find_holders(struct holder **list, const struct local *l)
 	r = read_table(list, six, l);
 	if (!*six)
 		read_table(list, "6", l);
-	if (r == 0 && *list)
-		r = search(*list, "/proc", 0);
+	if (*list)
+		search(*list, "/proc", 0);
 	return r;
 }
 
@@ -384,19 +383,20 @@ local_owner(const struct local *l, struct owner *o)
 	struct holder *list, *h;
 	pid_t me = getpid();
 	int r = find_holders(&list, l);
+	const struct holder *best = first_holder(list);
 
 	memset(o, 0, sizeof *o);
 	process_name(me, self);
-	if (list) {
-		*o = first_holder(list)->o;
-		r = 1;
-	}
 	for (h = list; h; h = h->next)
 		if (h->o.pid != me && strcmp(h->o.name, self) == 0) {
-			h->o.listening = o->listening;
-			*o = h->o;
-			o->twin = 1;
+			h->o.listening = best->o.listening;
+			h->o.twin = 1;
+			best = h;
 		}
+	if (best) {
+		*o = best->o;
+		r = 1;
+	}
 	free_holders(list);
 	return r;
 }
