@@ -728,9 +728,9 @@ field_line(struct http_reader *h)
 			parameter(token, "timeout=", &h->timeout);
 			parameter(token, "max=", &h->max);
 		} else if (strcasecmp(token, "close") == 0)
-			h->close = 2;
-		else if (h->close == 1 && strcasecmp(token, "keep-alive") == 0)
-			h->close = 0;
+			h->close |= 2;
+		else if (strcasecmp(token, "keep-alive") == 0)
+			h->close &= 2;
 }
 
 static NOINLINE enum http_reply
