@@ -628,8 +628,8 @@ read_address(const unsigned char *p, size_t n, unsigned int type,
 {
 	static unsigned char zeros[16];
 	const unsigned char *found = attribute(p, n, type), *mask = zeros;
-	unsigned char *host;
-	sa_family_t family;
+	unsigned char *host = (unsigned char *)&a->in.sin_addr;
+	sa_family_t family = AF_INET;
 	size_t i;
 	int port;
 
@@ -641,13 +641,10 @@ read_address(const unsigned char *p, size_t n, unsigned int type,
 		mask = p + 4;   /* the cookie and the transaction id */
 	memset(a, 0, sizeof *a);
 	n = be16(found + 2) - 4U;
-	if (n == 4 && found[5] == 1) {
-		family = AF_INET;
-		host = (unsigned char *)&a->in.sin_addr;
-	} else if (n == 16 && found[5] == 2) {
+	if (n == 16 && found[5] == 2) {
 		family = AF_INET6;
 		host = a->in6.sin6_addr.s6_addr;
-	} else
+	} else if (n != 4 || found[5] != 1)
 		return -1;
 	for (i = 0; i < n; i++)
 		host[i] = found[8 + i] ^ mask[i];
