@@ -478,7 +478,7 @@ struct relay_calls {
 /* takes fd, of local_socket(LOCAL_SERVER); NULL with errno, fd is closed */
 struct relay *relay_start(const struct config *cfg,
     const struct relay_calls *calls, int fd, int64_t now);
-int relay_fd(const struct relay *r);	/* of relay_start(); -1 without r */
+int relay_fd(const struct relay *r);	/* of relay_start() */
 /* where new sessions go; the addresses carry the port */
 void relay_target(struct relay *r, const struct addrs *to);
 void relay_accept(struct relay *r);	/* what is queued */

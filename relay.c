@@ -134,7 +134,7 @@ enum { CLIENT = 1, TARGET = 2, BOTH = 3 };
 #define OTHER(leg)	(BOTH ^ (leg))
 
 struct pending {		/* bytes that the other leg did not take yet */
-	size_t off, n;		/* sent of data, left of data */
+	unsigned off, n;	/* sent of data, left of data */
 	unsigned char data[];
 };
 
@@ -209,14 +209,14 @@ struct relay {			/* what is used often comes first */
 	struct addrs target;	/* n 0: not known yet, the listener waits */
 	int slot, sigslot;	/* of fd and sigfd */
 	int guests_max;		/* guests at most */
-	int target_err;         /* errno that was said of it; 0: it works */
+	int failing;		/* the target, as was said of it */
 	int first, polled;	/* slots of sessions: the first, how many */
 	int look;               /* descriptor from which to look at those that
 				   end */
 	int64_t active;		/* ms: when a session was */
 	int64_t armed_to;	/* ms: armed are all not active since then */
 	int64_t seat_at;	/* ms: when to make room for guests */
-	struct idle list[STATES];
+	struct idle list[STATES];	/* last of a head is NEVER */
 	int64_t limit[STATES];  /* ms: a stay without a move; 0: for ever */
 	uint64_t bytes[2];	/* totals */
 	unsigned ever, ended[WHYS];
@@ -248,10 +248,11 @@ signals_fd(void)
 	sigemptyset(&set);
 	sigaddset(&set, SIGRTMIN);
 	sigaddset(&set, SIGIO);
-	if (sigprocmask(SIG_BLOCK, &set, NULL) == 0)
-		return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-#endif
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+#else
 	return -1;
+#endif
 }
 
 /* Asks the kernel for a signal whenever a leg of s becomes ready, or for no
@@ -307,22 +308,25 @@ must_poll(struct relay *r, struct session *s, int n, struct wake *w)
 
 /* life of a session */
 
-/* The session that came first to a state, and did not move there for age ms;
- * NULL. */
-static struct session *
-oldest(const struct relay *r, size_t state, int64_t age)
+/* Is there a session in a state that did not move there for age ms? */
+static int
+has_old(const struct relay *r, size_t state, int64_t age)
 {
-	const struct idle *head = &r->list[state];
+	return r->now - r->list[state].next->last >= age;
+}
 
-	return head->next != head && r->now - head->next->last >= age ?
-	    (struct session *)head->next : NULL;
+/* The session that came first to a state that is not empty. */
+static struct session *
+oldest(const struct relay *r, size_t state)
+{
+	return (struct session *)r->list[state].next;
 }
 
 /* Something ends or moved: looks soon at what else is ending. */
 static void
 look_soon(struct relay *r)
 {
-	if (!oldest(r, S_ENDING, 0))
+	if (!has_old(r, S_ENDING, 0))
 		return;
 	r->pause = LOOK_LEAST;
 	if (r->look_at > r->now + LOOK_LEAST)
@@ -345,11 +349,11 @@ touch(struct relay *r, struct session *s)
 static int
 leg_open(struct relay *r, struct session *s, size_t leg, int fd)
 {
-	struct session **p;
+	struct session **p = r->by_fd;
 	int n = 2 * fd;
 
 	if (fd >= r->nfds) {
-		p = enlarge(r->by_fd, (size_t)r->nfds * sizeof *p,
+		p = enlarge(p, (size_t)r->nfds * sizeof *p,
 		    (size_t)n * sizeof *p);
 		if (!p) {
 			fd_close(fd);
@@ -358,7 +362,7 @@ leg_open(struct relay *r, struct session *s, size_t leg, int fd)
 		r->by_fd = p;
 		r->nfds = n;
 	}
-	r->by_fd[fd] = s;
+	p[fd] = s;
 	s->fd[leg - 1] = fd;
 	return 0;
 }
@@ -366,13 +370,13 @@ leg_open(struct relay *r, struct session *s, size_t leg, int fd)
 static void
 leg_close(struct relay *r, struct session *s, size_t leg)
 {
-	int *fd = &s->fd[leg - 1];
+	int fd = s->fd[leg - 1];
 
-	if (*fd < 0)
+	if (fd < 0)
 		return;
-	r->by_fd[*fd] = NULL;
-	close(*fd);
-	*fd = -1;
+	r->by_fd[fd] = NULL;
+	s->fd[leg - 1] = -1;
+	close(fd);
 }
 
 /* A call failed, with errno: 1 when the leg is broken by that. */
@@ -390,16 +394,16 @@ leg_failed(struct session *s, size_t leg)
 static void
 pending_free(struct relay *r, struct session *s, size_t leg)
 {
-	struct pending **p = &s->u.pending[leg - 1];
+	struct pending *p = s->u.pending[leg - 1];
 
-	if (*p)
-		r->pending -= (*p)->off + (*p)->n;
-	free(*p);
-	*p = NULL;
+	if (p)
+		r->pending -= p->off + p->n;
+	s->u.pending[leg - 1] = NULL;
+	free(p);
 }
 
 /* A hash of a's host and of port, below BUCKETS; of a's source for port 0. */
-static uint32_t
+static size_t
 hash_of(const struct relay *r, const union addr *a, int port)
 {
 	const unsigned char *p = (const void *)&a->in.sin_addr;
@@ -466,7 +470,8 @@ session_end(struct relay *r, struct session *s, enum why why)
 		leg_close(r, s, leg);
 	}
 	idle_drop(&s->idle);
-	r->guests -= s->state == S_GUEST;
+	if (s->state == S_GUEST)
+		r->guests--;
 	free(s);
 	r->n--;
 	r->ended[why]++;
@@ -500,11 +505,15 @@ session_begin(struct relay *r, struct session *s)
 static void
 complain(struct relay *r, const char *what, int e)
 {
+	const char *why = "session limit";
+
 	r->no_room++;
 	if (r->no_room & (r->no_room - 1))
 		return;
-	warn("relay: %s: %s (%d sessions now, %u times so far)", what,
-	    e ? strerror(e) : "session limit", r->n, r->no_room);
+	if (e)
+		why = strerror(e);
+	warn("relay: %s: %s (%d sessions now, %u times so far)", what, why,
+	    r->n, r->no_room);
 }
 
 /* sockets */
@@ -656,8 +665,8 @@ flush(struct relay *r, struct session *s, size_t leg)
 		return 0;
 	}
 	touch(r, s);
-	p->off += (size_t)n;
-	p->n -= (size_t)n;
+	p->off += (unsigned)n;
+	p->n -= (unsigned)n;
 	if (p->n)
 		return 0;
 	pending_free(r, s, leg);
@@ -684,16 +693,15 @@ pass(struct relay *r, struct session *s, size_t leg, size_t n, int piped)
 	p = malloc(sizeof *p + n);
 	if (!p || (piped && read(r->pipe[0], p->data, n) != (ssize_t)n)) {
 		free(p);
-		if (piped)
-			pipe_close(r);          /* what is in it is nobody's */
+		pipe_close(r);          /* what is in it is nobody's */
 		return -1;
 	}
 	if (!piped)
 		memcpy(p->data, (char *)r->buf + sent, n);
 	p->off = 0;
-	p->n = n;
+	p->n = (unsigned)n;
 	s->u.pending[leg - 1] = p;
-	r->pending += n;
+	r->pending += p->n;
 	return 0;
 }
 
@@ -814,11 +822,12 @@ session_review(struct relay *r, struct session *s)
 
 	if (s->broken)
 		wind_up(r, s);
-	else if (s->eof == BOTH && !p[0] && !p[1])
-		session_end(r, s, WHY_CLOSED);
-	else if (s->eof == BOTH && (!p[0] || !p[1]))
-		leg_close(r, s, p[0] ? CLIENT : TARGET);	/* is done */
-	else if (s->eof && s->eof != BOTH && !p[s->eof - 1])
+	else if (s->eof == BOTH) {
+		if (!p[0] && !p[1])
+			session_end(r, s, WHY_CLOSED);
+		else if (!p[0] || !p[1])
+			leg_close(r, s, p[0] ? CLIENT : TARGET); /* is done */
+	} else if (s->eof && !p[s->eof - 1])
 		shutdown(s->fd[OTHER(s->eof) - 1], SHUT_WR);
 }
 
@@ -857,15 +866,14 @@ dial(struct relay *r, struct session *s)
 	s->armed = ARMED_NEVER;
 	if (!r->udp)
 		tune(r, fd);
-	else if (port_take(r, fd, to->sa.sa_family) < 0)
-		return errno;
-	if (connect(fd, &to->sa, addr_len(to)) < 0 && errno != EINPROGRESS)
-		return errno;
-	return 0;
+	if ((!r->udp || port_take(r, fd, to->sa.sa_family) == 0) &&
+	    (connect(fd, &to->sa, addr_len(to)) == 0 || errno == EINPROGRESS))
+		return 0;
+	return errno;
 }
 
-/* Leaves the target's address, and tries the next ones; with s->err 1 when
- * there is no descriptor, -1 when none is left. */
+/* Leaves the target's address, and tries the next ones; the errno when there is
+ * no descriptor, -1 with s->err when none is left. */
 static int
 dial_any(struct relay *r, struct session *s)
 {
@@ -878,19 +886,21 @@ dial_any(struct relay *r, struct session *s)
 		if (!(r->self >> s->tried & 1))
 			s->err = (uint8_t)dial(r, s);
 		if (s->err == EMFILE || s->err == ENFILE)
-			return 1;
+			break;
 		s->tried++;
 	} while (s->err);
-	return 0;
+	return s->err;
 }
 
 /* Says that the target fails, with errno e, or is well again, with 0. */
 static void
 target_is(struct relay *r, int e)
 {
-	if (!e == !r->target_err)
+	int failing = e != 0;
+
+	if (r->failing == failing)
 		return;
-	r->target_err = e;
+	r->failing = failing;
 	warn("target %pa: %s", &r->target.a[0],
 	    e ? strerror(e) : "answers again");
 }
@@ -900,16 +910,16 @@ target_is(struct relay *r, int e)
 static int
 dial_next(struct relay *r, struct session *s)
 {
-	int waits = dial_any(r, s);
+	int e = dial_any(r, s);
 
-	if (waits < 0) {
+	if (e < 0) {
 		if (s->err != EADDRINUSE)	/* itself: was said */
 			target_is(r, s->err);
 		session_end(r, s, WHY_REFUSED);
 		return -1;
 	}
-	if (waits)
-		complain(r, "a client must wait", s->err);
+	if (e)
+		complain(r, "a client must wait", e);
 	touch(r, s);
 	return 0;
 }
@@ -919,14 +929,14 @@ dial_next(struct relay *r, struct session *s)
  *   12 bytes signature, 0x21 version 2 and PROXY, 0x11 TCP over IPv4 or 0x21
  *   over IPv6, be16 length of the rest, client's address, address that it
  *   connected to, be16 client's port, be16 port that it connected to */
-static NOINLINE void
+static void
 send_header(struct session *s)
 {
-	unsigned char h[52] = "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c";
-	unsigned char *ports = h + 24;
+	unsigned char h[52], *ports = h + 24;
 	const union addr *c = &s->pair.client;
 	union addr a = { .in6 = { 0 } };
 
+	memcpy(h, "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", 16);
 	fd_name(s->fd[0], &a);
 	if (c->sa.sa_family == AF_INET6) {
 		h[13] = 0x21;
@@ -978,15 +988,14 @@ source(const union addr *a)
 	return v6;
 }
 
-/* Ends what oldest() finds; 1 when that is a session. */
+/* Ends what has_old() finds; 1 when that is a session. */
 static int
 evict(struct relay *r, size_t state, int64_t age)
 {
-	struct session *s = oldest(r, state, age);
-
-	if (s)
-		session_end(r, s, WHY_LIMIT);
-	return s != NULL;
+	if (!has_old(r, state, age))
+		return 0;
+	session_end(r, oldest(r, state), WHY_LIMIT);
+	return 1;
 }
 
 /* Ends at most that many sessions, idle for longest, of the source that has
@@ -997,21 +1006,22 @@ evict(struct relay *r, size_t state, int64_t age)
 static int
 evict_crowd(struct relay *r, uint64_t own, int most)
 {
-	struct idle *e, *next, *head = &r->list[S_OPEN], *young = head->next;
+	struct idle *e, *next, *head = &r->list[S_OPEN];
 	const union addr *a;
 	uint64_t crowd = NOBODY;
 	int count[BUCKETS] = { 0 };
-	int age = most == ROOM_BATCH ? ROOM_AGE : ROOM_IDLE;
-	int share = most == ROOM_BATCH ? ROOM_SHARE : r->max >> 2;
-	int n = share, *c;
+	int64_t old = r->now - ROOM_IDLE;
+	int n, *c, share = r->max >> 2;
 
-	r->seed++;
-	for (e = head->next; e != head; e = e->next) {
-		count[hash_of(r, &((struct session *)e)->pair.client, 0)]++;
-		if (r->now - e->last > age)
-			young = e->next;
+	if (most == ROOM_BATCH) {
+		old = r->now - ROOM_AGE;
+		share = ROOM_SHARE;
 	}
-	for (e = head->next; e != young; e = e->next) {
+	n = share;
+	r->seed++;
+	for (e = head->next; e != head; e = e->next)
+		count[hash_of(r, &((struct session *)e)->pair.client, 0)]++;
+	for (e = head->next; e->last < old; e = e->next) {
 		a = &((struct session *)e)->pair.client;
 		c = &count[hash_of(r, a, 0)];
 		if (*c > n && source(a) != own) {
@@ -1020,10 +1030,11 @@ evict_crowd(struct relay *r, uint64_t own, int most)
 		}
 	}
 	for (n = -share, e = head->next; e != head; e = e->next)
-		n += source(&((struct session *)e)->pair.client) == crowd;
+		if (source(&((struct session *)e)->pair.client) == crowd)
+			n++;
 	if (most > n)
 		most = n;
-	for (e = head->next; e != young && most > 0; e = next) {
+	for (e = head->next; e->last < old && most > 0; e = next) {
 		next = e->next;
 		if (source(&((struct session *)e)->pair.client) == crowd) {
 			session_end(r, (struct session *)e, WHY_LIMIT);
@@ -1098,7 +1109,9 @@ accept_some(struct relay *r)
 {
 	int k, e = 0;
 
-	for (k = 0; k < ACCEPTS; k++) {
+	for (k = ACCEPTS;; k--) {
+		if (k == 0)
+			return;
 		if (r->n - r->guests >= r->max && r->guests >= r->guests_max &&
 		    (evict_crowd(r, NOBODY, 0) <= 0 ||
 		    !evict(r, S_GUEST, GUEST_AGE)))
@@ -1110,8 +1123,6 @@ accept_some(struct relay *r)
 			break;
 		}
 	}
-	if (k == ACCEPTS)
-		return;
 	complain(r, "clients must wait", e);
 	r->room_at = r->now + ACCEPT_PAUSE;
 }
@@ -1148,8 +1159,8 @@ exchange(int fd, struct mmsghdr *m, int n)
 {
 	ssize_t len;
 #ifdef MSG_WAITFORONE
-	int k = n ? sendmmsg(fd, m, (unsigned)n, MSG_DONTWAIT) :
-	    recvmmsg(fd, m, BATCH, MSG_DONTWAIT, NULL);
+	int k = n ? sendmmsg(fd, m, (unsigned)n, 0) :
+	    recvmmsg(fd, m, BATCH, 0, NULL);
 	if (k >= 0 || errno != ENOSYS)
 		return k;
 #endif
@@ -1185,9 +1196,10 @@ read_batch(struct relay *r, int fd)
 	return n;
 }
 
-/* Appends ancillary data to h, whose control buffer has room for it. */
-static void
-attach(struct msghdr *h, int level, int type, const void *p, size_t n)
+/* Appends ancillary data of n bytes to h, whose control buffer has room for it;
+ * returns where to write them. */
+static void *
+attach(struct msghdr *h, int level, int type, size_t n)
 {
 	unsigned char *at = h->msg_control;
 	struct cmsghdr *c = (void *)(at + h->msg_controllen);
@@ -1195,8 +1207,8 @@ attach(struct msghdr *h, int level, int type, const void *p, size_t n)
 	c->cmsg_level = level;
 	c->cmsg_type = type;
 	c->cmsg_len = (socklen_t)CMSG_LEN(n);
-	memcpy(CMSG_DATA(c), p, n);
 	h->msg_controllen += (socklen_t)CMSG_SPACE(n);
+	return CMSG_DATA(c);
 }
 
 /* Sends h to the client of s, from that address of ours to which the client
@@ -1205,9 +1217,9 @@ static void
 address(struct msghdr *h, struct session *s)
 {
 	const union addr *a = &s->pair.peer;
-	struct in6_pktinfo v6;
+	struct in6_pktinfo *v6;
 #ifdef IP_PKTINFO
-	struct in_pktinfo v4 = { 0, a->in.sin_addr, { 0 } };
+	struct in_pktinfo *v4;
 #endif
 
 	h->msg_name = &s->pair.client;
@@ -1215,13 +1227,16 @@ address(struct msghdr *h, struct session *s)
 	if (addr_any(a))
 		return;
 	if (a->sa.sa_family == AF_INET6) {
-		v6.ipi6_addr = a->in6.sin6_addr;
-		v6.ipi6_ifindex = a->in6.sin6_scope_id;
-		attach(h, IPPROTO_IPV6, IPV6_PKTINFO, &v6, sizeof v6);
+		v6 = attach(h, IPPROTO_IPV6, IPV6_PKTINFO, sizeof *v6);
+		v6->ipi6_addr = a->in6.sin6_addr;
+		v6->ipi6_ifindex = a->in6.sin6_scope_id;
 	}
 #ifdef IP_PKTINFO
-	else
-		attach(h, IPPROTO_IP, IP_PKTINFO, &v4, sizeof v4);
+	else {
+		v4 = attach(h, IPPROTO_IP, IP_PKTINFO, sizeof *v4);
+		memset(v4, 0, sizeof *v4);
+		v4->ipi_spec_dst = a->in.sin_addr;
+	}
 #endif
 }
 
@@ -1233,16 +1248,16 @@ pair_of(const struct relay *r, struct msghdr *h)
 	struct cmsghdr *c = CMSG_FIRSTHDR(h);   /* port_options() wants one */
 	struct pair *pair = h->msg_name;
 	union addr *a = &pair->peer;
-	struct in6_pktinfo v6;
+	const struct in6_pktinfo *v6;
 
 	*a = r->local;
 	if (!c)
 		return pair;
 	if (a->sa.sa_family == AF_INET6) {
-		memcpy(&v6, CMSG_DATA(c), sizeof v6);
-		a->in6.sin6_addr = v6.ipi6_addr;
-		if (IN6_IS_ADDR_LINKLOCAL(&v6.ipi6_addr))
-			a->in6.sin6_scope_id = v6.ipi6_ifindex;
+		v6 = (const void *)CMSG_DATA(c);
+		a->in6.sin6_addr = v6->ipi6_addr;
+		if (IN6_IS_ADDR_LINKLOCAL(&v6->ipi6_addr))
+			a->in6.sin6_scope_id = v6->ipi6_ifindex;
 	}
 #ifdef IP_PKTINFO
 	else
@@ -1278,7 +1293,7 @@ compose(struct mmsghdr *m, struct iovec *iov, const struct iovec *end,
     size_t segment, struct session *s)
 {
 	struct msghdr *h;
-	uint16_t size;
+	uint16_t *size;
 	int k, n;
 
 	for (n = 0; iov < end; n++, iov += k) {
@@ -1291,8 +1306,9 @@ compose(struct mmsghdr *m, struct iovec *iov, const struct iovec *end,
 		if (s)
 			address(h, s);
 		if (k > 1) {
-			size = (uint16_t)iov->iov_len;
-			attach(h, IPPROTO_UDP, UDP_SEGMENT, &size, sizeof size);
+			size = attach(h, IPPROTO_UDP, UDP_SEGMENT,
+			    sizeof *size);
+			*size = (uint16_t)iov->iov_len;
 		}
 	}
 	return n;
@@ -1307,7 +1323,7 @@ forward(struct relay *r, struct session *s, size_t leg, struct iovec *iov,
 	struct mmsghdr *m = r->buf->msg;
 	const struct iovec *one;
 	size_t segment = r->segment;
-	int fd, k, n;
+	int fd = r->fd, k, n;
 
 	if (!s)
 		return;
@@ -1316,10 +1332,12 @@ forward(struct relay *r, struct session *s, size_t leg, struct iovec *iov,
 		r->bytes[leg - 1] += one->iov_len;
 	}
 	touch(r, s);
-	fd = leg == TARGET ? r->fd : s->fd[1];
+	if (leg == CLIENT) {
+		fd = s->fd[1];
+		s = NULL;		/* it is connected */
+	}
 	while (iov < end) {
-		n = compose(m, iov, end, segment,
-		    leg == TARGET ? s : NULL);
+		n = compose(m, iov, end, segment, s);
 		n = exchange(fd, m, n);
 		for (k = 0; k < n; k++)
 			iov += m[k].msg_hdr.msg_iovlen;
@@ -1358,20 +1376,20 @@ client_new(struct relay *r, struct session **bucket, const struct pair *a)
 		s = session_new();
 		e = ENOMEM;
 	}
-	if (!s || dial_any(r, s) != 0) {
-		if (s)
-			e = s->err;
-		if (e != EADDRINUSE)
-			complain(r, "datagram dropped", e);
-		free(s);
-		return NULL;
+	if (s && dial_any(r, s) == 0) {
+		s->pair = *a;
+		s->pair.peer.in.sin_port = (in_port_t)r->port;
+		s->u.next = *bucket;
+		*bucket = s;
+		session_begin(r, s);
+		return s;
 	}
-	s->pair = *a;
-	s->pair.peer.in.sin_port = (in_port_t)r->port;
-	s->u.next = *bucket;
-	*bucket = s;
-	session_begin(r, s);
-	return s;
+	if (s)
+		e = s->err;
+	if (e != EADDRINUSE)
+		complain(r, "datagram dropped", e);
+	free(s);
+	return NULL;
 }
 
 /* The session of a client, an old or a new one; NULL if there can be none.
@@ -1587,23 +1605,24 @@ static void
 step_times(struct relay *r)
 {
 	struct session *s;
-	int k;
+	size_t k;
 
 	if (r->now >= r->look_at) {
 		r->pause = r->pause < LOOK_MOST / 2 ? r->pause * 2 : LOOK_MOST;
 		r->look = check_some(r, r->look, 1);
-		r->look_at = oldest(r, S_ENDING, 0) ?
+		r->look_at = has_old(r, S_ENDING, 0) ?
 		    r->now + r->pause : NEVER;
 	}
 	for (k = 0; k < STATES; k++)
-		while (r->limit[k] && (s = oldest(r, k, r->limit[k])))
+		while (r->limit[k] && has_old(r, k, r->limit[k])) {
+			s = oldest(r, k);
 			if (k == S_WAITING && !r->udp) {
 				s->err = ETIMEDOUT;
 				dial_next(r, s);
-			} else if (k == S_ENDING)
-				session_end(r, s, WHY_ERROR);
-			else
-				session_end(r, s, WHY_IDLE);
+			} else
+				session_end(r, s,
+				    k == S_ENDING ? WHY_ERROR : WHY_IDLE);
+		}
 }
 
 void
@@ -1623,8 +1642,9 @@ relay_step(struct relay *r, struct wake *w, int64_t now)
 		return;
 	if (!r->udp)
 		accept_some(r);
-	for (k = 0; r->udp && k < 4 && receive(r); k++)
-		;
+	else
+		for (k = 4; k > 0 && receive(r); k--)
+			;
 }
 
 /* wanting */
@@ -1641,7 +1661,7 @@ want_sessions(struct relay *r, struct wake *w)
 	for (k = 0; k < STATES; k++) {
 		head = &r->list[k];
 		e = head->next;
-		if (e != head && r->limit[k])
+		if (r->limit[k])
 			wake_at(w, e->last + r->limit[k]);
 		if (k == S_ENDING)
 			break;
@@ -1704,25 +1724,33 @@ relay_want(struct relay *r, struct wake *w)
 
 /* start and stop */
 
-/* Sessions that the machine's limits and the user allow. */
-static int
-most_sessions(const struct config *cfg)
+/* Sets how many sessions and guests the machine's limits and the user allow. */
+static void
+set_limits(struct relay *r)
 {
-	int files = (files_now() - RESERVED) / 2;
-	int64_t most = cfg->max_sessions ? cfg->max_sessions : SESSIONS;
-
+	int guests = files_now() - RESERVED, files = guests / 2;
+	int most = r->cfg->max_sessions;
 #ifdef __linux__
 	struct sysinfo ram;
-
-	if (!cfg->max_sessions && sysinfo(&ram) == 0)
-		most = min64(most, (int64_t)((uint64_t)ram.totalram *
-		    ram.mem_unit / (8 * SESSION_RAM)));
 #endif
-	if (cfg->max_sessions > files)
-		warn("-n %d: the limit of open files allows %d sessions",
-		    cfg->max_sessions, files);
-	most = min64(most, files);
-	return most < 1 ? 1 : (int)most;
+
+	if (most > files)
+		warn("-n %d: the limit of open files allows %d sessions", most,
+		    files);
+	if (!most) {
+		most = SESSIONS;
+#ifdef __linux__
+		if (sysinfo(&ram) == 0)
+			most = (int)min64(most, (int64_t)((uint64_t)ram.totalram
+			    * ram.mem_unit / (8 * SESSION_RAM)));
+#endif
+	}
+	if (most > files)
+		most = files;
+	r->max = most < 1 ? 1 : most;
+	guests -= 2 * r->max;
+	r->guests_max = guests > GUESTS ? GUESTS :
+	    guests < GUESTS / 8 ? GUESTS / 8 : guests;
 }
 
 /* Sets the options of the mapped port's socket.  In UDP it shall tell to which
@@ -1763,7 +1791,6 @@ relay_start(const struct config *cfg, const struct relay_calls *calls, int fd,
 {
 	struct relay *r = calloc(1, sizeof *r);
 	struct idle *e;
-	int k;
 
 	if (!r || fd_name(fd, &r->local) < 0 ||
 	    (r->buf = mmap(NULL, sizeof *r->buf, PROT_READ | PROT_WRITE,
@@ -1777,9 +1804,7 @@ relay_start(const struct config *cfg, const struct relay_calls *calls, int fd,
 	r->fd = fd;
 	r->now = now;
 	r->udp = cfg->type == SOCK_DGRAM;
-	r->max = most_sessions(cfg);
-	k = files_now() - RESERVED - 2 * r->max;
-	r->guests_max = k > GUESTS ? GUESTS : k < GUESTS / 8 ? GUESTS / 8 : k;
+	set_limits(r);
 	r->slot = r->sigslot = r->pipe[0] = -1;
 	r->limit[S_OPEN] = cfg->idle_timeout * (int64_t)1000;
 	r->limit[S_WAITING] = r->udp ? r->limit[S_OPEN] : CONNECT;
@@ -1787,8 +1812,10 @@ relay_start(const struct config *cfg, const struct relay_calls *calls, int fd,
 	r->check_at = r->look_at = NEVER;
 	random_bytes(&r->seed, sizeof r->seed);
 	r->port = r->seed;
-	for (e = r->list + STATES; e > r->list;)
+	for (e = r->list + STATES; e > r->list;) {
 		idle_init(--e);
+		e->last = NEVER;
+	}
 	r->sigfd = signals_fd();
 	port_options(r);
 	return r;
@@ -1797,7 +1824,7 @@ relay_start(const struct config *cfg, const struct relay_calls *calls, int fd,
 int
 relay_fd(const struct relay *r)
 {
-	return r ? r->fd : -1;
+	return r->fd;
 }
 
 void
@@ -1817,8 +1844,6 @@ relay_target(struct relay *r, const struct addrs *to)
 void
 relay_report(const struct relay *r)
 {
-	if (!r)
-		return;
 	warn("relay: %d sessions now, %u ever, %pd bytes in, %pd out; "
 	    "closed %u, broken %u, refused %u, idle %u, "
 	    "made room %u; no room %u times", r->n, r->ever,
@@ -1831,14 +1856,13 @@ relay_report(const struct relay *r)
 void
 relay_stop(struct relay *r)
 {
-	struct session *s;
-	int k;
+	size_t k;
 
 	if (!r)
 		return;
 	for (k = 0; k < STATES; k++)
-		while ((s = oldest(r, k, 0)))
-			session_end(r, s, WHY_STOP);
+		while (has_old(r, k, 0))
+			session_end(r, oldest(r, k), WHY_STOP);
 	relax(r);
 	munmap(r->buf, sizeof *r->buf);
 	close(r->fd);

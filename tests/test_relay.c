@@ -2031,6 +2031,16 @@ without_descriptors_a_client_waits(void)
 	without_descriptors(1);
 }
 
+static int
+most_sessions(const struct config *limited)
+{
+	static struct relay it;
+
+	it.cfg = limited;
+	set_limits(&it);
+	return it.max;
+}
+
 static void
 the_limit_follows_the_machine(void)
 {
