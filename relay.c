@@ -503,17 +503,13 @@ session_begin(struct relay *r, struct session *s)
 /* Says the first failure, and every one that doubles their number; e is the
  * errno of it, 0 where the limit is the reason. */
 static void
-complain(struct relay *r, const char *what, int e)
+complain(struct relay *r, int e)
 {
-	const char *why = "session limit";
-
 	r->no_room++;
-	if (r->no_room & (r->no_room - 1))
-		return;
-	if (e)
-		why = strerror(e);
-	warn("relay: %s: %s (%d sessions now, %u times so far)", what, why,
-	    r->n, r->no_room);
+	if ((r->no_room & (r->no_room - 1)) == 0)
+		warn("relay: %s: %s (%d sessions, %u times)",
+		    r->udp ? "datagram dropped" : "clients must wait",
+		    e ? strerror(e) : "session limit", r->n, r->no_room);
 }
 
 /* sockets */
@@ -919,7 +915,7 @@ dial_next(struct relay *r, struct session *s)
 		return -1;
 	}
 	if (e)
-		complain(r, "a client must wait", e);
+		complain(r, e);
 	touch(r, s);
 	return 0;
 }
@@ -1098,7 +1094,7 @@ accept_one(struct relay *r)
 	r->guests++;
 	session_begin(r, s);
 	if (seat(r, s) < 0)
-		complain(r, "clients must wait", 0);
+		complain(r, 0);
 	return 0;
 }
 
@@ -1123,7 +1119,7 @@ accept_some(struct relay *r)
 			break;
 		}
 	}
-	complain(r, "clients must wait", e);
+	complain(r, e);
 	r->room_at = r->now + ACCEPT_PAUSE;
 }
 
@@ -1387,7 +1383,7 @@ client_new(struct relay *r, struct session **bucket, const struct pair *a)
 	if (s)
 		e = s->err;
 	if (e != EADDRINUSE)
-		complain(r, "datagram dropped", e);
+		complain(r, e);
 	free(s);
 	return NULL;
 }
@@ -1735,8 +1731,7 @@ set_limits(struct relay *r)
 #endif
 
 	if (most > files)
-		warn("-n %d: the limit of open files allows %d sessions", most,
-		    files);
+		warn("-n %d: the limit of open files allows %d", most, files);
 	if (!most) {
 		most = SESSIONS;
 #ifdef __linux__
@@ -1836,7 +1831,7 @@ relay_target(struct relay *r, const struct addrs *to)
 	for (k = 0; k < to->n; k++)
 		self |= (unsigned)is_self(r, &to->a[k]) << k;
 	if (self && !r->self)
-		warn("relay: the target is the mapped port itself, refused");
+		warn("relay: target is the mapped port itself, refused");
 	r->self = self;
 	r->target = *to;
 }
