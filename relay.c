@@ -701,27 +701,31 @@ pass(struct relay *r, struct session *s, size_t leg, size_t n, int piped)
 	return 0;
 }
 
-/* How much a bulk flow may take for fd: what does not fit there would have to
- * wait in memory.  Nor shall much wait unsent in the kernel: of a stalled
- * session then little is read, and the other leg's buffer stays small. */
+/* How much may be taken for fd: of a bulk flow what fits there, the rest would
+ * have to wait in memory.  Nor shall much wait unsent in the kernel: of a
+ * stalled session then little is read, and the other leg's buffer stays
+ * small. */
 static size_t
-fitting(const struct relay *r, int fd)
+fitting(const struct relay *r, int fd, int bulk)
 {
+	size_t most = r->pending >= PENDING_MOST ? SCARCE :
+	    bulk ? PIPE_SIZE : CHUNK;
 #ifdef SO_MEMINFO
 	uint32_t m[6] = { 0 };	/* SK_MEMINFO_SNDBUF 3, WMEM_QUEUED 5 */
 	socklen_t len = sizeof m;
 	int64_t room;
 	int n = 0;
 
-	if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, m, &len) == 0 &&
+	if (most != CHUNK &&
+	    getsockopt(fd, SOL_SOCKET, SO_MEMINFO, m, &len) == 0 &&
 	    ioctl(fd, SIOCOUTQNSD, &n) == 0) {
 		room = min64((int64_t)m[3] - m[5], UNSENT - n);
-		return room > SCARCE ? (size_t)room : SCARCE;
+		most = room > SCARCE ? (size_t)room : SCARCE;
 	}
 #else
 	(void)fd;
 #endif
-	return r->pending < PENDING_MOST ? PIPE_SIZE : SCARCE;
+	return most;
 }
 
 /* Moves what a leg has at once to the other; returns how many bytes. */
@@ -729,8 +733,7 @@ static ssize_t
 take(struct relay *r, struct session *s, size_t leg)
 {
 	int bulk = s->bulk & (int)leg, fd = s->fd[leg - 1];
-	size_t most = bulk || r->pending >= PENDING_MOST ?
-	    fitting(r, s->fd[OTHER(leg) - 1]) : CHUNK;
+	size_t most = fitting(r, s->fd[OTHER(leg) - 1], bulk);
 	int piped = bulk && most >= CHUNK && pipe_open(r);
 	ssize_t n = -1;
 
