@@ -977,8 +977,9 @@ step_waiting(struct relay *r, struct session *s)
 
 /* All of a client's address that its host cannot choose. */
 static NOINLINE uint64_t
-source(const union addr *a)
+source(const struct session *s)
 {
+	const union addr *a = &s->pair.client;
 	uint64_t v6;
 
 	if (a->sa.sa_family != AF_INET6)
@@ -1006,7 +1007,7 @@ static int
 evict_crowd(struct relay *r, uint64_t own, int most)
 {
 	struct idle *e, *next, *head = &r->list[S_OPEN];
-	const union addr *a;
+	struct session *s;
 	uint64_t crowd = NOBODY;
 	int count[BUCKETS] = { 0 };
 	int64_t old = r->now - ROOM_IDLE;
@@ -1021,33 +1022,34 @@ evict_crowd(struct relay *r, uint64_t own, int most)
 	for (e = head->next; e != head; e = e->next)
 		count[hash_of(r, &((struct session *)e)->pair.client, 0)]++;
 	for (e = head->next; e->last < old; e = e->next) {
-		a = &((struct session *)e)->pair.client;
-		c = &count[hash_of(r, a, 0)];
-		if (*c > n && source(a) != own) {
+		s = (struct session *)e;
+		c = &count[hash_of(r, &s->pair.client, 0)];
+		if (*c > n && source(s) != own) {
 			n = *c;
-			crowd = source(a);
+			crowd = source(s);
 		}
 	}
 	for (n = -share, e = head->next; e != head; e = e->next)
-		if (source(&((struct session *)e)->pair.client) == crowd)
+		if (source((struct session *)e) == crowd)
 			n++;
 	if (most > n)
 		most = n;
 	for (e = head->next; e->last < old && most > 0; e = next) {
 		next = e->next;
-		if (source(&((struct session *)e)->pair.client) == crowd) {
-			session_end(r, (struct session *)e, WHY_LIMIT);
+		s = (struct session *)e;
+		if (source(s) == crowd) {
+			session_end(r, s, WHY_LIMIT);
 			most--;
 		}
 	}
 	return n;
 }
 
-/* 1 when there is room for another session, which a client waits for.  First
+/* 1 when there is room for the session s, whose client waits for it.  First
  * goes one that is ending, or is old and never carried a byte from its client,
  * if any. */
 static int
-make_room(struct relay *r, const union addr *client)
+make_room(struct relay *r, const struct session *s)
 {
 	struct idle *e, *head = &r->list[S_OPEN];
 
@@ -1060,7 +1062,7 @@ make_room(struct relay *r, const union addr *client)
 			return 1;
 		}
 	return evict_crowd(r, NOBODY, ROOM_BATCH) > 0 ||
-	    evict_crowd(r, source(client), 1) > 0;
+	    evict_crowd(r, source(s), 1) > 0;
 }
 
 /* accepting */
@@ -1069,7 +1071,7 @@ make_room(struct relay *r, const union addr *client)
 static int
 seat(struct relay *r, struct session *s)
 {
-	if (!make_room(r, &s->pair.client))
+	if (!make_room(r, s))
 		return -1;
 	r->guests--;
 	s->state = S_WAITING;

@@ -1918,11 +1918,12 @@ behind_a_queue_of_the_crowd(void)
 static void
 v6_sources_count_by_network(void)
 {
-	union addr a = local("2001:db8:0:1::1"), b = local("2001:db8:0:1:2::3"),
-	    c = local("2001:db8:0:2::1");
+	union addr a = local("2001:db8:0:1::1"), b = local("2001:db8:0:1:2::3");
+	struct session s[3] = { { .pair.client = a }, { .pair.client = b },
+	    { .pair.client = local("2001:db8:0:2::1") } };
 
 	setup(SOCK_STREAM, "127.0.0.1");
-	CHECK(source(&a) == source(&b) && source(&a) != source(&c));
+	CHECK(source(&s[0]) == source(&s[1]) && source(&s[0]) != source(&s[2]));
 	CHECK(hash_of(r, &a, 0) == hash_of(r, &b, 0));
 	CHECK(hash_of(r, &a, 1) != hash_of(r, &b, 1));
 	teardown();
