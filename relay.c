@@ -1493,10 +1493,16 @@ events(const struct relay *r, int fd)
 
 /* Steps the session of which a leg is ready. */
 static void
-session_step(struct relay *r, struct session *s, const struct pollfd *p)
+session_step(struct relay *r, const struct pollfd *p, int polled)
 {
-	size_t leg = leg_of(s, p->fd);
+	struct session *s = session_of(r, p->fd);
+	size_t leg;
 
+	if (!s)
+		return;
+	if (polled)
+		disarm(s);
+	leg = leg_of(s, p->fd);
 	if (r->udp) {
 		answer(r, s);
 	} else if (s->state < S_OPEN) {
@@ -1521,18 +1527,12 @@ session_step(struct relay *r, struct session *s, const struct pollfd *p)
 
 /* Steps the sessions whose descriptors are ready.  A session that ends takes
  * its descriptors out of by_fd, so that no step follows its end. */
-static void
+static NOINLINE void
 step_ready(struct relay *r, const struct pollfd *p, int n)
 {
-	struct session *s;
-
-	for (; n > 0; n--, p++) {
-		s = p->revents ? session_of(r, p->fd) : NULL;
-		if (!s)
-			continue;
-		disarm(s);
-		session_step(r, s, p);
-	}
+	for (; n > 0; n--, p++)
+		if (p->revents)
+			session_step(r, p, 1);
 }
 
 /* Polls, without waiting, the legs of one poll of sessions, or only of those
@@ -1594,7 +1594,7 @@ read_signals(struct relay *r)
 			    (wanted | POLLERR | POLLHUP));
 			if (wanted >= 0 && p.revents &&
 			    (wanted || poll(&p, 1, 0) > 0))
-				session_step(r, r->by_fd[p.fd], &p);
+				session_step(r, &p, 0);
 		}
 	} while (got == sizeof si);
 #else
