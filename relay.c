@@ -818,16 +818,17 @@ static void
 session_review(struct relay *r, struct session *s)
 {
 	struct pending **p = s->u.pending;
+	size_t eof = s->eof;
 
 	if (s->broken)
 		wind_up(r, s);
-	else if (s->eof == BOTH) {
+	else if (eof == BOTH) {
 		if (!p[0] && !p[1])
 			session_end(r, s, WHY_CLOSED);
 		else if (!p[0] || !p[1])
 			leg_close(r, s, p[0] ? CLIENT : TARGET); /* is done */
-	} else if (s->eof && !p[s->eof - 1])
-		shutdown(s->fd[OTHER(s->eof) - 1], SHUT_WR);
+	} else if (eof && !p[eof - 1])
+		shutdown(s->fd[OTHER(eof) - 1], SHUT_WR);
 }
 
 /* connecting */
