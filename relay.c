@@ -292,7 +292,7 @@ disarm(struct session *s)
 static int
 must_poll(struct relay *r, struct session *s, int n, struct wake *w)
 {
-	int active = r->now - s->idle.last < ACTIVE;
+	int active = s->idle.last > r->now - ACTIVE;
 
 	if (r->sigfd < 0)
 		return active || r->check_at == NEVER;
@@ -786,14 +786,14 @@ carry(struct relay *r, struct session *s, size_t leg)
 static void
 wind_up(struct relay *r, struct session *s)
 {
-	size_t dead = s->broken == BOTH ? CLIENT : s->broken;
+	size_t dead = s->broken == TARGET ? TARGET : CLIENT;
 	int fd = s->fd[OTHER(dead) - 1], unsent;
 	union addr a;
 
 	pending_free(r, s, OTHER(dead));
 	carry(r, s, dead);
 	if (s->eof & dead && !s->u.pending[dead - 1]) {
-		unsent = fd_peer(fd, &a) == 0;	/* not reset or closed */
+		unsent = fd_peer(fd, &a) + 1;	/* 0: reset or closed */
 #ifdef TIOCOUTQ
 		if (unsent)
 			ioctl(fd, TIOCOUTQ, &unsent);
@@ -1089,10 +1089,8 @@ accept_one(struct relay *r)
 	struct session *s = session_new();
 	int fd;
 
-	if (!s)
-		return -1;
-	fd = fd_accept(r->fd, &s->pair.client);
-	if (fd < 0 || leg_open(r, s, CLIENT, fd) < 0) {
+	if (!s || (fd = fd_accept(r->fd, &s->pair.client)) < 0 ||
+	    leg_open(r, s, CLIENT, fd) < 0) {
 		free(s);
 		return -1;
 	}
