@@ -263,7 +263,7 @@ arm(struct session *s, enum armed on)
 #ifdef F_SETSIG
 	int i, fd;
 
-	for (i = 0; i < 2; i++) {
+	for (i = 2; i-- > 0;) {
 		fd = s->fd[i];
 		if (fd < 0)
 			continue;
@@ -1117,9 +1117,9 @@ accept_some(struct relay *r)
 		    !evict(r, S_GUEST, GUEST_AGE)))
 			break;
 		if (accept_one(r) < 0 && errno != ECONNABORTED) {
+			e = errno;
 			if (fd_again())
 				return;
-			e = errno;
 			break;
 		}
 	}
@@ -1534,18 +1534,18 @@ step_ready(struct relay *r, const struct pollfd *p, int n)
 			session_step(r, p, 1);
 }
 
-/* Polls, without waiting, the legs of one poll of sessions, or only of those
- * that end, from descriptor fd on, and steps those that are ready.  Returns the
+/* Polls, without waiting, the legs of one poll of sessions, of that state at
+ * least, from descriptor fd on, and steps those that are ready.  Returns the
  * descriptor to go on with, 0 at the end. */
 static int
-check_some(struct relay *r, int fd, int ending)
+check_some(struct relay *r, int fd, int least)
 {
 	struct pollfd p[POLL_MOST];
 	int ev, n;
 
 	for (n = 0; n < POLL_MOST && fd < r->nfds; fd++) {
 		ev = events(r, fd);
-		if (ev < 0 || (ending && r->by_fd[fd]->state != S_ENDING))
+		if (ev < 0 || r->by_fd[fd]->state < least)
 			continue;
 		p[n].fd = fd;
 		p[n++].events = (short)ev;
@@ -1609,7 +1609,7 @@ step_times(struct relay *r)
 
 	if (r->now >= r->look_at) {
 		r->pause = r->pause < LOOK_MOST / 2 ? r->pause * 2 : LOOK_MOST;
-		r->look = check_some(r, r->look, 1);
+		r->look = check_some(r, r->look, S_ENDING);
 		r->look_at = has_old(r, S_ENDING, 0) ?
 		    r->now + r->pause : NEVER;
 	}
@@ -1621,7 +1621,7 @@ step_times(struct relay *r)
 				dial_next(r, s);
 			} else
 				session_end(r, s,
-				    k == S_ENDING ? WHY_ERROR : WHY_IDLE);
+				    k < S_ENDING ? WHY_IDLE : WHY_ERROR);
 		}
 }
 
