@@ -1116,7 +1116,7 @@ port_in_use(struct map *m, const struct owner *o, const char *why)
 	union addr a;
 	int own = c->target && c->target_port == m->local.port &&
 	    (addr_parse(&a, c->target, AF_UNSPEC) < 0 ?
-	    !strcmp(c->target, "localhost") : addr_is_loopback(&a) ||
+	    !strcmp(c->target, "localhost") : addr_kind(&a) == A_LOOPBACK ||
 	    addr_same_host(&a, &m->route.source));
 
 	if (o->pid)
@@ -2040,16 +2040,10 @@ heard(struct map *m, struct contact *c)
 static int
 is_plausible(const union addr *a, const union addr *peer)
 {
-	const unsigned char *b = (const void *)&a->in.sin_addr;
-	const struct in6_addr *v6 = &a->in6.sin6_addr;
+	enum addr_kind kind = addr_kind(a);
 
-	if (a->sa.sa_family != peer->sa.sa_family || !addr_port(a) ||
-	    addr_any(a) || (addr_is_loopback(a) && !addr_is_loopback(peer)))
-		return 0;
-	if (a->sa.sa_family == AF_INET)
-		return b[0] && b[0] < 224;
-	return !IN6_IS_ADDR_MULTICAST(v6) && !IN6_IS_ADDR_V4MAPPED(v6) &&
-	    !IN6_IS_ADDR_LINKLOCAL(v6);
+	return a->sa.sa_family == peer->sa.sa_family && addr_port(a) &&
+	    kind != A_NEVER && (kind != A_LOOPBACK || addr_kind(peer) == kind);
 }
 
 /* stepping contacts */
@@ -2915,7 +2909,7 @@ reach_advise(struct map *m, enum finding mapping, int several,
 		all |= DIFFERENT;
 	else if (mapping == DEPENDENT)
 		all |= SYMMETRIC;
-	else if (answer != YES && local == A_PRIVATE)
+	else if (answer != YES && local >= A_PRIVATE)
 		all |= FORWARD;
 	else if (answer == NO)
 		all |= FIREWALL;
@@ -2972,8 +2966,8 @@ reach_report(struct reach *r)
 	check_fake(m, local, "");
 	print(local->sa.sa_family ? "local:     %pa %s\n" :
 	    "local:     none\n", local,
-	    nth("public\0private\0shared\0link-local\0private",
-	    addr_kind(local)));
+	    nth("public\0shared\0link-local\0link-local\0private\0private\0"
+	    "private", addr_kind(local)));
 	mapping = reach_mapping(r, &several);
 	if (r->filtering)
 		answer = r->filtering == INDEPENDENT ? YES : NO;

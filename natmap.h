@@ -117,9 +117,11 @@ void addr_set_port(union addr *a, int port);
 int addr_same(const union addr *a, const union addr *b);	/* and port */
 int addr_same_host(const union addr *a, const union addr *b);
 int addr_any(const union addr *a);		/* 1: 0.0.0.0 or :: */
-int addr_is_loopback(const union addr *a);	/* 1: 127.0.0.0/8 or ::1 */
-/* what a host's address is for (RFC 1918, 6598, 3927, 4193, 4291, 2544) */
-enum addr_kind { A_PUBLIC, A_PRIVATE, A_SHARED, A_LINK_LOCAL, A_FAKE };
+/* what a host's address is for (RFC 1918, 6598, 3927, 4193, 4291, 2544); NEVER:
+ * none that a NAT can have; the last two: of this network, or machine */
+enum addr_kind {
+	A_PUBLIC, A_SHARED, A_LINK_LOCAL, A_NEVER, A_FAKE, A_PRIVATE, A_LOOPBACK
+};
 enum addr_kind addr_kind(const union addr *a);
 /* writes the numeric host; returns buf */
 char *addr_host(const union addr *a, char buf[ADDR_TEXT]);

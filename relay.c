@@ -595,7 +595,7 @@ is_self(const struct relay *r, const union addr *to)
 	fd = fd_socket(to->sa.sa_family, SOCK_DGRAM);
 	connect(fd, &to->sa, addr_len(to));
 	self = fd_name(fd, &from) == 0 &&
-	    (addr_same_host(&from, to) || addr_is_loopback(&from));
+	    (addr_same_host(&from, to) || addr_kind(&from) == A_LOOPBACK);
 	close(fd);
 	return self;
 }

@@ -288,14 +288,6 @@ addr_any(const union addr *a)
 }
 
 int
-addr_is_loopback(const union addr *a)
-{
-	return a->sa.sa_family == AF_INET6 ?
-	    IN6_IS_ADDR_LOOPBACK(&a->in6.sin6_addr) :
-	    *(const unsigned char *)&a->in.sin_addr == 127;
-}
-
-int
 addr_same(const union addr *a, const union addr *b)
 {
 	return addr_port(a) == addr_port(b) && addr_same_host(a, b);
@@ -308,18 +300,22 @@ addr_kind(const union addr *a)
 		uint16_t net;		/* of the first 16 bits */
 		unsigned char bits, kind;
 	} known[] = {		/* of each family, the last one fits all */
-		{ 0x0a00, 8, A_PRIVATE }, { 0x7f00, 8, A_PRIVATE },
+		{ 0x0a00, 8, A_PRIVATE }, { 0x7f00, 8, A_LOOPBACK },
 		{ 0xac10, 12, A_PRIVATE }, { 0xc0a8, 16, A_PRIVATE },
 		{ 0x6440, 10, A_SHARED }, { 0xa9fe, 16, A_LINK_LOCAL },
-		{ 0xc612, 15, A_FAKE }, { 0, 0, A_PUBLIC },
-#define KNOWN_V4	8
-		{ 0x0000, 16, A_PRIVATE }, { 0xfc00, 7, A_PRIVATE },
-		{ 0xfe80, 10, A_LINK_LOCAL }, { 0, 0, A_PUBLIC }
+		{ 0xc612, 15, A_FAKE }, { 0, 8, A_NEVER },
+		{ 0xe000, 3, A_NEVER }, { 0, 0, A_PUBLIC },
+#define KNOWN_V4	10
+		{ 0, 16, A_NEVER }, { 0xff00, 8, A_NEVER },
+		{ 0xfe80, 10, A_NEVER }, { 0xfc00, 7, A_PRIVATE },
+		{ 0, 0, A_PUBLIC }
 	};
 	const struct net *k = known;
 	const unsigned char *b = (const void *)&a->in.sin_addr;
 
 	if (a->sa.sa_family == AF_INET6) {
+		if (IN6_IS_ADDR_LOOPBACK(&a->in6.sin6_addr))
+			return A_LOOPBACK;
 		b = a->in6.sin6_addr.s6_addr;
 		k += KNOWN_V4;
 	}

@@ -189,7 +189,7 @@ addr_kinds(void)
 	} t[] = {
 		{ "8.8.8.8", A_PUBLIC }, { "9.255.255.255", A_PUBLIC },
 		{ "10.0.0.0", A_PRIVATE }, { "10.255.255.255", A_PRIVATE },
-		{ "11.0.0.0", A_PUBLIC }, { "127.0.0.1", A_PRIVATE },
+		{ "11.0.0.0", A_PUBLIC }, { "127.0.0.1", A_LOOPBACK },
 		{ "172.15.255.255", A_PUBLIC }, { "172.16.0.0", A_PRIVATE },
 		{ "172.31.255.255", A_PRIVATE }, { "172.32.0.0", A_PUBLIC },
 		{ "192.167.1.1", A_PUBLIC }, { "192.168.1.1", A_PRIVATE },
@@ -198,11 +198,17 @@ addr_kinds(void)
 		{ "100.128.0.0", A_PUBLIC }, { "169.254.1.1", A_LINK_LOCAL },
 		{ "198.17.255.255", A_PUBLIC }, { "198.18.0.0", A_FAKE },
 		{ "198.19.255.255", A_FAKE }, { "198.20.0.0", A_PUBLIC },
-		{ "2001:db8::1", A_PUBLIC }, { "::1", A_PRIVATE },
+		{ "2001:db8::1", A_PUBLIC }, { "::1", A_LOOPBACK },
 		{ "fbff::1", A_PUBLIC }, { "fc00::1", A_PRIVATE },
 		{ "fdff::1", A_PRIVATE }, { "fe00::1", A_PUBLIC },
-		{ "fe80::1", A_LINK_LOCAL }, { "febf::1", A_LINK_LOCAL },
-		{ "fec0::1", A_PUBLIC }, { "a00::1", A_PUBLIC }
+		{ "fe80::1", A_NEVER }, { "febf::1", A_NEVER },
+		{ "fec0::1", A_PUBLIC }, { "a00::1", A_PUBLIC },
+		{ "0.255.255.255", A_NEVER }, { "1.0.0.0", A_PUBLIC },
+		{ "126.0.0.1", A_PUBLIC }, { "128.0.0.1", A_PUBLIC },
+		{ "223.255.255.255", A_PUBLIC }, { "224.0.0.0", A_NEVER },
+		{ "255.255.255.255", A_NEVER }, { "::", A_NEVER },
+		{ "::ffff:8.8.8.8", A_NEVER }, { "64:ff9b::1", A_PUBLIC },
+		{ "ff02::1", A_NEVER }
 	};
 	union addr a;
 	size_t i;
