@@ -1039,7 +1039,7 @@ say_silence(struct map *m)
 		    bad->logged[0]));
 }
 
-static void port_in_use(struct map *, const struct owner *, const char *);
+static int port_owner(struct map *, int, const char *);
 
 /* Logs a new kind of failure, and what is tried next.  peer, when not NULL, is
  * the address that failed. */
@@ -1048,7 +1048,6 @@ failed(struct map *m, struct server *s, const union addr *peer, int error)
 {
 	char next[SERVER_TEXT], host[ADDR_TEXT], at[ADDR_TEXT + 3];
 	const struct server *o;
-	struct owner owner;
 	int new = server_failed(s, peer, error, holds(m) ? BACKOFF_MAX :
 	    BACKOFF_HARD);
 
@@ -1067,11 +1066,8 @@ failed(struct map *m, struct server *s, const union addr *peer, int error)
 		for (o = m->stun; o; o = o->next)
 			if (o != s && o->repeats && o->logged[0] == error)
 				return;         /* another one failed so */
-	if (error == EADDRNOTAVAIL && local_owner(&m->local, &owner) == 1 &&
-	    owner.twin) {
-		port_in_use(m, &owner, NULL);
+	if (error == EADDRNOTAVAIL && port_owner(m, 1, NULL))
 		return;
-	}
 	o = choose(m, s->kind == FLOW_HTTP, 0, NULL);
 	if (o && o != s)
 		fmt(next, sizeof next, "%ps", o->host);
@@ -1106,29 +1102,30 @@ port_says(struct map *m, const char *what)
 	warn("%s port %d: %s", m->proto, m->local.port, what);
 }
 
-/* Logs who holds the port, and what the user can do.  The target may be a
- * program on this machine, at the mapped port. */
-static void
-port_in_use(struct map *m, const struct owner *o, const char *why)
+/* Logs who holds the port, and what the user can do; twin: only where it is
+ * another natmap.  1: it was found.  The target may be a program on this
+ * machine, at the mapped port. */
+static int
+port_owner(struct map *m, int twin, const char *why)
 {
 	const struct config *c = m->cfg;
-	char who[96];
 	union addr a;
+	struct owner o;
 	int own = c->target && c->target_port == m->local.port &&
 	    (addr_parse(&a, c->target, AF_UNSPEC) < 0 ?
 	    !strcmp(c->target, "localhost") : addr_kind(&a) == A_LOOPBACK ||
 	    addr_same_host(&a, &m->route.source));
 
-	if (o->pid)
-		fmt(who, sizeof who, "%s (pid %d, uid %u)", o->name[0] ?
-		    o->name : "a program", (int)o->pid, (unsigned)o->uid);
-	else
-		fmt(who, sizeof who, "a program of uid %u", (unsigned)o->uid);
-	warn("%s port %d: in use by %s%s%s%s", m->proto, m->local.port, who,
-	    why ? ": " : NULL, why,
+	if (local_owner(&m->local, &o) != 1 || o.twin < twin)
+		return 0;
+	warn("%s port %d: in use by %s%s%.0d%suid %u%s%s%s%s", m->proto,
+	    m->local.port, o.name[0] ? o.name : "a program",
+	    o.pid ? " (pid " : " of ", (int)o.pid, o.pid ? ", " : NULL,
+	    (unsigned)o.uid, o.pid ? ")" : NULL, why ? ": " : NULL, why,
 	    own ? ", the target: without -t natmap shares its port" : why ?
 	    "; map another port, and forward it with -t or a firewall rule" :
-	    "");
+	    NULL);
+	return 1;
 }
 
 /* Logs once what is in the way of using the port. */
@@ -1136,7 +1133,6 @@ static void
 port_trouble(struct map *m, const char *why)
 {
 	const struct config *c = m->cfg;
-	struct owner o;
 	int error = errno;
 
 	m->serve_at = m->now + PORT_RETRY;
@@ -1154,9 +1150,7 @@ port_trouble(struct map *m, const char *why)
 	else if (error == EACCES && m->local.port < 1024)
 		port_says(m, "ports below 1024 need root or "
 		    "CAP_NET_BIND_SERVICE");
-	else if (error == EADDRINUSE && local_owner(&m->local, &o) == 1)
-		port_in_use(m, &o, why);
-	else {
+	else if (error != EADDRINUSE || !port_owner(m, 0, why)) {
 		errno = error;
 		warn("%s port %d: cannot be used, trying again%s%s:",
 		    m->proto, m->local.port, why ? ": " : NULL, why);
