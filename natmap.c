@@ -952,7 +952,7 @@ is_open(const struct contact *c)
 static int
 is_asking(const struct contact *c)
 {
-	return is_open(c) && c->f.state != FLOW_OPEN;
+	return c->f.state == FLOW_ASKING;
 }
 
 /* the event that a function of flows returned */
@@ -1064,7 +1064,7 @@ failed(struct map *m, struct server *s, const union addr *peer, int error)
 		return;
 	if (error == EADDRNOTAVAIL || !holds(m))
 		for (o = m->stun; o; o = o->next)
-			if (o != s && o->repeats && o->logged[0] == error)
+			if (o != s && o->logged[0] == error)
 				return;         /* another one failed so */
 	if (error == EADDRNOTAVAIL && port_owner(m, 1, NULL))
 		return;
@@ -1347,7 +1347,7 @@ static int
 wanted(struct map *m, int http)
 {
 	const struct server *s;
-	int live = 0;
+	int live = m->udp;
 
 	if (http)
 		return m->http != NULL;
@@ -1356,7 +1356,7 @@ wanted(struct map *m, int http)
 		    FIRST_ASKED;
 	for (s = m->http; s; s = s->next)
 		live |= s->live;
-	return m->udp || live ? 1 : 2;
+	return 2 - live;
 }
 
 /* the worst holder: one without a flow, one that is late, one with an old
@@ -1798,11 +1798,11 @@ ask_all(struct map *m)
 static void
 rest_one(struct map *m)
 {
-	struct server *s, *best = m->doubt.resting;
+	struct server *s, *best = NULL;
 	struct contact *c;
-	int64_t at, least = 0;
+	int64_t at, least = NEVER;
 
-	for (s = best ? NULL : m->stun; s; s = s->next) {
+	for (s = m->stun; s; s = s->next) {
 		if (s->said_at < m->doubt.began ||
 		    !is_announced(m, &s->said.mapped))
 			continue;
@@ -1814,15 +1814,13 @@ rest_one(struct map *m)
 				contact_stop(m, c);
 			at = server_fresh_at(m->stun, &s->said.peer);
 		}
-		if (!best || at < least) {
+		if (at < least) {
 			best = s;
 			least = at;
 		}
 	}
-	if (!m->doubt.resting)
-		best->rest = least;
+	best->rest = least;
 	m->doubt.resting = best;
-	m->judge_at = best->rest;
 }
 
 /* Before the first announcement: two more names are asked where answers
@@ -1912,7 +1910,9 @@ rule(struct map *m, const struct verdict *r)
 		announce(m, r->ruling == ANNOUNCE ? teller(m, r->addr) :
 		    m->doubt.by);
 	if (r->ruling == RESTING) {
-		rest_one(m);
+		if (!m->doubt.resting)
+			rest_one(m);
+		m->judge_at = m->doubt.resting->rest;
 		return;
 	}
 	if (r->ruling != DIFFER) {
@@ -1939,7 +1939,7 @@ static void
 judge(struct map *m)
 {
 	struct server *resting = m->doubt.resting;
-	struct voice v[MAX_SERVERS];
+	static struct voice v[MAX_SERVERS];	/* less code than a large frame */
 	struct verdict r;
 
 	m->judge_at = NEVER;
@@ -2010,7 +2010,7 @@ heard(struct map *m, struct contact *c)
 	struct route r;
 
 	/* who says another address each time tells no more by that */
-	if (!same && s->said_at >= m->doubt.began &&
+	if (s->said_at >= m->doubt.began &&
 	    !is_announced(m, &s->said.mapped))
 		told = 1;
 	if (at < s->said_at)	/* a newer flow was answered before */
