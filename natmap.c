@@ -1046,12 +1046,11 @@ static int port_owner(struct map *, int, const char *);
 static void
 failed(struct map *m, struct server *s, const union addr *peer, int error)
 {
-	char next[SERVER_TEXT], host[ADDR_TEXT], at[ADDR_TEXT + 3];
+	char next[SERVER_TEXT], host[ADDR_TEXT], *at;
 	const struct server *o;
 	int new = server_failed(s, peer, error, holds(m) ? BACKOFF_MAX :
 	    BACKOFF_HARD);
 
-	at[0] = '\0';
 	if (s == m->target) {
 		if (s->fails == 1)
 			warn("target %s: %s, %s", s->host->name,
@@ -1074,10 +1073,11 @@ failed(struct map *m, struct server *s, const union addr *peer, int error)
 	else
 		fmt(next, sizeof next, s->retry > m->now ? "again in %d s" :
 		    "again", (int)((s->retry - m->now + 999) / 1000));
-	if (peer && strcmp(addr_host(peer, host), s->host->name))
-		fmt(at, sizeof at, " (%s)", host);
-	warn("%ps%s: %s%s%s, trying %s", s->host, at,
-	    server_error(s, error), peer ? " over " : NULL,
+	at = peer ? addr_host(peer, host) : NULL;
+	if (at && !strcmp(at, s->host->name))
+		at = NULL;
+	warn("%ps%s%s%s: %s%s%s, trying %s", s->host, at ? " (" : NULL, at,
+	    at ? ")" : NULL, server_error(s, error), peer ? " over " : NULL,
 	    peer ? m->proto : NULL, next);
 }
 
@@ -1693,7 +1693,7 @@ target_port(struct map *m)
 	const struct server *s;
 	int n = 0, port = addr_port(a);
 
-	if (c->target_port || !a->sa.sa_family)
+	if (c->target_port || !port)
 		return c->target_port;
 	for (s = m->stun; s; s = s->next)
 		n += is_announced(m, &s->said.mapped) && !is_twin(m, s);
@@ -1713,14 +1713,13 @@ target_port(struct map *m)
 static void
 target_set(struct map *m)
 {
-	struct addrs to = m->target->addrs;
+	static struct addrs none;
+	struct addrs *to = &m->target->addrs;
 	int i, port = target_port(m);
 
-	if (!port)
-		to.n = 0;
-	for (i = 0; i < to.n; i++)
-		addr_set_port(&to.a[i], port);
-	relay_target(m->relay, &to);
+	for (i = 0; i < MAX_ADDRS; i++)
+		addr_set_port(&to->a[i], port);
+	relay_target(m->relay, port ? to : &none);
 }
 
 static void
@@ -2055,7 +2054,7 @@ contact_failed(struct map *m, struct contact *c, int error)
 		    server_error(c->s, error));
 	else if (c->seen || !c->late || c->http)	/* else it was said */
 		failed(m, c->s, &c->f.ends.peer, error);
-	if (reset && !c->http)
+	if (reset)
 		server_remembered(m->stun, &c->f.ends.peer,
 		    m->now + RESET_MEMORY);
 	m->judge_at = 0;
