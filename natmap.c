@@ -1082,7 +1082,7 @@ failed(struct map *m, struct server *s, const union addr *peer, int error)
 }
 
 /* What failed before says nothing of how the servers are now. */
-static NOINLINE void
+static void
 forgive(struct map *m)
 {
 	struct server *s;
@@ -1123,7 +1123,7 @@ port_owner(struct map *m, int twin, const char *why)
 	    o.pid ? " (pid " : " of ", (int)o.pid, o.pid ? ", " : NULL,
 	    (unsigned)o.uid, o.pid ? ")" : NULL, why ? ": " : NULL, why,
 	    own ? ", the target: without -t natmap shares its port" : why ?
-	    "; map another port, and forward it with -t or a firewall rule" :
+	    "; map another port, forward it by -t or a firewall rule" :
 	    NULL);
 	return 1;
 }
@@ -1140,10 +1140,10 @@ port_trouble(struct map *m, const char *why)
 		return;
 	m->port_error = error;
 	if (error == ENODEV)
-		warn("interface \"%s\": does not exist, waiting for it",
+		warn("interface \"%s\": does not exist, waiting",
 		    c->interface);
 	else if (error == EADDRNOTAVAIL && c->source.sa.sa_family)
-		warn("source address %s: not on this machine, waiting for it",
+		warn("source address %s: not on this machine, waiting",
 		    c->interface);
 	else if (error == EPERM && c->mark)
 		warn("-f needs root or CAP_NET_ADMIN");
@@ -1471,14 +1471,13 @@ next_check(struct map *m)
 static void
 checks_step(struct map *m)
 {
-	int started, n;
+	int n;
 
 	if (m->now >= m->check) {
 		m->check = next_check(m);
-		started = m->cfg->once || check_start(m, FRESH);
-		if (started || ++m->again > 3)
+		if (m->cfg->once || check_start(m, FRESH) || ++m->again > 3)
 			m->again = 0;
-		else if (m->check != NEVER)	/* soon it may */
+		else if (!m->udp)	/* soon it may */
 			m->check = m->now + BACKOFF_MIN;
 	}
 	for (n = abs(m->late); n > 0; n--)
@@ -1689,9 +1688,8 @@ static int
 target_port(struct map *m)
 {
 	const struct config *c = m->cfg;
-	const union addr *a = &m->hook.next.mapped;
 	const struct server *s;
-	int n = 0, port = addr_port(a);
+	int n = 0, port = addr_port(&m->hook.next.mapped);
 
 	if (c->target_port || !port)
 		return c->target_port;
@@ -1862,7 +1860,7 @@ say_differ(struct map *m, int outvoted)
 			    &s->said.mapped, by->host, old, outvoted ?
 			    "outvoted, not asked for 10 minutes" :
 			    "one is wrong, or this NAT is not a cone; the "
-			    "second stays announced");
+			    "second stays");
 		if (outvoted) {
 			s->rest = m->now + OUTVOTED_REST;
 			c = contact_with(m, s);
@@ -1926,7 +1924,7 @@ rule(struct map *m, const struct verdict *r)
 	} else {
 		m->depends = 1;
 		warn("the mapping depends on the destination: this NAT is not "
-		    "a cone, the port will not be reachable");
+		    "a cone, the port is not reachable");
 	}
 	if (m->doubt.resting)
 		m->doubt.resting->rest = 0;
@@ -2106,7 +2104,7 @@ overtake(struct map *m, struct contact *c)
 	c->late = 1;
 	if (m->known)
 		m->judge_at = m->now;
-	if (!c->seen && !c->http)
+	if (!(c->seen | c->http))
 		failed(m, c->s, &c->f.ends.peer, ETIMEDOUT);
 	if (c->role == LEAVING || (c->http && !c->seen))
 		return;
@@ -2148,8 +2146,6 @@ hold(struct map *m, struct contact *c)
 	if (m->udp && holds(m) && ++m->cycle < m->cfg->cycle) {
 		/* between two requests: a packet that wants no answer */
 		fd = port_socket(m, LOCAL_FLOW);
-		if (fd < 0)
-			return;
 		stun_indicate(fd, &c->f.ends.peer);
 		server_remembered(m->stun, &c->f.ends.peer, m->now + UDP_TWICE);
 		if (!m->relay)
