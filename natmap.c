@@ -1391,7 +1391,7 @@ balance(struct map *m, int http)
 	int n = -wanted(m, http);
 
 	for (c = m->contacts; c; c = c->next) {
-		if (c->http != http || c->role == FREE)
+		if (c->http != http)
 			continue;
 		n += c->role == HOLDS;
 		next = http && c->role == LEAVING ?
@@ -1427,7 +1427,7 @@ make_room(struct map *m)
 	}
 	if (!c) {
 		c = worst(m, 0, 1);
-		if (!c || open_flows(m, c) + (c->late && alone) < 1)
+		if (!c || !(open_flows(m, c) + (c->late & alone)))
 			return 0;
 	}
 	c->role = FREE;
@@ -1452,8 +1452,8 @@ check_start(struct map *m, int how)
 
 	if (!s && !m->udp && how == FRESH && make_room(m))
 		s = choose(m, 0, how, NULL);
-	c = s ? contact_new(m) : NULL;
-	if (!c || (m->cfg->check && (s->said_at || s->fails)))
+	if (!s || (m->cfg->check && (s->said_at || s->fails)) ||
+	    !(c = contact_new(m)))
 		return 0;	/* once is enough */
 	ask_live_too(m, s);
 	c->role = CHECKS;
@@ -1773,8 +1773,8 @@ ask_all(struct map *m)
 
 	for (s = m->stun; s; s = s->next) {
 		c = contact_with(m, s);
-		if (s == m->doubt.by || s->asked >= m->doubt.began ||
-		    s->retry > m->now || m->now < s->rest ||
+		if (s->asked >= m->doubt.began || s->retry > m->now ||
+		    m->now < s->rest ||
 		    (c && (!c->seen || !open_flows(m, c))))
 			continue;
 		if (c)
@@ -1989,7 +1989,7 @@ weigh(struct map *m, struct server *s, int told, int news)
 		s->warned = 0;
 		if (!addr_same(&s->said.local, &m->hook.next.local))
 			announce(m, s);
-		else if (m->relay && m->waits)
+		else if (m->waits)
 			target_set(m);
 	} else if (!d->began ? news : !told && m->now >= d->again) {
 		doubt(m, s, s->said_at);
