@@ -3003,17 +3003,12 @@ signals(struct map *m)
 
 /* 1 when there is nothing left to do */
 static NOINLINE int
-finished(const struct map *m)
+finished(struct map *m)
 {
-	const struct contact *c = m->contacts;
-
 	if (m->now >= m->end)
 		return 1;
-	if (!m->quit)
-		return m->cfg->once && hook_delivered(&m->hook);
-	while (c && !is_open(c))
-		c = c->next;
-	return !c || m->cfg->check;
+	return m->quit ? !open_flows(m, NULL) :
+	    m->cfg->once && hook_delivered(&m->hook);
 }
 
 /* Runs until a signal, --once or --check ends it; 0 or the exit status. */
