@@ -2597,8 +2597,6 @@ map_stop(struct map *m)
 	for (s = m->server; s < m->last; s++)
 		lookup_stop(&s->lookup);
 	local_release(&m->local);
-	if (m->news >= 0)
-		close(m->news);
 }
 
 /* check */
@@ -2629,7 +2627,6 @@ static const char findings[] = "unknown\0none\0endpoint-independent\0"
 struct reach {
 	struct map *m;
 	const struct server *first;	/* that answered; NULL: none did */
-	int heard;		/* no other server is to be asked */
 	int testing;		/* a filtering test is under way */
 	int tests;		/* that did not show the best */
 	enum finding filtering, seen;	/* at best; in this test */
@@ -2779,7 +2776,6 @@ probe_start(struct reach *r)
 	const char *path = m->cfg->probe_path;
 	struct local l = m->local;
 
-	r->heard = 1;
 	if (!s || !r->first) {
 		m->end = m->now;
 		return;
@@ -2819,6 +2815,28 @@ probe_step(struct reach *r)
 }
 
 static void
+reach_want(struct reach *r)
+{
+	struct flow *f;
+
+	contacts_want(r->m);
+	for (f = r->f; f < r->f + 4; f++)
+		flow_want(f, r->m->w);
+	wake_on(r->m->w, r->listener, POLLIN);
+}
+
+static void
+reach_step(struct reach *r)
+{
+	contacts_step(r->m);
+	filter_step(r);
+	if (*r->why)
+		probe_step(r);
+	else if (!reach_ask(r))
+		probe_start(r);
+}
+
+static void
 reach_start(struct reach *r, struct map *m)
 {
 	struct flow *f;
@@ -2842,45 +2860,23 @@ reach_start(struct reach *r, struct map *m)
 	}
 	close(fd);
 	log_level((m->cfg->level > 0) - 1);	/* -v: which servers fail */
-	reach_ask(r);
-}
-
-static void
-reach_want(struct reach *r)
-{
-	struct flow *f;
-
-	contacts_want(r->m);
-	for (f = r->f; f < r->f + 4; f++)
-		flow_want(f, r->m->w);
-	wake_on(r->m->w, r->listener, POLLIN);
-}
-
-static NOINLINE void
-reach_step(struct reach *r)
-{
-	contacts_step(r->m);
-	filter_step(r);
-	if (r->heard)
-		probe_step(r);
-	else if (!reach_ask(r))
-		probe_start(r);
+	reach_step(r);
 }
 
 /* what is advised, each with its NUL, and a bit for each */
 static const char advice[] =
-	"a proxy invents addresses (198.18.0.0/15): exclude natmap from it "
+	"a proxy invents addresses (198.18.0.0/15): exclude natmap "
 	    "(-f)\0"
-	"servers see several public addresses: choose a line (-i), or exclude "
-	    "natmap from the proxy (-f)\0"
-	"the provider's NAT is symmetric, nothing at home can change it: ask "
-	    "for a public or an IPv6 address\0"
+	"servers see several public addresses: choose a line (-i), or avoid "
+	    "the proxy (-f)\0"
+	"the provider's NAT is symmetric: ask for a public or an IPv6 "
+	    "address\0"
 	"forward the port in the home router, by hand or UPnP; else see this "
-	    "host's firewall, and the provider's NAT\0"
-	"open the port in this host's firewall; else see the router, and the "
-	    "provider's NAT\0"
+	    "host's firewall, the provider's NAT\0"
+	"open the port in this host's firewall, the router, the provider's "
+	    "NAT\0"
 	"nobody listens on the port: start the service\0"
-	"STUN cannot test TCP: let a service connect back (--probe)\0"
+	"STUN cannot test TCP: ask a service (--probe)\0"
 	"try it from mobile data, not from inside";
 enum {
 	PROXY = 1, DIFFERENT = 2, SYMMETRIC = 4, FORWARD = 8, FIREWALL = 16,
@@ -3131,7 +3127,7 @@ main(int argc, char **argv)
 	busy = c.pid_file ? pid_write(c.pid_file) : 0;
 	if (busy) {
 		warn(busy < 0 ? FATAL "%s: cannot be written:" : FATAL
-		    "%s: locked by another natmap, which still runs",
+		    "%s: locked by another natmap",
 		    c.pid_file);
 		exit(1);
 	}
@@ -3143,7 +3139,6 @@ main(int argc, char **argv)
 	}
 	status = run(m, sigfd);
 	map_stop(m);
-	free(w.fds);
 	if (c.pid_file)
 		unlink(c.pid_file);
 	if (m->quit) {

@@ -651,7 +651,6 @@ pid_write(const char *path)
 	n = fmt(text, sizeof text, "%d\n", (int)getpid());
 	if (write(fd, text, (size_t)n) == n && rename(temp, path) == 0)
 		return 0;
-	fd_close(fd);
 	unlink(temp);
 	return -1;
 }
