@@ -2530,7 +2530,6 @@ is_unserved(struct map *m)
 static void
 map_want(struct map *m)
 {
-	contacts_want(m);
 	m->news_slot = wake_on(m->w, m->news, POLLIN);
 	wake_at(m->w, m->settle);
 	hook_want(&m->hook, m->w);
@@ -2627,7 +2626,6 @@ static const char findings[] = "unknown\0none\0endpoint-independent\0"
 struct reach {
 	struct map *m;
 	const struct server *first;	/* that answered; NULL: none did */
-	int testing;		/* a filtering test is under way */
 	int tests;		/* that did not show the best */
 	enum finding filtering, seen;	/* at best; in this test */
 	enum finding answer;	/* of the probe */
@@ -2662,8 +2660,7 @@ filter_start(struct reach *r, struct server *s)
 			addr_set_port(&to, port);
 	}
 	r->seen = BY_PORT;
-	r->testing = flow_ask(r->f, 1, r->m->now,
-	    r->m->now + REACH_FILTER) == 0;
+	flow_ask(r->f, 1, r->m->now, r->m->now + REACH_FILTER);
 	for (f = &r->f[2]; f > r->f; f--)
 		memcpy(f->request, r->f[0].request, STUN_HEADER);
 }
@@ -2678,16 +2675,14 @@ filter_step(struct reach *r)
 
 	if (flow_step(&r->f[1], w, now) > 0)
 		r->seen = BY_ADDRESS;
-	if (flow_step(&r->f[2], w, now) > 0)
+	if (flow_step(&r->f[2], w, now) > 0) {
 		r->filtering = INDEPENDENT;
-	else if (!end)
-		return;
-	else if (end < 0 && error == ETIMEDOUT) {
+		flow_stop(&r->f[0], 0);
+	} else if (end < 0 && error == ETIMEDOUT) {
 		r->tests++;
 		if (r->seen > r->filtering)
 			r->filtering = r->seen;
 	}
-	r->testing = 0;
 }
 
 /* Asks who is to be asked now; 0 when nobody is, and nobody is awaited. */
@@ -2707,11 +2702,11 @@ reach_ask(struct reach *r)
 		missing--;
 		if (!r->first)
 			r->first = s;
-		if (seek && !r->testing)
+		if (seek && r->f[0].state != FLOW_ASKING)
 			filter_start(r, s);
 	}
-	if (r->testing)
-		return r->testing;
+	if (r->f[0].state == FLOW_ASKING)
+		return 1;
 	for (c = m->contacts; c; c = c->next)
 		waiting += c->s && !c->seen && !c->late;
 	while (waiting < (seek ? 1 : missing) && check_start(m, 0))
@@ -2819,7 +2814,6 @@ reach_want(struct reach *r)
 {
 	struct flow *f;
 
-	contacts_want(r->m);
 	for (f = r->f; f < r->f + 4; f++)
 		flow_want(f, r->m->w);
 	wake_on(r->m->w, r->listener, POLLIN);
@@ -3014,7 +3008,6 @@ run(struct map *m, int sigfd)
 	struct reach r;
 	int slot, check = m->cfg->check;
 
-	m->now = now_ms();
 	m->end = check ? m->now + REACH_LIMIT :
 	    m->cfg->once ? m->now + ONCE_LIMIT : NEVER;
 	if (check)
@@ -3023,6 +3016,7 @@ run(struct map *m, int sigfd)
 		wake_clear(m->w);
 		slot = wake_on(m->w, sigfd, POLLIN);
 		wake_at(m->w, m->end);
+		contacts_want(m);
 		if (check)
 			reach_want(&r);
 		else
