@@ -174,11 +174,11 @@ static int
 log_connect(void)
 {
 	static struct sockaddr_un un;
-	int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK |
+	    SOCK_CLOEXEC, 0);
 
 	un.sun_family = AF_UNIX;
 	strcpy(un.sun_path, "/dev/log");
-	fd_setup(fd);
 	if (connect(fd, (struct sockaddr *)&un, sizeof un) < 0) {
 		close(fd);
 		return -1;
@@ -675,10 +675,8 @@ signals_open(void)
 	sigset_t none;
 	size_t i;
 
-	if (pipe(sigpipe) < 0)
+	if (pipe2(sigpipe, O_NONBLOCK | O_CLOEXEC) < 0)
 		return -1;
-	fd_setup(sigpipe[0]);
-	fd_setup(sigpipe[1]);
 	signal(SIGPIPE, SIG_IGN);
 	for (i = 0; i < sizeof caught; i++)
 		signal(caught[i], caught_one);
@@ -834,8 +832,8 @@ script_step(struct script *s, int64_t now)
 {
 	if (!s->pid || now < s->limit)
 		return;
-	warn("%s: still running while a newer mapping waits, %s", s->path,
-	    script_stopped(s) ? "killing it" : "terminating it");
+	warn("%s: a newer mapping waits, %sing it", s->path,
+	    script_stopped(s) ? "kill" : "terminat");
 	kill(-s->pid, s->sig);
 	s->sig = SIGKILL;
 	s->limit = now + RUN_KILL;
@@ -927,29 +925,23 @@ lookup_start(struct lookup *l, const char *host, int port, int family,
 	int p[2];
 
 	lookup_stop(l);
-	l->deadline = deadline;
-	l->got.n = 0;
-	if (addr_parse(&l->got.a[0], host, family) == 0) {
-		addr_set_port(&l->got.a[0], port);
-		l->got.n = 1;
-		l->deadline = 0;
-		l->busy = 1;
-		return 0;
-	}
-	if (pipe(p) < 0)
-		return -1;
-	fd_setup(p[0]);
-	l->pid = child_fork();
-	if (l->pid == 0)
-		lookup_child(&l->got, p[1], host, port, family);
-	close(p[1]);
-	if (l->pid < 0) {
-		close(p[0]);
-		return -1;
-	}
-	l->fd = p[0];
 	l->busy = 1;
-	return 0;
+	l->got.n = addr_parse(&l->got.a[0], host, family) + 1;
+	l->deadline = l->got.n ? 0 : deadline;
+	addr_set_port(&l->got.a[0], port);
+	if (l->got.n)
+		return 0;
+	if (pipe2(p, O_NONBLOCK | O_CLOEXEC) == 0) {
+		l->fd = p[0];
+		l->pid = child_fork();
+		if (l->pid == 0)
+			lookup_child(&l->got, p[1], host, port, family);
+		close(p[1]);
+		if (l->pid > 0)
+			return 0;
+	}
+	lookup_stop(l);
+	return -1;
 }
 
 void
