@@ -56,6 +56,7 @@
 #define PORT_RETRY	3000	/* the port or the source is not usable */
 #define LISTEN_CHECK    3000    /* after the first mapping: does one listen? */
 #define ONCE_LIMIT	30000
+#define ONCE_TEXT	"30 s"
 #define END_LIMIT       700     /* a server may take so long to close at exit */
 #define RUN_LIMIT       30000   /* newer values wait so long behind a run */
 #define RUN_RETRY	5000	/* a script that cannot be run */
@@ -744,7 +745,7 @@ static void
 hook_complain(const struct config *c, int fatal)
 {
 	if (!c->script)
-		warn("stdout: cannot be written:");
+		warn(&(FATAL "%s: cannot be written:")[1], "stdout");
 	else
 		warn(&(FATAL "%s: cannot be run%s%s:")[!fatal], c->script,
 		    errno == EACCES ? " (is it executable?)" :
@@ -2410,7 +2411,7 @@ restart(struct map *m)
 	struct contact *c;
 	struct server *s;
 
-	warn("the network changed, mapping again from %ph", &m->route.source);
+	warn("the network changed, mapping from %ph", &m->route.source);
 	for (c = m->contacts; c; c = c->next) {
 		flow_stop(&c->f, 1);
 		c->role = FREE;
@@ -3036,8 +3037,7 @@ run(struct map *m, int sigfd)
 	if (check)
 		return reach_report(&r);
 	if (m->now >= m->end) {
-		warn(FATAL "no STUN server answered within %d s",
-		    ONCE_LIMIT / 1000);
+		warn(FATAL "no STUN server answered within " ONCE_TEXT);
 		return 1;
 	}
 	return m->hook.failed;
