@@ -3009,6 +3009,7 @@ run(struct map *m, int sigfd)
 	struct reach r;
 	int slot, check = m->cfg->check;
 
+	m->now = now_ms();
 	m->end = check ? m->now + REACH_LIMIT :
 	    m->cfg->once ? m->now + ONCE_LIMIT : NEVER;
 	if (check)

@@ -1019,6 +1019,7 @@ turn(int64_t until)
 
 	take_call();
 	wake_clear(&sim.w);
+	contacts_want(&sim.m);
 	map_want(&sim.m);
 	if (!sim.news && sim.w.deadline > until)
 		return 0;
