@@ -174,11 +174,11 @@ static int
 log_connect(void)
 {
 	static struct sockaddr_un un;
-	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK |
-	    SOCK_CLOEXEC, 0);
+	int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
 
 	un.sun_family = AF_UNIX;
 	strcpy(un.sun_path, "/dev/log");
+	fd_setup(fd);
 	if (connect(fd, (struct sockaddr *)&un, sizeof un) < 0) {
 		close(fd);
 		return -1;
@@ -675,8 +675,10 @@ signals_open(void)
 	sigset_t none;
 	size_t i;
 
-	if (pipe2(sigpipe, O_NONBLOCK | O_CLOEXEC) < 0)
+	if (pipe(sigpipe) < 0)
 		return -1;
+	fd_setup(sigpipe[0]);
+	fd_setup(sigpipe[1]);
 	signal(SIGPIPE, SIG_IGN);
 	for (i = 0; i < sizeof caught; i++)
 		signal(caught[i], caught_one);
@@ -931,7 +933,8 @@ lookup_start(struct lookup *l, const char *host, int port, int family,
 	addr_set_port(&l->got.a[0], port);
 	if (l->got.n)
 		return 0;
-	if (pipe2(p, O_NONBLOCK | O_CLOEXEC) == 0) {
+	if (pipe(p) == 0) {
+		fd_setup(p[0]);
 		l->fd = p[0];
 		l->pid = child_fork();
 		if (l->pid == 0)
