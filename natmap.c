@@ -2634,7 +2634,8 @@ struct reach {
 	struct flow f[4];	/* of a test: the requests, the answers from
 				   another port, from another address;
 				   the probe */
-	char why[520];		/* the answer; before, the probe's URL */
+	char why[520];		/* the answer; before, the probe's URL; empty:
+				   servers are still asked */
 };
 
 /* Begins the filtering test (RFC 5780 section 4.4) with s, where s can answer

@@ -193,7 +193,8 @@ int fd_name(int fd, union addr *a);	/* what it is bound to; -1 with errno */
 void fd_inherited(void);
 /* Writes our pid to a file, which stays locked as long as we live; a reader
  * never sees half of it, and a link is not followed.  0; -1 with errno; 1: the
- * file that is there is locked by a program that runs */
+ * file that is there is locked by a program that runs.  After -1 a descriptor
+ * may stay open, as the program is to end */
 int pid_write(const char *path);
 
 /* timer.c: signals and children */
