@@ -852,8 +852,8 @@ struct contact {
 	struct contact *next;
 	enum role role;
 	int http;		/* else STUN */
-	struct server *s;	/* NULL: no flow; its flow is closed while its
-				   name is looked up */
+	struct use use;		/* no server: no flow; the flow is closed
+				   while its server's name is looked up */
 	int seen;		/* the flow has answered */
 	int late;		/* no answer yet; others were asked too */
 	int event;		/* 1 the flow answered, below 0 it failed with
@@ -977,7 +977,7 @@ contact_with(struct map *m, const struct server *s)
 	struct contact *c;
 
 	for (c = m->contacts; c; c = c->next)
-		if (c->s == s)
+		if (c->use.s == s)
 			return c;
 	return NULL;
 }
@@ -994,29 +994,11 @@ open_flows(struct map *m, const struct contact *but)
 	return n;
 }
 
-static void
-find_uses(struct map *m, struct use *use)
-{
-	const struct contact *c;
-
-	for (c = m->contacts; c; c = c->next)
-		if (c->s) {
-			use->s = c->s;
-			use->a = is_open(c) || c->event ? &c->f.ends.peer :
-			    NULL;
-			use++;
-		}
-	use->s = NULL;
-}
-
 /* the server that is asked next; *soonest as of server_choose() */
 static struct server *
 choose(struct map *m, int http, int how, int64_t *soonest)
 {
-	struct use use[CONTACTS + 1];
-
-	find_uses(m, use);
-	return server_choose(http ? m->http : m->stun, use, how,
+	return server_choose(http ? m->http : m->stun, &m->contacts->use, how,
 	    &m->hook.next.mapped, m->now, soonest);
 }
 
@@ -1221,7 +1203,8 @@ contact_stop(struct map *m, struct contact *c)
 	if (is_open(c) && c->f.kind == FLOW_TCP)
 		server_remembered(m->stun, &c->f.ends.peer, 0);
 	flow_stop(&c->f, 0);
-	c->s = NULL;
+	c->use.s = NULL;
+	c->use.a = NULL;
 	c->seen = 0;
 	c->late = c->event = 0;
 	if (c->role != HOLDS)
@@ -1285,12 +1268,10 @@ limit(struct map *m)
 static void
 contact_open(struct map *m, struct contact *c)
 {
-	struct server *s = c->s;
-	int i, fd = -1;
-	struct use use[CONTACTS + 1];
+	struct server *s = c->use.s;
+	const struct use *use = &m->contacts->use;
+	int fd = -1, i = server_addr(s, use, 1, m->now);
 
-	find_uses(m, use);
-	i = server_addr(s, use, 1, m->now);
 	if (i < 0)
 		i = server_addr(s, use, 0, m->now);
 	if (i >= 0)		/* else another name has that address too */
@@ -1300,6 +1281,7 @@ contact_open(struct map *m, struct contact *c)
 		c->due = m->now + BACKOFF_MIN;
 		return;
 	}
+	c->use.a = &c->f.ends.peer;
 	c->fresh = server_asked(m->stun, s, i, m->now);
 	c->event = event(flow_start(&c->f, s->kind, fd, m->udp && m->relay,
 	    &s->addrs.a[i], s->host->name, m->now, limit(m)));
@@ -1325,9 +1307,9 @@ resolve(struct map *m, struct server *s)
 static void
 contact_resolved(struct map *m, struct contact *c)
 {
-	if (c->s->addrs.n) {
+	if (c->use.s->addrs.n) {
 		contact_open(m, c);
-	} else if (!c->s->lookup.busy) {	/* not found, which was said */
+	} else if (!c->use.s->lookup.busy) {	/* not found: was said */
 		contact_ended(m, c, m->now);
 	}
 }
@@ -1336,7 +1318,7 @@ contact_resolved(struct map *m, struct contact *c)
 static void
 contact_start(struct map *m, struct contact *c, struct server *s)
 {
-	c->s = s;
+	c->use.s = s;
 	c->due = m->now + m->k;
 	resolve(m, s);
 	contact_resolved(m, c);
@@ -1372,8 +1354,8 @@ worst(struct map *m, int http, int answered)
 		if (c->role != HOLDS || c->http != http ||
 		    (answered && !(c->seen && is_open(c))))
 			continue;
-		rank = !c->s ? 3 : c->late ? 2 : c->seen && !http && m->known
-		    && !is_announced(m, &c->f.ends.mapped);
+		rank = !c->use.s ? 3 : c->late ? 2 : c->seen && !http &&
+		    m->known && !is_announced(m, &c->f.ends.mapped);
 		if (rank > most || (rank == most && c->f.born < bad->f.born)) {
 			most = rank;
 			bad = c;
@@ -1423,7 +1405,7 @@ make_room(struct map *m)
 	for (c = m->contacts; c; c = c->next) {
 		if (c->role == LEAVING && !c->http)
 			break;
-		if (c->s && !c->http && !c->late && !c->seen)
+		if (c->use.s && !c->http && !c->late && !c->seen)
 			alone = 0;
 	}
 	if (!c) {
@@ -2001,7 +1983,7 @@ weigh(struct map *m, struct server *s, int told, int news)
 static void
 heard(struct map *m, struct contact *c)
 {
-	struct server *s = c->s;
+	struct server *s = c->use.s;
 	int64_t at = m->udp ? c->f.asked : c->f.born;
 	int same = addr_same(&s->said.mapped, &c->f.ends.mapped);
 	int told = teller(m, &c->f.ends.mapped) != NULL;
@@ -2049,10 +2031,10 @@ contact_failed(struct map *m, struct contact *c, int error)
 	int reset = c->seen && error == ECONNRESET;
 
 	if (lived || (c->http && c->role == LEAVING))
-		note("%s: %s", c->s->host->name,
-		    server_error(c->s, error));
+		note("%s: %s", c->use.s->host->name,
+		    server_error(c->use.s, error));
 	else if (c->seen || !c->late || c->http)	/* else it was said */
-		failed(m, c->s, &c->f.ends.peer, error);
+		failed(m, c->use.s, &c->f.ends.peer, error);
 	if (reset)
 		server_remembered(m->stun, &c->f.ends.peer,
 		    m->now + RESET_MEMORY);
@@ -2061,7 +2043,7 @@ contact_failed(struct map *m, struct contact *c, int error)
 	if (!reset || open_flows(m, c) || m->cfg->nstun + m->cfg->nhttp < 2)
 		return;
 	for (c = m->contacts; c; c = c->next)
-		if (c->role == HOLDS && !c->http && !c->s &&
+		if (c->role == HOLDS && !c->http && !c->use.s &&
 		    c->due > m->now + BACKOFF_MIN)
 			c->due = m->now + BACKOFF_MIN;
 }
@@ -2080,9 +2062,10 @@ contact_answered(struct map *m, struct contact *c)
 		forgive(m);
 	m->lost = m->now + m->age;
 	m->silence_at = m->lost + SILENCE;
-	failures = server_answered(c->s);
+	failures = server_answered(c->use.s);
 	if (failures)
-		warn("%ps: answers again (failures: %d)", c->s->host, failures);
+		warn("%ps: answers again (failures: %d)", c->use.s->host,
+		    failures);
 	m->judge_at = c->late = c->event = 0;
 	c->due = c->f.asked + m->k;
 	if (!c->http)
@@ -2106,7 +2089,7 @@ overtake(struct map *m, struct contact *c)
 	if (m->known)
 		m->judge_at = m->now;
 	if (!(c->seen | c->http))
-		failed(m, c->s, &c->f.ends.peer, ETIMEDOUT);
+		failed(m, c->use.s, &c->f.ends.peer, ETIMEDOUT);
 	if (c->role == LEAVING || (c->http && !c->seen))
 		return;
 	if (m->late > 0) {
@@ -2129,7 +2112,7 @@ contact_next(struct map *m, const struct contact *c)
 	if (is_open(c))
 		return c->late ? NEVER :
 		    c->f.asked + (m->udp ? LATE_UDP : LATE_TCP);
-	if (c->role == FREE || c->s)
+	if (c->role == FREE || c->use.s)
 		return NEVER;
 	return c->due < m->serve_at ? m->serve_at : c->due;
 }
@@ -2241,7 +2224,7 @@ contacts_step(struct map *m)
 			c->event = event(flow_step(&c->f, m->w, m->now));
 		if (c->event > 0)
 			contact_answered(m, c);
-		else if (!c->event && c->s && !is_open(c))
+		else if (!c->event && c->use.s && !is_open(c))
 			contact_resolved(m, c);
 		else if (is_asking(c) && m->now >= contact_next(m, c))
 			overtake(m, c);
@@ -2400,7 +2383,7 @@ recheck(struct map *m)
 	m->serve_at = m->check = m->now;
 	m->step_at = 0;
 	for (c = m->contacts; c; c = c->next)
-		if (!c->http || !c->s)
+		if (!c->http || !c->use.s)
 			c->due = m->now;
 }
 
@@ -2511,6 +2494,7 @@ map_init(struct map *m, const struct config *cfg, struct wake *w)
 	for (c = m->contact + CONTACTS; c-- > m->contact; ) {
 		flow_init(&c->f);
 		c->next = m->contacts;
+		c->use.next = c->next ? &c->next->use : NULL;
 		m->contacts = c;
 	}
 	m->news = route_open();
@@ -2710,7 +2694,7 @@ reach_ask(struct reach *r)
 	if (r->f[0].state == FLOW_ASKING)
 		return 1;
 	for (c = m->contacts; c; c = c->next)
-		waiting += c->s && !c->seen && !c->late;
+		waiting += c->use.s && !c->seen && !c->late;
 	while (waiting < (seek ? 1 : missing) && check_start(m, 0))
 		waiting++;
 	return (waiting && (seek || missing > 0)) ||
@@ -2865,12 +2849,12 @@ static const char advice[] =
 	    "(-f)\0"
 	"servers see several public addresses: choose a line (-i), or avoid "
 	    "the proxy (-f)\0"
-	"the provider's NAT is symmetric: ask for a public or an IPv6 "
-	    "address\0"
+	"the provider's NAT is symmetric, nothing at home can change it: ask "
+	    "for a public or an IPv6 address\0"
 	"forward the port in the home router, by hand or UPnP; else see this "
 	    "host's firewall, the provider's NAT\0"
-	"open the port in this host's firewall, the router, the provider's "
-	    "NAT\0"
+	"open the port in this host's firewall; else see the router, the "
+	    "provider's NAT\0"
 	"nobody listens on the port: start the service\0"
 	"STUN cannot test TCP: ask a service (--probe)\0"
 	"try it from mobile data, not from inside";

@@ -47,7 +47,7 @@
 #define EFALSE          EDOM            /* an address that cannot be ours */
 #define EREFUSED        1000            /* plus its code: a STUN error, or an
 					   HTTP status */
-#define ELOOKUP(gai)    (-1000 - (gai)) /* of an EAI_ code, and back again */
+#define ELOOKUP(gai)	(-EREFUSED - (gai))	/* of an EAI_ code, and back */
 
 union addr {			/* sa.sa_family is 0 while unset */
 	struct sockaddr sa;
@@ -405,8 +405,9 @@ struct server {
 #define UDP_ONCE        35000   /* ms: then a NAT has forgotten a UDP flow */
 #define UDP_TWICE       125000  /* the same, where it was used more than once */
 
-struct use {                    /* where a flow goes; s NULL: list's end */
-	const struct server *s;
+struct use {                    /* where a flow goes */
+	struct use *next;
+	struct server *s;	/* NULL: there is no flow */
 	const union addr *a;	/* NULL: not known yet */
 };
 

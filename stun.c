@@ -1146,10 +1146,10 @@ server_addr(const struct server *s, const struct use *use, int fresh,
 		if ((!all && s->tried >> i & 1) ||
 		    (fresh && now < s->fresh_at[i]))
 			continue;
-		for (u = use; u->s; u++)
+		for (u = use; u; u = u->next)
 			if (u->a && addr_same(u->a, &s->addrs.a[i]))
 				break;
-		if (!u->s)
+		if (!u)
 			return i;
 	}
 	return -1;
@@ -1179,9 +1179,9 @@ server_choose(struct server *list, const struct use *use, int how,
 	int busy;
 
 	for (s = list; s; s = s->next) {
-		for (u = use; u->s && u->s != s; u++)
+		for (u = use; u && u->s != s; u = u->next)
 			;
-		busy = u->s != NULL;
+		busy = u != NULL;
 		if (s->retry > now) {
 			if (soonest && !busy && s->retry < *soonest)
 				*soonest = s->retry;

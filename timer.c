@@ -834,8 +834,7 @@ script_step(struct script *s, int64_t now)
 {
 	if (!s->pid || now < s->limit)
 		return;
-	warn("%s: a newer mapping waits, %sing it", s->path,
-	    script_stopped(s) ? "kill" : "terminat");
+	warn("%s: a newer mapping waits, ending it", s->path);
 	kill(-s->pid, s->sig);
 	s->sig = SIGKILL;
 	s->limit = now + RUN_KILL;

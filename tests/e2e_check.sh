@@ -9,8 +9,8 @@ S1BV6=2001:db8:f::4 S2BV6=2001:db8:f::5
 FAR=198.51.100.11
 
 ROUTER='advice:    forward the port in the home router, by hand or UPnP; else see this host'\''s firewall, the provider'\''s NAT'
-FIREWALL='advice:    open the port in this host'\''s firewall, the router, the provider'\''s NAT'
-SYMMETRIC='advice:    the provider'\''s NAT is symmetric: ask for a public or an IPv6 address'
+FIREWALL='advice:    open the port in this host'\''s firewall; else see the router, the provider'\''s NAT'
+SYMMETRIC='advice:    the provider'\''s NAT is symmetric, nothing at home can change it: ask for a public or an IPv6 address'
 SEVERAL='advice:    servers see several public addresses: choose a line (-i), or avoid the proxy (-f)'
 FAKE='advice:    a proxy invents addresses (198.18.0.0/15): exclude natmap (-f)'
 NOBODY='advice:    nobody listens on the port: start the service'

@@ -1000,10 +1000,10 @@ sound(void)
 		busy += !c->http && (c->role == HOLDS || c->role == CHECKS);
 		if (c->event)
 			continue;
-		if (c->s ? !is_open(c) && !c->s->lookup.busy : is_open(c))
+		if (c->use.s ? !is_open(c) && !c->use.s->lookup.busy : is_open(c))
 			return 0;
-		if (c->role == FREE ? c->s != NULL :
-		    c->role != HOLDS && !c->s)
+		if (c->role == FREE ? c->use.s != NULL :
+		    c->role != HOLDS && !c->use.s)
 			return 0;
 	}
 	return busy || sim.now < sim.m.serve_at;

@@ -201,7 +201,7 @@ port_is_lost_and_found(void)
 		go_on(3 MINUTES);
 		CHECK(logged("can be used now") == 1);
 		for (c = sim.m.contact; c < sim.m.contact + CONTACTS; c++)
-			CHECK(c->role == FREE || c->s || sim.m.udp);
+			CHECK(c->role == FREE || c->use.s || sim.m.udp);
 		moves_to("203.0.113.8", 41000);
 		go_on(63 SECONDS);
 		CHECK(sim.ncalls == 2 && told(1, "203.0.113.8:41000"));
