@@ -1309,7 +1309,7 @@ contact_resolved(struct map *m, struct contact *c)
 {
 	if (c->use.s->addrs.n) {
 		contact_open(m, c);
-	} else if (!c->use.s->lookup.busy) {	/* not found: was said */
+	} else if (!c->use.s->lookup.pid) {	/* not found: was said */
 		contact_ended(m, c, m->now);
 	}
 }
@@ -2170,7 +2170,7 @@ contacts_want(struct map *m)
 
 	for (s = m->server; s < m->last; s++)
 		lookup_want(&s->lookup, m->w);
-	if (m->relay && !t->addrs.n && !t->lookup.busy)
+	if (m->relay && !t->addrs.n && !t->lookup.pid)
 		wake_at(m->w, t->retry);
 	for (c = m->contacts; c; c = c->next) {
 		flow_want(&c->f, m->w);
@@ -2698,7 +2698,7 @@ reach_ask(struct reach *r)
 	while (waiting < (seek ? 1 : missing) && check_start(m, 0))
 		waiting++;
 	return (waiting && (seek || missing > 0)) ||
-	    (m->http && m->http->lookup.busy);
+	    (m->http && m->http->lookup.pid);
 }
 
 /* 1 or 0, or "reachable": true or false */

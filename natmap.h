@@ -233,9 +233,8 @@ void script_step(struct script *s, int64_t now);
 int script_reap(struct script *s);
 
 struct lookup {			/* of one name, in a forked child */
-	int busy;		/* started, and not yet done */
-	pid_t pid;
 	int fd, slot;           /* -1 at first, idle, and where no child is */
+	pid_t pid;		/* the child's; 0: idle; -1: none is needed */
 	int64_t deadline;
 	int gai;		/* EAI_ code of a failure, 0: errno */
 	struct addrs got;	/* the answer after step returned 1 */

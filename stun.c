@@ -1075,7 +1075,7 @@ int
 server_resolve(struct server *s, int family, int64_t age, int64_t limit,
     int64_t now)
 {
-	if (s->lookup.busy || (s->addrs.n && now < s->looked + age))
+	if (s->lookup.pid || (s->addrs.n && now < s->looked + age))
 		return 0;
 	s->asked = now;
 	return lookup_start(&s->lookup, s->host->name, s->host->port, family,

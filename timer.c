@@ -926,22 +926,22 @@ lookup_start(struct lookup *l, const char *host, int port, int family,
 	int p[2];
 
 	lookup_stop(l);
-	l->busy = 1;
 	l->got.n = addr_parse(&l->got.a[0], host, family) + 1;
+	l->pid = -l->got.n;
 	l->deadline = l->got.n ? 0 : deadline;
 	addr_set_port(&l->got.a[0], port);
 	if (l->got.n)
 		return 0;
-	if (pipe(p) == 0) {
-		fd_setup(p[0]);
-		l->fd = p[0];
-		l->pid = child_fork();
-		if (l->pid == 0)
-			lookup_child(&l->got, p[1], host, port, family);
-		close(p[1]);
-		if (l->pid > 0)
-			return 0;
-	}
+	if (pipe(p) < 0)
+		return -1;
+	fd_setup(p[0]);
+	l->fd = p[0];
+	l->pid = child_fork();
+	if (l->pid == 0)
+		lookup_child(&l->got, p[1], host, port, family);
+	close(p[1]);
+	if (l->pid > 0)
+		return 0;
 	lookup_stop(l);
 	return -1;
 }
@@ -950,7 +950,7 @@ void
 lookup_want(struct lookup *l, struct wake *w)
 {
 	l->slot = wake_on(w, l->fd, POLLIN);
-	if (l->busy)
+	if (l->pid)
 		wake_at(w, l->deadline);
 }
 
@@ -959,7 +959,7 @@ lookup_step(struct lookup *l, const struct wake *w, int64_t now)
 {
 	int n, answered = woke(w, l->slot);
 
-	if (!l->busy || (!answered && now < l->deadline))
+	if (!l->pid || (!answered && now < l->deadline))
 		return 0;
 	if (answered) {
 		(void)!read(l->fd, &l->got, sizeof l->got);
@@ -982,6 +982,5 @@ lookup_stop(struct lookup *l)
 	if (l->pid > 0 && waitpid(l->pid, NULL, WNOHANG) == 0)
 		kill(l->pid, SIGKILL);
 	l->fd = l->slot = -1;
-	l->busy = 0;
 	l->pid = 0;
 }

@@ -1324,7 +1324,7 @@ looked_up(struct lookup *l)
 		lookup_want(l, &w);
 		now = wake_wait(&w, now);
 		r = lookup_step(l, &w, now);
-	} while (r == 0 && l->busy);
+	} while (r == 0 && l->pid);
 	polled.blocks = 0;
 	free(w.fds);
 	if (pid > 0)
@@ -1339,13 +1339,13 @@ lookup_numeric(void)
 	struct lookup l;
 
 	lookup_init(&l);
-	CHECK(lookup_step(&l, &w, 0) == 0 && !l.busy);
+	CHECK(lookup_step(&l, &w, 0) == 0 && !l.pid);
 	CHECK(lookup_start(&l, "192.0.2.9", 3478, AF_INET, 5000) == 0);
-	CHECK(l.busy && l.fd == -1 && l.pid == 0);
+	CHECK(l.pid == -1 && l.fd == -1);
 	wake_clear(&w);
 	lookup_want(&l, &w);
 	CHECK(w.n == 0 && w.deadline == 0);
-	CHECK(lookup_step(&l, &w, 1) == 1 && !l.busy);
+	CHECK(lookup_step(&l, &w, 1) == 1 && !l.pid);
 	CHECK(l.got.n == 1 && l.got.a[0].sa.sa_family == AF_INET);
 	CHECK(addr_port(&l.got.a[0]) == 3478);
 	wake_clear(&w);
@@ -1367,8 +1367,8 @@ lookup_localhost(void)
 		return;
 	lookup_init(&l);
 	CHECK(lookup_start(&l, "localhost", 99, AF_INET, NEVER) == 0);
-	CHECK(l.busy && l.fd >= 0 && l.pid > 0);
-	CHECK(looked_up(&l) == 1 && l.got.n >= 1 && !l.busy && l.fd == -1);
+	CHECK(l.fd >= 0 && l.pid > 0);
+	CHECK(looked_up(&l) == 1 && l.got.n >= 1 && !l.pid && l.fd == -1);
 	CHECK(l.got.a[0].sa.sa_family == AF_INET);
 	CHECK(l.got.a[0].in.sin_addr.s_addr == htonl(INADDR_LOOPBACK));
 	CHECK(addr_port(&l.got.a[0]) == 99);
@@ -1384,7 +1384,7 @@ lookup_no_such_name(void)
 
 	lookup_init(&l);
 	CHECK(lookup_start(&l, "no..name", 1, AF_INET, NEVER) == 0);
-	CHECK(looked_up(&l) == -1 && l.gai != 0 && !l.busy && l.fd == -1);
+	CHECK(looked_up(&l) == -1 && l.gai != 0 && !l.pid && l.fd == -1);
 	resolver.as = FAILS;
 	for (i = 0; i < LEN(codes); i++) {
 		resolver.code = codes[i];
@@ -1532,10 +1532,10 @@ lookup_counts(void)
 		close(p[1]);
 		l.fd = p[0];
 		l.slot = 0;
-		l.busy = 1;
+		l.pid = -1;
 		l.deadline = NEVER;
 		r = lookup_step(&l, &w, 0);
-		CHECK(r == t[i].want && !l.busy && l.fd == -1);
+		CHECK(r == t[i].want && !l.pid && l.fd == -1);
 		CHECK(r == 1 || l.gai == t[i].gai);
 	}
 }
@@ -1576,10 +1576,10 @@ lookup_deadline(void)
 	lookup_want(&l, &w);
 	CHECK(w.n == 1 && w.deadline == 5000);
 	wake_wait(&w, 0);
-	CHECK(lookup_step(&l, &w, 4999) == 0 && l.busy);
+	CHECK(lookup_step(&l, &w, 4999) == 0 && l.pid);
 	errno = 0;
 	CHECK(lookup_step(&l, &w, 5000) == -1);
-	CHECK(l.gai == EAI_AGAIN && !l.busy && l.fd == -1 &&
+	CHECK(l.gai == EAI_AGAIN && l.fd == -1 &&
 	    l.pid == 0);
 	status = ended(pid);
 	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
@@ -1605,7 +1605,7 @@ lookup_stops(void)
 	status = ended(first);
 	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 	lookup_stop(&l);
-	CHECK(!l.busy && l.fd == -1 && l.pid == 0);
+	CHECK(!l.pid && l.fd == -1);
 	lookup_stop(&l);
 	status = ended(second);
 	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
