@@ -880,6 +880,13 @@ struct doubt {
 	int64_t again;		/* ms: when all may be asked once more */
 };
 
+enum timer {
+	SETTLED,		/* the news that came are acted on */
+	SERVED,			/* is it, or does nobody listen? */
+	UNHELD,			/* that nothing holds is logged */
+	TIMERS
+};
+
 struct map {                    /* what is used most comes first: see size */
 	int64_t now;		/* ms: of this step */
 	const struct config *cfg;
@@ -916,12 +923,10 @@ struct map {                    /* what is used most comes first: see size */
 	int fake;		/* the warning of 198.18.0.0/15 was logged */
 	int news, news_slot;	/* the kernel's news; -1: none */
 	int moved;		/* the route was another while it settled */
-	int64_t settle;         /* ms: act on the news; NEVER: none came */
 	int64_t settled;	/* ms: when we last acted on news */
 	int64_t period;		/* ms between checks, UDP: requests */
 	int64_t age;            /* ms: an answer holds the mapping so long */
-	int64_t silence_at;	/* ms: that nothing holds is to be logged */
-	int64_t listen_check;	/* ms: NEVER when done */
+	int64_t at[TIMERS];	/* ms: when that is due; NEVER */
 	int64_t announced_at;	/* ms */
 	int64_t step_at;	/* ms: until then contacts wait for events only;
 				   0: something else changed for them */
@@ -1009,7 +1014,7 @@ say_silence(struct map *m)
 	const struct server *s, *bad = NULL;
 	int n = 0;
 
-	m->silence_at = NEVER;
+	m->at[UNHELD] = NEVER;
 	for (s = m->stun; s; s = s->next)
 		if (s->repeats) {
 			n++;
@@ -1722,7 +1727,7 @@ announce(struct map *m, const struct server *s)
 		target_set(m);
 	if (first) {
 		route_find(&m->local, &s->said.peer, &m->route);
-		m->listen_check = m->now + LISTEN_CHECK;
+		m->at[SERVED] = m->now + LISTEN_CHECK;
 		return;
 	}
 	if (!moved || m->depends)
@@ -2061,7 +2066,7 @@ contact_answered(struct map *m, struct contact *c)
 	if (!holds(m))          /* the network is back: all may be asked */
 		forgive(m);
 	m->lost = m->now + m->age;
-	m->silence_at = m->lost + SILENCE;
+	m->at[UNHELD] = m->lost + SILENCE;
 	failures = server_answered(c->use.s);
 	if (failures)
 		warn("%ps: answers again (failures: %d)", c->use.s->host,
@@ -2423,21 +2428,21 @@ news_step(struct map *m)
 
 	if (came)
 		route_read(m->news);
-	else if (m->now < m->settle)
+	else if (m->now < m->at[SETTLED])
 		return;
 	find_route(m, &r);
 	other = !route_same(&r, &m->route);
 	if (other || r.flags != m->route.flags)
 		m->moved = 1;
-	if (m->now < m->settle) {
+	if (m->now < m->at[SETTLED]) {
 		at = m->settled + NEWS_GAP;
 		if (at < m->now + SETTLE)
 			at = m->now + SETTLE;
-		if (m->settle > at)
-			m->settle = at;
+		if (m->at[SETTLED] > at)
+			m->at[SETTLED] = at;
 		return;
 	}
-	m->settle = NEVER;
+	m->at[SETTLED] = NEVER;
 	m->settled = m->now;
 	if (!r.source.sa.sa_family)
 		return;		/* act when there is a way out again */
@@ -2488,9 +2493,9 @@ map_init(struct map *m, const struct config *cfg, struct wake *w)
 	m->target_host.name = cfg->target;
 	m->target = servers_init(m, &m->target_host, cfg->target != NULL,
 	    FLOW_TCP);
-	m->check = m->settle = m->listen_check = NEVER;
+	m->check = m->at[SETTLED] = m->at[SERVED] = NEVER;
 	m->doubt.began = m->lost = m->now;
-	m->silence_at = m->now + SILENCE;
+	m->at[UNHELD] = m->now + SILENCE;
 	for (c = m->contact + CONTACTS; c-- > m->contact; ) {
 		flow_init(&c->f);
 		c->next = m->contacts;
@@ -2515,11 +2520,12 @@ is_unserved(struct map *m)
 static void
 map_want(struct map *m)
 {
+	int i;
+
 	m->news_slot = wake_on(m->w, m->news, POLLIN);
-	wake_at(m->w, m->settle);
+	for (i = 0; i < TIMERS; i++)
+		wake_at(m->w, m->at[i]);
 	hook_want(&m->hook, m->w);
-	wake_at(m->w, m->listen_check);
-	wake_at(m->w, m->silence_at);
 	if (m->relay)
 		relay_want(m->relay, m->w);
 	else if (m->cfg->target)
@@ -2532,13 +2538,13 @@ map_step(struct map *m)
 	news_step(m);
 	serve(m);
 	contacts_step(m);
-	if (m->now >= m->listen_check) {
-		m->listen_check = NEVER;
+	if (m->now >= m->at[SERVED]) {
+		m->at[SERVED] = NEVER;
 		if (is_unserved(m))
 			port_says(m, "nobody listens on it (fine if a "
 			    "firewall rule forwards it)");
 	}
-	if (m->now >= m->silence_at)
+	if (m->now >= m->at[UNHELD])
 		say_silence(m);
 	if (m->relay)
 		relay_step(m->relay, m->w, m->now);
@@ -2965,7 +2971,7 @@ signals(struct map *m)
 	while ((sig = signals_next()) != 0)
 		if (sig == SIGHUP) {
 			recheck(m);
-			m->settle = m->now;	/* and whether we moved */
+			m->at[SETTLED] = m->now;	/* and whether we moved */
 			m->hook.retry = 0;
 		} else if (sig == SIGCHLD) {
 			if (script_reap(&m->hook.run))

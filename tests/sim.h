@@ -715,7 +715,7 @@ sim_lookup_start(struct lookup *l, const char *host, int port, int family,
 		errno = EMFILE;
 		return -1;
 	}
-	l->busy = 1;
+	l->pid = -1;
 	l->deadline = deadline;
 	l->got.n = 0;
 	if (addr_parse(&l->got.a[0], host, family) == 0) {
@@ -742,7 +742,7 @@ is_done(const struct lookup *l)
 static void
 sim_lookup_want(struct lookup *l, struct wake *w)
 {
-	if (l->busy)
+	if (l->pid)
 		wake_at(w, is_done(l) ? 0 : l->deadline);
 }
 
@@ -750,9 +750,9 @@ static int
 sim_lookup_step(struct lookup *l, const struct wake *w, int64_t now)
 {
 	(void)w;
-	if (!l->busy || (!is_done(l) && now < l->deadline))
+	if (!l->pid || (!is_done(l) && now < l->deadline))
 		return 0;
-	l->busy = 0;
+	l->pid = 0;
 	l->gai = EAI_AGAIN;
 	errno = ETIMEDOUT;
 	return is_found(l) ? 1 : -1;
@@ -1000,7 +1000,7 @@ sound(void)
 		busy += !c->http && (c->role == HOLDS || c->role == CHECKS);
 		if (c->event)
 			continue;
-		if (c->use.s ? !is_open(c) && !c->use.s->lookup.busy : is_open(c))
+		if (c->use.s ? !is_open(c) && !c->use.s->lookup.pid : is_open(c))
 			return 0;
 		if (c->role == FREE ? c->use.s != NULL :
 		    c->role != HOLDS && !c->use.s)
