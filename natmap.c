@@ -1723,6 +1723,8 @@ announce(struct map *m, const struct server *s)
 	if (!m->known)
 		m->check = next_check(m);
 	m->known = 1;
+	if (!m->quit)
+		m->end = NEVER;
 	if (m->relay)
 		target_set(m);
 	if (first) {
@@ -2983,16 +2985,6 @@ signals(struct map *m)
 			map_end(m, sig);
 }
 
-/* 1 when there is nothing left to do */
-static NOINLINE int
-finished(struct map *m)
-{
-	if (m->now >= m->end)
-		return 1;
-	return m->quit ? !open_flows(m, NULL) :
-	    m->cfg->once && hook_delivered(&m->hook);
-}
-
 /* Runs until a signal, --once or --check ends it; 0 or the exit status. */
 static NOINLINE int
 run(struct map *m, int sigfd)
@@ -3005,7 +2997,10 @@ run(struct map *m, int sigfd)
 	    m->cfg->once ? m->now + ONCE_LIMIT : NEVER;
 	if (check)
 		reach_start(&r, m);
-	while (!finished(m)) {
+	for (;;) {
+		if (m->now >= m->end || (m->quit ? !open_flows(m, NULL) :
+		    m->cfg->once && hook_delivered(&m->hook)))
+			break;
 		wake_clear(m->w);
 		slot = wake_on(m->w, sigfd, POLLIN);
 		wake_at(m->w, m->end);
@@ -3021,8 +3016,6 @@ run(struct map *m, int sigfd)
 			reach_step(&r);
 		else
 			map_step(m);
-		if (m->known && !m->quit)
-			m->end = NEVER;
 	}
 	if (m->quit)
 		return 0;	/* main() knows more */

@@ -90,11 +90,11 @@ once_script(const char *status)
 	go_on(ANSWER_TIME);
 	CHECK(sim.ncalls == 1);
 	h->run.pid = 99;
-	CHECK(!finished(&sim.m));
+	CHECK(!hook_delivered(h));
 	h->run.pid = 0;
 	h->run.status = atoi(status) << 8;
 	hook_ended(h, sim.now);
-	CHECK(finished(&sim.m));
+	CHECK(hook_delivered(h));
 	_exit(run(&sim.m, -1));
 }
 
