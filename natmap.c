@@ -880,6 +880,32 @@ struct doubt {
 	int64_t again;		/* ms: when all may be asked once more */
 };
 
+/* what is found of the mapping, the filtering and of who comes in, and how that
+ * is said, each with its NUL */
+enum finding {
+	UNKNOWN, NONE, INDEPENDENT, DEPENDENT, BY_PORT, BY_ADDRESS, NO, YES
+};
+
+/*
+ * What --check is about: can strangers reach the port?  What was asked before
+ * changes what a NAT lets in.  So in UDP one server after the other is asked
+ * until one has tested the filtering, then up to four at once.  In TCP they
+ * are asked at once, and the probe, whose service is the only HTTP server,
+ * comes last.
+ */
+struct reach {
+	const struct server *first;	/* that answered; NULL: none did */
+	int tests;		/* that did not show the best */
+	enum finding filtering, seen;	/* at best; in this test */
+	enum finding answer;	/* of the probe */
+	int listener;		/* for who connects back; -1 */
+	struct flow f[4];	/* of a test: the requests, the answers from
+				   another port, from another address;
+				   the probe */
+	char why[520];		/* the answer; before, the probe's URL; empty:
+				   servers are still asked */
+};
+
 enum timer {
 	SETTLED,		/* the news that came are acted on */
 	SERVED,			/* is it, or does nobody listen? */
@@ -939,6 +965,7 @@ struct map {                    /* what is used most comes first: see size */
 	/* last: unused entries stay untouched, so their pages are never
 	 * allocated */
 	struct server server[2 * MAX_SERVERS + 1];
+	struct reach reach;
 };
 
 /* 1 while the last answer is young enough to hold the mapping */
@@ -2600,41 +2627,16 @@ map_stop(struct map *m)
 #define REACH_ARRIVAL   1000    /* who connects back has come by then */
 #define REACH_SERVERS	4	/* answers that are enough */
 
-/* what is found of the mapping, the filtering and of who comes in, and how that
- * is said, each with its NUL */
-enum finding {
-	UNKNOWN, NONE, INDEPENDENT, DEPENDENT, BY_PORT, BY_ADDRESS, NO, YES
-};
 static const char findings[] = "unknown\0none\0endpoint-independent\0"
 	"destination-dependent\0address-and-port-dependent\0"
 	"address-dependent\0no\0yes";
 
-/*
- * What --check is about: can strangers reach the port?  What was asked before
- * changes what a NAT lets in.  So in UDP one server after the other is asked
- * until one has tested the filtering, then up to four at once.  In TCP they
- * are asked at once, and the probe, whose service is the only HTTP server,
- * comes last.
- */
-struct reach {
-	struct map *m;
-	const struct server *first;	/* that answered; NULL: none did */
-	int tests;		/* that did not show the best */
-	enum finding filtering, seen;	/* at best; in this test */
-	enum finding answer;	/* of the probe */
-	int listener;		/* for who connects back; -1 */
-	struct flow f[4];	/* of a test: the requests, the answers from
-				   another port, from another address;
-				   the probe */
-	char why[520];		/* the answer; before, the probe's URL; empty:
-				   servers are still asked */
-};
-
 /* Begins the filtering test (RFC 5780 section 4.4) with s, where s can answer
  * from a host and a port that were not asked. */
 static void
-filter_start(struct reach *r, struct server *s)
+filter_start(struct map *m, struct server *s)
 {
+	struct reach *r = &m->reach;
 	const union addr *by = &s->said.peer;
 	union addr to = s->said.other;
 	int port = addr_port(&to);
@@ -2642,29 +2644,30 @@ filter_start(struct reach *r, struct server *s)
 
 	s->said.other.sa.sa_family = 0;
 	if (!is_plausible(&to, by) || addr_kind(&to) != addr_kind(by) ||
-	    port == addr_port(by) || is_server(r->m, &to, addr_same_host))
+	    port == addr_port(by) || is_server(m, &to, addr_same_host))
 		return;
 	for (f = &r->f[2]; f >= r->f; f--) {	/* the one that asks last */
 		flow_stop(f, 0);
-		if (flow_start(f, FLOW_UDP, port_socket(r->m, LOCAL_FLOW), 0,
-		    &to, NULL, r->m->now, NEVER) < 0)
+		if (flow_start(f, FLOW_UDP, port_socket(m, LOCAL_FLOW), 0,
+		    &to, NULL, m->now, NEVER) < 0)
 			return;
 		to = *by;
 		if (f == &r->f[2])
 			addr_set_port(&to, port);
 	}
 	r->seen = BY_PORT;
-	flow_ask(r->f, 1, r->m->now, r->m->now + REACH_FILTER);
+	flow_ask(r->f, 1, m->now, m->now + REACH_FILTER);
 	for (f = &r->f[2]; f > r->f; f--)
 		memcpy(f->request, r->f[0].request, STUN_HEADER);
 }
 
 /* Who answers from where it was asked, or with an error, cannot tell. */
 static void
-filter_step(struct reach *r)
+filter_step(struct map *m)
 {
-	const struct wake *w = r->m->w;
-	const int64_t now = r->m->now;
+	struct reach *r = &m->reach;
+	const struct wake *w = m->w;
+	const int64_t now = m->now;
 	int end = flow_step(&r->f[0], w, now), error = errno;
 
 	if (flow_step(&r->f[1], w, now) > 0)
@@ -2681,9 +2684,9 @@ filter_step(struct reach *r)
 
 /* Asks who is to be asked now; 0 when nobody is, and nobody is awaited. */
 static int
-reach_ask(struct reach *r)
+reach_ask(struct map *m)
 {
-	struct map *m = r->m;
+	struct reach *r = &m->reach;
 	const struct contact *c;
 	struct server *s;
 	int missing = REACH_SERVERS, waiting = 0, seek = m->udp &&
@@ -2697,7 +2700,7 @@ reach_ask(struct reach *r)
 		if (!r->first)
 			r->first = s;
 		if (seek && r->f[0].state != FLOW_ASKING)
-			filter_start(r, s);
+			filter_start(m, s);
 	}
 	if (r->f[0].state == FLOW_ASKING)
 		return 1;
@@ -2731,9 +2734,9 @@ read_body(const char *s)
 /* got: 1 the service has answered, -1 it failed with errno.  Where natmap
  * listens, only who comes in is a yes. */
 static void
-probe_ended(struct reach *r, int got)
+probe_ended(struct map *m, int got)
 {
-	struct map *m = r->m;
+	struct reach *r = &m->reach;
 	const struct server *s = m->http;
 	const char *what = NULL;
 	int error = got < 0 ? errno : EREFUSED + r->f[3].http.status;
@@ -2758,9 +2761,9 @@ probe_ended(struct reach *r, int got)
 
 /* Asks the service from another port: the NAT shall not know it from here. */
 static void
-probe_start(struct reach *r)
+probe_start(struct map *m)
 {
-	struct map *m = r->m;
+	struct reach *r = &m->reach;
 	const struct server *s = m->http;
 	const char *path = m->cfg->probe_path;
 	struct local l = m->local;
@@ -2776,13 +2779,13 @@ probe_start(struct reach *r)
 	errno = ELOOKUP(s->lookup.gai);
 	if (!s->addrs.n || flow_start(&r->f[3], FLOW_HTTP, local_socket(&l,
 	    LOCAL_FLOW), 0, &s->addrs.a[0], r->why, m->now, m->end) < 0)
-		probe_ended(r, -1);
+		probe_ended(m, -1);
 }
 
 static void
-probe_step(struct reach *r)
+probe_step(struct map *m)
 {
-	struct map *m = r->m;
+	struct reach *r = &m->reach;
 	union addr a;
 	socklen_t len = sizeof a;
 	int fd, got;
@@ -2800,38 +2803,38 @@ probe_step(struct reach *r)
 	}
 	got = flow_step(&r->f[3], m->w, m->now);
 	if (got)
-		probe_ended(r, got);
+		probe_ended(m, got);
 }
 
 static void
-reach_want(struct reach *r)
+reach_want(struct map *m)
 {
+	struct reach *r = &m->reach;
 	struct flow *f;
 
 	for (f = r->f; f < r->f + 4; f++)
-		flow_want(f, r->m->w);
-	wake_on(r->m->w, r->listener, POLLIN);
+		flow_want(f, m->w);
+	wake_on(m->w, r->listener, POLLIN);
 }
 
 static void
-reach_step(struct reach *r)
+reach_step(struct map *m)
 {
-	contacts_step(r->m);
-	filter_step(r);
-	if (*r->why)
-		probe_step(r);
-	else if (!reach_ask(r))
-		probe_start(r);
+	contacts_step(m);
+	filter_step(m);
+	if (*m->reach.why)
+		probe_step(m);
+	else if (!reach_ask(m))
+		probe_start(m);
 }
 
 static void
-reach_start(struct reach *r, struct map *m)
+reach_start(struct map *m)
 {
+	struct reach *r = &m->reach;
 	struct flow *f;
 	int fd;
 
-	memset(r, 0, sizeof *r);
-	r->m = m;
 	r->listener = -1;
 	for (f = r->f; f < r->f + 4; f++)
 		flow_init(f);
@@ -2848,7 +2851,7 @@ reach_start(struct reach *r, struct map *m)
 	}
 	close(fd);
 	log_level((m->cfg->level > 0) - 1);	/* -v: which servers fail */
-	reach_step(r);
+	reach_step(m);
 }
 
 /* what is advised, each with its NUL, and a bit for each */
@@ -2899,18 +2902,18 @@ reach_advise(struct map *m, enum finding mapping, int several,
 
 /* Prints the lines of servers, and says what mapping they show. */
 static enum finding
-reach_mapping(const struct reach *r, int *several)
+reach_mapping(struct map *m, int *several)
 {
-	const struct server *s, *first = r->first;
+	const struct server *s, *first = m->reach.first;
 	enum finding mapping = UNKNOWN;
 	int n = 0;
 
 	if (first && addr_same(&first->said.mapped, &first->said.local))
 		mapping = NONE;
-	for (s = r->m->stun; s; s = s->next) {
+	for (s = m->stun; s; s = s->next) {
 		if (!s->said_at)
 			continue;
-		check_fake(r->m, &s->said.mapped, "");
+		check_fake(m, &s->said.mapped, "");
 		if (++n <= REACH_SERVERS)
 			print("public:    %pa %ps\n", &s->said.mapped, s->host);
 		if (!mapping &&
@@ -2928,9 +2931,9 @@ reach_mapping(const struct reach *r, int *several)
 
 /* Prints the result; returns the exit status. */
 static int
-reach_report(struct reach *r)
+reach_report(struct map *m)
 {
-	struct map *m = r->m;
+	struct reach *r = &m->reach;
 	const union addr *local = r->first ? &r->first->said.local :
 	    &m->route.source;
 	enum finding mapping, answer = r->answer;
@@ -2941,7 +2944,7 @@ reach_report(struct reach *r)
 	    "local:     none\n", local,
 	    nth("public\0shared\0link-local\0link-local\0private\0private\0"
 	    "private", addr_kind(local)));
-	mapping = reach_mapping(r, &several);
+	mapping = reach_mapping(m, &several);
 	if (r->filtering)
 		answer = r->filtering == INDEPENDENT ? YES : NO;
 	if (several && r->answer == NO)
@@ -2989,14 +2992,13 @@ signals(struct map *m)
 static NOINLINE int
 run(struct map *m, int sigfd)
 {
-	struct reach r;
 	int slot, check = m->cfg->check;
 
 	m->now = now_ms();
 	m->end = check ? m->now + REACH_LIMIT :
 	    m->cfg->once ? m->now + ONCE_LIMIT : NEVER;
 	if (check)
-		reach_start(&r, m);
+		reach_start(m);
 	for (;;) {
 		if (m->now >= m->end || (m->quit ? !open_flows(m, NULL) :
 		    m->cfg->once && hook_delivered(&m->hook)))
@@ -3006,21 +3008,21 @@ run(struct map *m, int sigfd)
 		wake_at(m->w, m->end);
 		contacts_want(m);
 		if (check)
-			reach_want(&r);
+			reach_want(m);
 		else
 			map_want(m);
 		m->now = wake_wait(m->w, m->now);
 		if (woke(m->w, slot))
 			signals(m);
 		if (check)
-			reach_step(&r);
+			reach_step(m);
 		else
 			map_step(m);
 	}
 	if (m->quit)
 		return 0;	/* main() knows more */
 	if (check)
-		return reach_report(&r);
+		return reach_report(m);
 	if (m->now >= m->end) {
 		warn(FATAL "no STUN server answered within " ONCE_TEXT);
 		return 1;
