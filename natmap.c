@@ -2833,7 +2833,6 @@ reach_start(struct map *m)
 {
 	struct reach *r = &m->reach;
 	struct flow *f;
-	int fd;
 
 	r->listener = -1;
 	for (f = r->f; f < r->f + 4; f++)
@@ -2842,16 +2841,10 @@ reach_start(struct map *m)
 	m->lost = m->end;
 	if (m->http)
 		resolve(m, m->http);
-	log_level(0);           /* -q does not hide what is fatal */
-	fd = port_socket(m, LOCAL_FLOW);
 	addr_set_port(&m->route.source, m->local.port);
-	if (fd < 0) {
-		m->end = m->now;
-		return;
-	}
-	close(fd);
 	log_level((m->cfg->level > 0) - 1);	/* -v: which servers fail */
-	reach_step(m);
+	if (m->port_error)
+		m->end = m->now;
 }
 
 /* what is advised, each with its NUL, and a bit for each */
@@ -3030,7 +3023,7 @@ run(struct map *m, int sigfd)
 	return m->hook.failed;
 }
 
-/* what -d and --once refuse to start without */
+/* What -d and --once refuse to start without; --check says that it cannot. */
 static void
 startable(struct map *m)
 {
@@ -3045,11 +3038,11 @@ startable(struct map *m)
 		m->hook.said = errno;
 		hook_complain(c, 0);
 	}
-	if (!c->daemon && !c->once)
+	if (!c->daemon && !c->once && !c->check)
 		return;
 	log_level(0);		/* -q does not hide what is fatal */
 	fd = port_socket(m, c->target ? LOCAL_SERVER : LOCAL_FLOW);
-	if (fd < 0 && m->port_error != ENODEV &&
+	if (fd < 0 && !c->check && m->port_error != ENODEV &&
 	    m->port_error != EADDRNOTAVAIL)
 		exit(1);
 	if (c->target)

@@ -21,6 +21,7 @@ check_now(const char *args)
 	int i, status;
 
 	start(args);
+	startable(&sim.m);
 	status = run(&sim.m, -1);
 	for (i = 0; i < sim.nev; i++)
 		if (sim.ev[i].what == ASKED)
