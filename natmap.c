@@ -3028,17 +3028,15 @@ static void
 startable(struct map *m)
 {
 	const struct config *c = m->cfg;
-	int fd;
+	int fd, strict = c->daemon || c->once || c->check;
 
 	if (c->script && script_check(c->script) < 0) {
-		if (c->daemon || c->once || c->check) {
-			hook_complain(c, 1);
-			exit(1);
-		}
 		m->hook.said = errno;
-		hook_complain(c, 0);
+		hook_complain(c, strict);
+		if (strict)
+			exit(1);
 	}
-	if (!c->daemon && !c->once && !c->check)
+	if (!strict)
 		return;
 	log_level(0);		/* -q does not hide what is fatal */
 	fd = port_socket(m, c->target ? LOCAL_SERVER : LOCAL_FLOW);
