@@ -2969,7 +2969,7 @@ signals(struct map *m)
 	while ((sig = signals_next()) != 0)
 		if (sig == SIGHUP) {
 			recheck(m);
-			m->at[SETTLED] = m->now;	/* and whether we moved */
+			m->at[SETTLED] = m->now;	/* did we move? */
 			m->hook.retry = 0;
 		} else if (sig == SIGCHLD) {
 			if (script_reap(&m->hook.run))
