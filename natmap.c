@@ -476,10 +476,10 @@ read_option(struct config *c, const char *arg)
 }
 
 static NORETURN void
-conflict(int letter, const char *value, const char *why)
+conflict(int letter, const char *why)
 {
 	opt = row(letter);
-	bad(value, why);
+	bad(NULL, why);
 }
 
 /* What can be judged only when all options are known. */
@@ -491,25 +491,24 @@ check_options(struct config *c)
 
 	if (c->check) {
 		if (c->once || c->daemon)
-			conflict(OPT_CHECK, NULL, "not with -d or --once");
+			conflict(OPT_CHECK, "not with -d or --once");
 		free((void *)(uintptr_t)c->pid_file);
 		c->pid_file = NULL;	/* that is a running natmap's */
 		c->http[0] = c->probe;
 		c->nhttp = c->probe.name && c->type == SOCK_STREAM;
 	} else if (c->probe.name)
-		conflict(OPT_PROBE, c->probe.name, "only with --check");
+		conflict(OPT_PROBE, "only with --check");
 	if (!c->target) {
 		if (c->target_port > 0)
-			quit(2, "-p/--target-port \"%d\": there is no target "
-			    "(-t)", c->target_port);
+			conflict('p', "only with -t");
 	} else if (!*c->target)
 		c->target = NULL;
 	else if (c->target_port < 0)
-		conflict('t', c->target, "its port (-p) is missing");
+		conflict('t', "its port (-p) is missing");
 	if (c->once && (c->daemon || c->target))
-		conflict('1', NULL, "not with -d or -t");
+		conflict('1', "not with -d or -t");
 	if (c->proxy_protocol && (c->type == SOCK_DGRAM || !c->target))
-		conflict(OPT_PROXY, NULL, "only with -t and in TCP");
+		conflict(OPT_PROXY, "only with -t and in TCP");
 	if (!c->keepalive)
 		c->keepalive = c->type == SOCK_DGRAM ? UDP_KEEPALIVE :
 		    TCP_KEEPALIVE;
@@ -537,7 +536,7 @@ refuse(int ch, const char *arg)
 	char letter[] = { '-', (char)optopt, '\0' };
 
 	if (row(optopt))
-		conflict(optopt, NULL, ch == ':' ? "its value is missing" :
+		conflict(optopt, ch == ':' ? "its value is missing" :
 		    "takes no value");
 	quit(2, "unknown option \"%s\", --help lists them",
 	    optopt ? letter : arg);
@@ -558,8 +557,8 @@ read_options(struct config *c, int argc, char **argv)
 		longs[i].has_arg = rows[i].kind >= NUMBER;
 		longs[i].val = rows[i].letter;
 		*s++ = rows[i].letter;	/* or an OPT_, of no key */
-		if (longs[i].has_arg)
-			*s++ = ':';
+		*s = ':';
+		s += longs[i].has_arg;
 	}
 	*s = '\0';
 	memset(c, 0, sizeof *c);
