@@ -200,15 +200,15 @@ usage(int status)
 
 static const struct option_row *opt;	/* that is read, or bad */
 
-/* The option, and its value where that is not NULL, for a message. */
+/* The option, and its value where that is not NULL, for a message; of a long
+ * value its begin. */
 static const char *
 named(const char *value)
 {
 	static char text[128];
 
-	fmt(text, sizeof text, value ? "-%.1s/--%s \"%.80s%s\"" :
-	    "-%.1s/--%s", &opt->letter, nth(words, 3 * (int)(opt - rows)),
-	    value, value && strlen(value) > 80 ? "..." : NULL);
+	fmt(text, sizeof text, value ? "-%.1s/--%s \"%.80s\"" : "-%.1s/--%s",
+	    &opt->letter, nth(words, 3 * (int)(opt - rows)), value);
 	return opt->letter < LETTERS ? text + 3 : text;
 }
 
