@@ -80,9 +80,9 @@ static const char public_stun[] = "turn.cloudflare.com\0stun.sipnet.com\0"
 
 /* options */
 
-/* from NUMBER on a value is expected, from TEXT on none that is a number */
+/* from NUMBER on a value is expected, from DEVICE on none that is a number */
 enum kind {
-	SET, HELP, RELEASE, NUMBER, MARK, PORTS, PORT, TEXT, DEVICE, SERVERS,
+	SET, HELP, RELEASE, NUMBER, PORTS, PORT, MARK, DEVICE, TEXT, SERVERS,
 	TARGET, PROBE
 };
 
@@ -259,8 +259,7 @@ read_literal(const struct config *c, const char *value, union addr *a)
 	if (addr_parse(a, value, AF_UNSPEC) < 0)
 		return -1;
 	if (opt->kind != TARGET && a->sa.sa_family != c->family)
-		bad(value, a->sa.sa_family == AF_INET6 ?
-		    "an IPv6 address under -4" : "an IPv4 address under -6");
+		bad(value, "the wrong IP version (-4, -6)");
 	if (opt->kind != DEVICE && strchr(value, '%') && !a->in6.sin6_scope_id)
 		warn("%s: there is no such interface", named(value));
 	return 0;
@@ -300,12 +299,15 @@ read_host(const struct config *c, char *value, struct host *h)
 static void
 read_servers(struct config *c, char *value, struct host *list)
 {
-	int *count = opt->letter == 's' ? &c->nstun : &c->nhttp;
+	int *count = &c->nstun;
 	char *host;
 
-	if (count == &c->nhttp && c->type == SOCK_DGRAM) {
-		free(value);	/* accepted and unused */
-		return;
+	if (opt->letter == 'h') {
+		count = &c->nhttp;
+		if (c->type == SOCK_DGRAM) {
+			free(value);	/* accepted and unused */
+			return;
+		}
 	}
 	while ((host = strsep(&value, ","))) {
 		if (*count == MAX_SERVERS)
@@ -388,7 +390,7 @@ value_of(struct config *c, const char *arg)
 		die("no memory");
 	memcpy(value, start, n);
 	if (arg[0] == '-' && (arg[1] == '-' || (row(arg[1]) &&
-	    (kind >= TEXT || arg[1] > '9'))))
+	    (kind >= DEVICE || arg[1] > '9'))))
 		quit(2, "%s: its value is missing (found %.60s)",
 		    named(NULL), arg);
 	if (kind == SERVERS || kind == TARGET)
@@ -454,7 +456,7 @@ read_option(struct config *c, const char *arg)
 	else if (kind == TARGET) {
 		read_host(c, value, &h);
 		c->target = h.name;
-	} else if (kind >= TEXT) {
+	} else if (kind >= DEVICE) {
 		if (!*value)
 			bad(value, "empty");
 		/* the last one wins */
@@ -471,7 +473,7 @@ read_option(struct config *c, const char *arg)
 		print("natmap " VERSION "\n", NULL, NULL);
 		exit(0);
 	}
-	if (kind < TEXT)	/* a number has been read from it */
+	if (kind < DEVICE)	/* a number has been read from it */
 		free(value);
 }
 
@@ -759,11 +761,14 @@ hook_run(struct hook *h, char *line)
 {
 	const struct config *c = h->cfg;
 	char env[1024];
-	const char *argv[9] = { "/bin/sh", h->run.path };
+	const char *argv[9];
 	int i;
 
+	argv[0] = "/bin/sh";
+	argv[1] = h->run.path;
 	for (i = 2; i < 8; i++)
 		argv[i] = strsep(&line, " \n");
+	argv[i] = NULL;
 	fmt(env, sizeof env, "NATMAP_OLD_ADDR=%ph\nNATMAP_OLD_PORT=%.0d\n"
 	    "NATMAP_STUN=%ps\nNATMAP_INTERFACE=%.64s\n"
 	    "NATMAP_TARGET=%.255s\nNATMAP_TARGET_PORT=%.0d\n",

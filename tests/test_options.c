@@ -368,7 +368,7 @@ static const struct {
 	{ "--check --probe h:0/p", "--probe \"h:0\"" },
 	{ "--check --probe https://h/p", "--probe \"https:\"" },
 	{ "--check --probe a^b", "--probe \"a b\": a blank in it" },
-	{ "--check --probe ::1", "--probe \"::1\": an IPv6 address" },
+	{ "--check --probe ::1", "--probe \"::1\": the wrong IP version" },
 	{ "--proxy-protocol", "--proxy-protocol: only with -t and in TCP" },
 	{ "--proxy-protocol -u -t h -p 1",
 	    "--proxy-protocol: only with -t and in TCP" },
