@@ -261,7 +261,7 @@ read_literal(const struct config *c, const char *value, union addr *a)
 	if (opt->kind != TARGET && a->sa.sa_family != c->family)
 		bad(value, "the wrong IP version (-4, -6)");
 	if (opt->kind != DEVICE && strchr(value, '%') && !a->in6.sin6_scope_id)
-		warn("%s: there is no such interface", named(value));
+		warn("%s: no such interface", named(value));
 	return 0;
 }
 
@@ -286,7 +286,7 @@ read_host(const struct config *c, char *value, struct host *h)
 	if (end == name)
 		bad(value, "no host");
 	if (end - name > 253)
-		bad(value, "longer than 253 characters");
+		bad(value, "over 253 bytes");
 	if (*port && opt->kind == TARGET)
 		bad(value, "the port belongs to -p");
 	h->port = *port ? number(value, port + 1, 1) : opt->lo;
@@ -391,8 +391,7 @@ value_of(struct config *c, const char *arg)
 	memcpy(value, start, n);
 	if (arg[0] == '-' && (arg[1] == '-' || (row(arg[1]) &&
 	    (kind >= DEVICE || arg[1] > '9'))))
-		quit(2, "%s: its value is missing (found %.60s)",
-		    named(NULL), arg);
+		bad(arg, "its value is missing");
 	if (kind == SERVERS || kind == TARGET)
 		tidy_list(value);
 	if (kind == TARGET && strchr(value, ','))
@@ -419,7 +418,7 @@ service(const struct config *c, const char *value)
 	    c->type == SOCK_DGRAM ? "udp" : "tcp");
 
 	if (!found)
-		bad(value, "neither a port nor a known service");
+		bad(value, "no port or known service");
 	return ntohs((uint16_t)found->s_port);
 }
 
@@ -458,7 +457,7 @@ read_option(struct config *c, const char *arg)
 		c->target = h.name;
 	} else if (kind >= DEVICE) {
 		if (!*value)
-			bad(value, "empty");
+			bad(value, "its value is missing");
 		/* the last one wins */
 		free((void *)(uintptr_t)*(const char **)at);
 		*(const char **)at = value;
@@ -584,8 +583,8 @@ read_options(struct config *c, int argc, char **argv)
 	}
 	for (i = optind; i < argc; i++) {
 		if (!given)
-			quit(2, "\"%.80s\" is not an option; a port is given "
-			    "with -b (see --help)", argv[i]);
+			quit(2, "\"%.80s\" is not an option; -b takes a port "
+			    "(see --help)", argv[i]);
 		warn("\"%.80s\" is not an option, ignored", argv[i]);
 	}
 	check_options(c);
@@ -721,8 +720,8 @@ hook_ended(struct hook *h, int64_t now)
 	else if (status == 1 << 8 && !h->worked) {
 		again = RUN_ONE;
 		if (h->status == status && !h->ones) {
-			warn("%s: status 1 again, from now on taken as "
-			    "success", h->run.path);
+			warn("%s: status 1 again, now taken as success",
+			    h->run.path);
 			h->ones = 1;
 		}
 	}

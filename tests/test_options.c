@@ -351,17 +351,17 @@ static const struct {
 	{ "-t a^b -p 1", "-t/--target \"a b\": more than one host" },
 	{ "-k", "-k/--keepalive: its value is missing" },
 	{ "--script", "-e/--script: its value is missing" },
-	{ "-u -t -b 22", "-t/--target: its value is missing (found -b)" },
-	{ "-t -4 -p 1", "-t/--target: its value is missing (found -4)" },
-	{ "-i --udp", "-i/--interface: its value is missing (found --udp)" },
-	{ "-k -u", "-k/--keepalive: its value is missing (found -u)" },
-	{ "-b -- -u", "-b/--bind: its value is missing (found --)" },
+	{ "-u -t -b 22", "-t/--target \"-b\": its value is missing" },
+	{ "-t -4 -p 1", "-t/--target \"-4\": its value is missing" },
+	{ "-i --udp", "-i/--interface \"--udp\": its value is missing" },
+	{ "-k -u", "-k/--keepalive \"-u\": its value is missing" },
+	{ "-b -- -u", "-b/--bind \"--\": its value is missing" },
 	{ "--check -d", "--check: not with -d or --once" },
 	{ "-1 --check", "--check: not with -d or --once" },
 	{ "--check=1", "--check: takes no value" },
 	{ "--probe h", "--probe: only with --check" },
 	{ "--check --probe", "--probe: its value is missing" },
-	{ "--check --probe -u", "--probe: its value is missing (found -u)" },
+	{ "--check --probe -u", "--probe \"-u\": its value is missing" },
 	{ "--check --probe @", "--probe \"\"" },
 	{ "--check --probe /p", "--probe \"\"" },
 	{ "--check --probe :80", "--probe \":80\"" },
@@ -372,7 +372,7 @@ static const struct {
 	{ "--proxy-protocol", "--proxy-protocol: only with -t and in TCP" },
 	{ "--proxy-protocol -u -t h -p 1",
 	    "--proxy-protocol: only with -t and in TCP" },
-	{ "--pid-file @", "--pid-file \"\": empty" },
+	{ "--pid-file @", "--pid-file \"\": its value is missing" },
 	{ "-x", "unknown option \"-x\", --help lists them" },
 	{ "-uxd", "\"-x\"" },
 	{ "-1x -t -b", "\"-x\"" },
@@ -381,8 +381,8 @@ static const struct {
 	{ "--udp=5", "--udp: takes no value" },
 	{ "--help=5", "--help: takes no value" },
 	{ "8080",
-	    "\"8080\" is not an option; a port is given with -b (see --help)" },
-	{ "-- 8080 22", "\"8080\" is not an option; a port is given with -b" }
+	    "\"8080\" is not an option; -b takes a port (see --help)" },
+	{ "-- 8080 22", "\"8080\" is not an option; -b takes a port" }
 };
 
 static void
@@ -515,7 +515,7 @@ static const struct {
 	{ "-i " LONG, NULL, " i=" LONG " device=" LONG " source=any " },
 	{ "-6 -i fe80::1%nosuch", NULL, " device=nosuch source=fe80::1 " },
 	{ "-6 -i fe80::1%lo", NULL, " device=- source=fe80::1%1 " },
-	{ "-6 -s [fe80::1%nosuch]", "-s/--stun \"fe80::1%nosuch\": there is "
+	{ "-6 -s [fe80::1%nosuch]", "-s/--stun \"fe80::1%nosuch\": "
 	    "no such interface", " s=fe80::1%nosuch:3478 . " },
 	{ "-6 -s [fe80::1%lo]", NULL, " s=fe80::1%lo:3478 . " },
 	{ "-s x -u -h w:99999", NULL, " s=x:3478 . " },

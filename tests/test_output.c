@@ -359,7 +359,7 @@ hook_status_one(void)
 	CHECK(strcmp(ran.err,
 	    "natmap: /bin/sh: failed with status 1, trying again in 60 s\n"
 	    "natmap: /bin/sh: failed with status 1, trying again in 60 s\n"
-	    "natmap: /bin/sh: status 1 again, from now on taken as success\n"
+	    "natmap: /bin/sh: status 1 again, now taken as success\n"
 	    "natmap: /bin/sh: succeeded after 1 failures\n"
 	    "natmap: /bin/sh: failed with status 3, trying again in 5 s\n"
 	    "natmap: /bin/sh: succeeded after 1 failures\n"
