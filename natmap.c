@@ -768,10 +768,10 @@ hook_run(struct hook *h, char *line)
 	for (i = 2; i < 8; i++)
 		argv[i] = strsep(&line, " \n");
 	argv[i] = NULL;
-	fmt(env, sizeof env, "NATMAP_OLD_ADDR=%ph\nNATMAP_OLD_PORT=%.0d\n"
+	fmt(env, sizeof env, "NATMAP_OLD_ADDR=%ph\nNATMAP_OLD_PORT=%pp\n"
 	    "NATMAP_STUN=%ps\nNATMAP_INTERFACE=%.64s\n"
 	    "NATMAP_TARGET=%.255s\nNATMAP_TARGET_PORT=%.0d\n",
-	    &h->last, addr_port(&h->last),
+	    &h->last, &h->last,
 	    h->by->host, c->interface, c->target, !c->target ? 0 :
 	    c->target_port ? c->target_port : addr_port(&h->next.mapped));
 	return script_start(&h->run, argv, env);
@@ -784,8 +784,8 @@ hook_deliver(struct hook *h, int64_t now)
 {
 	const struct config *c = h->cfg;
 	char four[ADDR_TEXT], line[4 * ADDR_TEXT];
-	int s, n = fmt(line, sizeof line, "%ph %d %s %d %s %ph\n",
-	    &h->next.mapped, addr_port(&h->next.mapped),
+	int s, n = fmt(line, sizeof line, "%ph %pp %s %d %s %ph\n",
+	    &h->next.mapped, &h->next.mapped,
 	    ip4p(&h->next.mapped, four), addr_port(&h->next.local),
 	    c->type == SOCK_DGRAM ? "udp" : "tcp", &h->next.local);
 
@@ -2776,8 +2776,8 @@ probe_start(struct map *m)
 		return;
 	}
 	r->listener = local_socket(&m->local, LOCAL_SERVER);
-	fmt(r->why, sizeof r->why, *path ? "%s/%.200s/%d" : "%s%s/%d",
-	    s->host->name, path, addr_port(&r->first->said.mapped));
+	fmt(r->why, sizeof r->why, *path ? "%s/%.200s/%pp" : "%s%s/%pp",
+	    s->host->name, path, &r->first->said.mapped);
 	l.port = 0;
 	errno = ELOOKUP(s->lookup.gai);
 	if (!s->addrs.n || flow_start(&r->f[3], FLOW_HTTP, local_socket(&l,

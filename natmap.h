@@ -107,9 +107,9 @@ struct config {
 
 /* timer.c: text and addresses */
 /* snprintf for %s %d %u %x, with a precision; %s of NULL is nothing; %pd is an
- * int64_t, %ph the numeric host of a union addr, %pa host:port of it, %ps of a
- * struct host; IPv6 has brackets before a port.  Returns the length of what it
- * wrote */
+ * int64_t, %ph the numeric host of a union addr, %pp its port, nothing for 0,
+ * %pa host:port of it, %ps of a struct host; IPv6 has brackets before a port.
+ * Returns the length of what it wrote */
 int fmt(char *buf, size_t size, const char *f, ...) PRINTF(3, 4);
 socklen_t addr_len(const union addr *a);	/* of the sockaddr in it */
 int addr_port(const union addr *a);		/* host order */

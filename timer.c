@@ -63,7 +63,7 @@ digits(char room[SERVER_TEXT], int64_t v, size_t least, unsigned base)
 	return p;
 }
 
-/* The text of %pa, %ph, %ps or %pd, in buf. */
+/* The text of %pa, %ph, %pp, %ps or %pd, in buf. */
 static NOINLINE const char *
 text_of(int kind, const void *p, char buf[SERVER_TEXT])
 {
@@ -71,8 +71,9 @@ text_of(int kind, const void *p, char buf[SERVER_TEXT])
 	struct host host;
 	char text[ADDR_TEXT];
 
-	if (kind == 'd')
-		return digits(buf, *number, 1, 10);
+	if (kind == 'd' || kind == 'p')
+		return digits(buf, kind == 'd' ? *number : addr_port(p),
+		    kind == 'd', 10);
 	if (kind == 'h')
 		return addr_host(p, buf);
 	if (kind == 's')

@@ -88,8 +88,15 @@ fmt_of_our_own(void)
 {
 	const char *volatile none = NULL;
 	int64_t zero = 0, large = INT64_C(1234567890123456789);
+	union addr a = { .sa.sa_family = AF_UNSPEC };
 	char text[64];
 
+	CHECK(fmt(text, sizeof text, "[%pp]", &a) == 2);
+	addr_parse(&a, "2001:db8::1", AF_INET6);
+	CHECK(fmt(text, sizeof text, "[%pp]", &a) == 2);
+	addr_set_port(&a, 65530);
+	CHECK(fmt(text, sizeof text, "[%pp]", &a) == 7);
+	CHECK(strcmp(text, "[65530]") == 0);
 	CHECK(fmt(text, sizeof text, "%pd %pd", &zero, &large) == 21);
 	CHECK(strcmp(text, "0 1234567890123456789") == 0);
 	CHECK(fmt(text, sizeof text, "[%s]", none) == 2);
