@@ -731,10 +731,7 @@ hook_ended(struct hook *h, int64_t now)
 	}
 	if (!script_stopped(&h->run)) {
 		h->failed = h->cfg->once;
-		if (h->failed || h->pending)
-			again = 0;
-		else
-			again = hook_pause(h, again);
+		again = h->failed || h->pending ? 0 : hook_pause(h, again);
 		hook_blame(h, status, again);
 	}
 	hook_failed(h, again, now);
