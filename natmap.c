@@ -391,7 +391,8 @@ value_of(struct config *c, const char *arg)
 	memcpy(value, start, n);
 	if (arg[0] == '-' && (arg[1] == '-' || (row(arg[1]) &&
 	    (kind >= DEVICE || arg[1] > '9'))))
-		bad(arg, "its value is missing");
+		quit(2, "%s: its value is missing (found %.60s)",
+		    named(NULL), arg);
 	if (kind == SERVERS || kind == TARGET)
 		tidy_list(value);
 	if (kind == TARGET && strchr(value, ','))
@@ -501,7 +502,8 @@ check_options(struct config *c)
 		conflict(OPT_PROBE, "only with --check");
 	if (!c->target) {
 		if (c->target_port > 0)
-			conflict('p', "only with -t");
+			quit(2, "-p/--target-port \"%d\": only with -t",
+			    c->target_port);
 	} else if (!*c->target)
 		c->target = NULL;
 	else if (c->target_port < 0)
