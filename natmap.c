@@ -585,8 +585,8 @@ read_options(struct config *c, int argc, char **argv)
 	}
 	for (i = optind; i < argc; i++) {
 		if (!given)
-			quit(2, "\"%.80s\" is not an option; -b takes a port "
-			    "(see --help)", argv[i]);
+			quit(2, "\"%.80s\" is not an option; a port is given "
+			    "with -b (see --help)", argv[i]);
 		warn("\"%.80s\" is not an option, ignored", argv[i]);
 	}
 	check_options(c);
@@ -3041,11 +3041,12 @@ startable(struct map *m)
 	if (!strict)
 		return;
 	log_level(0);		/* -q does not hide what is fatal */
-	fd = port_socket(m, c->target ? LOCAL_SERVER : LOCAL_FLOW);
+	fd = port_socket(m, c->target && !c->check ? LOCAL_SERVER :
+	    LOCAL_FLOW);
 	if (fd < 0 && !c->check && m->port_error != ENODEV &&
 	    m->port_error != EADDRNOTAVAIL)
 		exit(1);
-	if (c->target)
+	if (c->target && !c->check)
 		m->spare = fd;
 	else
 		close(fd);

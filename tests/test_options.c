@@ -381,8 +381,8 @@ static const struct {
 	{ "--udp=5", "--udp: takes no value" },
 	{ "--help=5", "--help: takes no value" },
 	{ "8080",
-	    "\"8080\" is not an option; -b takes a port (see --help)" },
-	{ "-- 8080 22", "\"8080\" is not an option; -b takes a port" }
+	    "\"8080\" is not an option; a port is given with -b (see --help)" },
+	{ "-- 8080 22", "\"8080\" is not an option; a port is given with -b" }
 };
 
 static void
