@@ -711,10 +711,10 @@ fitting(const struct relay *r, int fd, int bulk)
 	size_t most = r->pending >= PENDING_MOST ? SCARCE :
 	    bulk ? PIPE_SIZE : CHUNK;
 #ifdef SO_MEMINFO
-	uint32_t m[6] = { 0 };	/* SK_MEMINFO_SNDBUF 3, WMEM_QUEUED 5 */
+	uint32_t m[6];		/* SK_MEMINFO_SNDBUF 3, WMEM_QUEUED 5 */
 	socklen_t len = sizeof m;
 	int64_t room;
-	int n = 0;
+	int n;
 
 	if (most != CHUNK &&
 	    getsockopt(fd, SOL_SOCKET, SO_MEMINFO, m, &len) == 0 &&
@@ -786,7 +786,7 @@ carry(struct relay *r, struct session *s, size_t leg)
 static void
 wind_up(struct relay *r, struct session *s)
 {
-	size_t dead = s->broken == TARGET ? TARGET : CLIENT;
+	size_t dead = TARGET - (s->broken & CLIENT);
 	int fd = s->fd[OTHER(dead) - 1], unsent;
 	union addr a;
 
@@ -1267,23 +1267,22 @@ pair_of(const struct relay *r, struct msghdr *h)
 	return pair;
 }
 
-/* How many datagrams from iov on, n at most, fit one segmented send: all of
+/* Where the datagrams from iov to end that fit one segmented send end: all of
  * one size, the last may be shorter. */
-static int
-run_length(size_t segment, const struct iovec *iov, int n)
+static struct iovec *
+run_end(size_t segment, struct iovec *iov, const struct iovec *end)
 {
 	size_t size = iov->iov_len, total = size;
-	int k;
 
 	if (size == 0 || size > segment)
-		return 1;
-	for (k = 1; k < n && iov[k - 1].iov_len == size &&
-	    iov[k].iov_len && iov[k].iov_len <= size; k++) {
-		total += iov[k].iov_len;
+		return iov + 1;
+	while (++iov < end && iov[-1].iov_len == size &&
+	    iov->iov_len && iov->iov_len <= size) {
+		total += iov->iov_len;
 		if (total > SEGMENTED)
 			break;
 	}
-	return k;
+	return iov;
 }
 
 /* Writes what sends the datagrams from iov to end to m; how many sends.  s is
@@ -1293,19 +1292,20 @@ compose(struct mmsghdr *m, struct iovec *iov, const struct iovec *end,
     size_t segment, struct session *s)
 {
 	struct msghdr *h;
+	struct iovec *next;
 	uint16_t *size;
-	int k, n;
+	int n;
 
-	for (n = 0; iov < end; n++, iov += k) {
-		k = run_length(segment, iov, (int)(end - iov));
+	for (n = 0; iov < end; n++, iov = next) {
+		next = run_end(segment, iov, end);
 		h = &m[n].msg_hdr;
 		h->msg_namelen = 0;
 		h->msg_iov = iov;
-		h->msg_iovlen = (uint16_t)k;
+		h->msg_iovlen = (uint16_t)(next - iov);
 		h->msg_controllen = 0;
 		if (s)
 			address(h, s);
-		if (k > 1) {
+		if (h->msg_iovlen > 1) {
 			size = attach(h, IPPROTO_UDP, UDP_SEGMENT,
 			    sizeof *size);
 			*size = (uint16_t)iov->iov_len;
@@ -1668,7 +1668,7 @@ want_sessions(struct relay *r, struct wake *w)
 		for (e = head->prev, n = 0; e != head; e = e->prev) {
 			s = (struct session *)e;
 			if (!must_poll(r, s, n, w)) {
-				if (r->sigfd < 0 || e->last < r->armed_to)
+				if (e->last < r->armed_to)
 					break;
 				continue;
 			}

@@ -2217,11 +2217,11 @@ udp_runs_are_equal_but_for_the_last(void)
 	for (k = 0; k < sizeof t / sizeof *t; k++) {
 		for (i = 0; i < 5; i++)
 			iov[i].iov_len = t[k].len[i];
-		CHECK(run_length(SEGMENTED, iov, 5) == t[k].run);
-		CHECK(run_length(SEGMENTED, iov, 1) == 1);
+		CHECK(run_end(SEGMENTED, iov, iov + 5) == iov + t[k].run);
+		CHECK(run_end(SEGMENTED, iov, iov + 1) == iov + 1);
 	}
 	iov[0].iov_len = iov[1].iov_len = 5;
-	CHECK(run_length(4, iov, 2) == 1);
+	CHECK(run_end(4, iov, iov + 2) == iov + 1);
 }
 
 /* Enters a network of its own, whose loopback has that MTU; returns the old
