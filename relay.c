@@ -1173,13 +1173,14 @@ exchange(int fd, struct mmsghdr *m, int n)
 static int
 read_batch(struct relay *r, int fd)
 {
-	struct mmsghdr *m = r->buf->msg;
-	struct iovec *iov = r->buf->iov;
-	struct dgram *d = r->buf->dgram;
+	struct batch *b = r->buf;
+	struct mmsghdr *m = b->msg;
+	struct iovec *iov = b->iov;
+	struct dgram *d = b->dgram;
 	struct msghdr *h;
 	int k, n;
 
-	for (; d < r->buf->dgram + BATCH; d++, m++, iov++) {
+	for (; d < b->dgram + BATCH; d++, m++, iov++) {
 		iov->iov_base = d->data;
 		iov->iov_len = sizeof d->data;
 		h = &m->msg_hdr;
@@ -1190,9 +1191,9 @@ read_batch(struct relay *r, int fd)
 		h->msg_control = d->control.buf;
 		h->msg_controllen = sizeof d->control.buf;
 	}
-	n = exchange(fd, r->buf->msg, 0);
+	n = exchange(fd, b->msg, 0);
 	for (k = 0; k < n; k++)
-		r->buf->iov[k].iov_len = r->buf->msg[k].msg_len;
+		b->iov[k].iov_len = b->msg[k].msg_len;
 	return n;
 }
 
@@ -1414,13 +1415,12 @@ static int
 receive(struct relay *r)
 {
 	struct iovec *first = r->buf->iov, *iov = first;
-	struct mmsghdr *m = r->buf->msg;
 	struct session *s = NULL;
 	struct pair *a;
-	int claimed, n = read_batch(r, r->fd);
+	int claimed, k, n = read_batch(r, r->fd);
 
-	for (; n > 0; n--, iov++, m++) {
-		a = pair_of(r, &m->msg_hdr);
+	for (k = 0; k < n; k++, iov++) {
+		a = pair_of(r, &r->buf->msg[k].msg_hdr);
 		claimed = r->calls.claim(r->calls.arg, &a->client, &a->peer,
 		    iov->iov_base, iov->iov_len);
 		if (!claimed && s && serves(s, a))
@@ -1430,7 +1430,7 @@ receive(struct relay *r)
 		s = claimed ? NULL : client(r, a);
 	}
 	forward(r, s, CLIENT, first, iov);
-	return iov == r->buf->iov + BATCH;
+	return k == BATCH;
 }
 
 /* Sends the target's answers to the client. */
@@ -1728,7 +1728,7 @@ relay_want(struct relay *r, struct wake *w)
 static void
 set_limits(struct relay *r)
 {
-	int guests = files_now() - RESERVED, files = guests / 2;
+	int files = (int)(files_now() / 2U) - RESERVED / 2, guests;
 	int most = r->cfg->max_sessions;
 #ifdef __linux__
 	struct sysinfo ram;
@@ -1747,7 +1747,7 @@ set_limits(struct relay *r)
 	if (most > files)
 		most = files;
 	r->max = most < 1 ? 1 : most;
-	guests -= 2 * r->max;
+	guests = 2 * (files - r->max);
 	r->guests_max = guests > GUESTS ? GUESTS :
 	    guests < GUESTS / 8 ? GUESTS / 8 : guests;
 }
@@ -1813,7 +1813,7 @@ relay_start(const struct config *cfg, const struct relay_calls *calls, int fd,
 	r->port = r->seed;
 	for (e = r->list + STATES; e > r->list;) {
 		idle_init(--e);
-		e->last = NEVER;
+		e->last = r->look_at;
 	}
 	r->sigfd = signals_fd();
 	port_options(r);
