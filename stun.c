@@ -620,8 +620,8 @@ attribute(const unsigned char *p, size_t n, unsigned int type)
 }
 
 /* Sections 14.1 and 14.2: reads the first attribute of that type, or else of
- * the second one, in the message p[n].  -1 when it is no address: a has no
- * family, or is as it was. */
+ * the second one, in the message p[n].  -1 when it is no address, and a has no
+ * family. */
 static int
 read_address(const unsigned char *p, size_t n, unsigned int type,
     unsigned int second, union addr *a)
@@ -633,13 +633,13 @@ read_address(const unsigned char *p, size_t n, unsigned int type,
 	size_t i;
 	int port;
 
+	memset(a, 0, sizeof *a);
 	if (!found)
 		found = attribute(p, n, second);
 	if (!found)
 		return -1;
 	if (be16(found) == XOR_MAPPED_ADDRESS)
 		mask = p + 4;   /* the cookie and the transaction id */
-	memset(a, 0, sizeof *a);
 	n = be16(found + 2) - 4U;
 	if (n == 16 && found[5] == 2) {
 		family = AF_INET6;
@@ -671,7 +671,7 @@ stun_decode(struct flow *f, const unsigned char *p, size_t n)
 	    memcmp(p + 4, f->request + 4, STUN_HEADER - 4) != 0)
 		return -1;
 	if (be16(p) == SUCCESS) {
-		f->ends.other.sa.sa_family = 0;
+
 		read_address(p, n, OTHER_ADDRESS, CHANGED_ADDRESS,
 		    &f->ends.other);
 		return read_address(p, n, XOR_MAPPED_ADDRESS, MAPPED_ADDRESS,
@@ -821,14 +821,14 @@ static unsigned
 write_head(const struct flow *f, char *buf, size_t size)
 {
 	const char *path = strchr(f->host, '/');
-	int n, port = addr_port(&f->ends.peer);
-	struct host at = { buf, port };
+	struct host at = { buf, addr_port(&f->ends.peer) };
 	char host[SERVER_TEXT];
+	int n;
 
 	fmt(buf, size, "%s", f->host);
 	buf[strcspn(buf, "%/")] = '\0';
 	n = fmt(host, sizeof host, "%ps", &at);
-	if (port == 80)
+	if (at.port == 80)
 		host[n - (int)strlen(":80")] = '\0';
 	return (unsigned)fmt(buf, size, "%s%s HTTP/1.%d\r\nHost: %s\r\n"
 	    "User-Agent: natmap/" VERSION "\r\nConnection: %s\r\n\r\n",
@@ -1022,7 +1022,7 @@ read_once(struct flow *f)
 		return -1;
 	if (f->have < want)
 		return 0;
-	return take_message(f, f->buf, f->have) > 0 ? 1 : -1;
+	return 2 * take_message(f, f->buf, f->have) - 1;	/* 0 fails, too */
 }
 
 int
@@ -1174,7 +1174,7 @@ server_choose(struct server *list, const struct use *use, int how,
 {
 	struct server *s, *best = NULL;
 	const struct server *o;
-	int64_t at, rank, top = INT64_MIN;
+	int64_t at, rank, top = 0;
 	const struct use *u;
 	int busy;
 
@@ -1203,7 +1203,7 @@ server_choose(struct server *list, const struct use *use, int how,
 		rank = (how & RECENT) && s->live ? 1 + at + ((int64_t)
 		    addr_same(&s->said.mapped, says) << 61) : -s->asked;
 		rank += (int64_t)!busy << 62;
-		if (rank > top) {
+		if (!best || rank > top) {
 			top = rank;
 			best = s;
 		}
