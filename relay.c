@@ -593,7 +593,7 @@ is_self(const struct relay *r, const union addr *to)
 	    (!addr_any(&r->local) && !addr_same_host(&r->local, to)))
 		return 0;
 	fd = fd_socket(to->sa.sa_family, SOCK_DGRAM);
-	connect(fd, &to->sa, addr_len(to));
+	fd_connect(fd, to);
 	self = fd_name(fd, &from) == 0 &&
 	    (addr_same_host(&from, to) || addr_kind(&from) == A_LOOPBACK);
 	close(fd);
@@ -867,7 +867,7 @@ dial(struct relay *r, struct session *s)
 	if (!r->udp)
 		tune(r, fd);
 	if ((!r->udp || port_take(r, fd, to->sa.sa_family) == 0) &&
-	    (connect(fd, &to->sa, addr_len(to)) == 0 || errno == EINPROGRESS))
+	    fd_connect(fd, to) == 0)
 		return 0;
 	return errno;
 }

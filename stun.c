@@ -906,8 +906,7 @@ flow_start(struct flow *f, enum flow_kind kind, int fd, int shared,
 	}
 	if (kind == FLOW_TCP)
 		fd_abortive(fd, 1);
-	if (!shared && connect(fd, &peer->sa, addr_len(peer)) < 0 &&
-	    errno != EINPROGRESS && errno != EINTR)
+	if (!shared && fd_connect(fd, peer) < 0)
 		return flow_fail(f);
 	return flow_ask(f, 0, now, deadline);
 }
@@ -1385,8 +1384,7 @@ route_find(const struct local *l, const union addr *to, struct route *r)
 	int fd = new_socket(l, SOCK_DGRAM);
 
 	memset(r, 0, sizeof *r);
-	if (bind_port(l, fd, 0) == 0 &&
-	    connect(fd, &to->sa, addr_len(to)) == 0 &&
+	if (bind_port(l, fd, 0) == 0 && fd_connect(fd, to) == 0 &&
 	    fd_name(fd, &r->source) == 0) {
 		addr_set_port(&r->source, l->port);
 		find_link(fd, l->cfg->device, r);

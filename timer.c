@@ -598,6 +598,14 @@ fd_name(int fd, union addr *a)
 	return getsockname(fd, &a->sa, &len);
 }
 
+int
+fd_connect(int fd, const union addr *to)
+{
+	int r = connect(fd, &to->sa, addr_len(to));
+
+	return errno == EINPROGRESS || errno == EINTR ? 0 : r;
+}
+
 /* Closes all descriptors from fd on, or with CLOSE_AT_EXEC then. */
 static NOINLINE void
 fd_close_from(int fd, int how)
