@@ -189,9 +189,9 @@ struct relay {			/* what is used often comes first */
 	struct batch *buf;	/* that all share; TCP uses a chunk of it */
 	int64_t check_at;	/* ms: the next poll of all; NEVER: none is
 				   active, and all were polled since */
-	int64_t room_at;	/* ms: the listener is not polled before */
 	int64_t look_at;	/* ms: when to look at those that end */
-	size_t pending;		/* bytes in all struct pending */
+	int slot, sigslot;	/* of fd and sigfd */
+	int first, polled;	/* slots of sessions: the first, how many */
 	int pause;		/* ms: between looks at those that end */
 	int pipe[2];            /* for bulk, while a session is active; -1 */
 	int nfds;
@@ -207,12 +207,12 @@ struct relay {			/* what is used often comes first */
 	unsigned self;          /* mask: addresses of the target that are the
 				   mapped port itself */
 	struct addrs target;	/* n 0: not known yet, the listener waits */
-	int slot, sigslot;	/* of fd and sigfd */
 	int guests_max;		/* guests at most */
 	int failing;		/* the target, as was said of it */
-	int first, polled;	/* slots of sessions: the first, how many */
+	size_t pending;		/* bytes in all struct pending */
 	int look;               /* descriptor from which to look at those that
 				   end */
+	int64_t room_at;	/* ms: the listener is not polled before */
 	int64_t active;		/* ms: when a session was */
 	int64_t armed_to;	/* ms: armed are all not active since then */
 	int64_t seat_at;	/* ms: when to make room for guests */
