@@ -394,8 +394,8 @@ struct server {
 	int repeats;		/* failures since it answered */
 	int fresh;		/* the NAT could not know it before */
 	int warned;		/* that it says something else was logged */
-	struct ends said;	/* its last answer */
 	struct addrs addrs;	/* the last good ones */
+	struct ends said;	/* its last answer */
 	int64_t fresh_at[MAX_ADDRS];    /* ms: the NAT forgets flows to it */
 	struct lookup lookup;
 };
