@@ -86,7 +86,7 @@ set_reuseport(int fd)
 
 /* seteuid(2) of this thread, and so of this program: libc's would go round all
  * threads, for a kilobyte of code. */
-static int
+static NOINLINE int
 set_euid(uid_t uid)
 {
 #if defined SYS_setresuid32
@@ -585,7 +585,7 @@ be16(const unsigned char *p)
 }
 
 /* Writes a Binding request, or an indication, with a new id. */
-static void
+static NOINLINE void
 new_message(unsigned char buf[STUN_HEADER], unsigned char type)
 {
 	memcpy(buf, header, sizeof header);
@@ -761,21 +761,20 @@ end_of_line(struct http_reader *h)
 	return HTTP_MORE;
 }
 
-/* Eats p[n], *used of it; HTTP_DONE at the final answer's empty line. */
+/* Eats p[n]; HTTP_DONE at the final answer's empty line, *used of it. */
 static enum http_reply
 http_read(struct http_reader *h, const char *p, size_t n, size_t *used)
 {
 	enum http_reply r = HTTP_MORE;
 	size_t i;
 
-	for (i = 0; i < n && r == HTTP_MORE; i++) {
+	for (i = 0; i < n && r == HTTP_MORE; i++)
 		if (h->total++ == HTTP_LIMIT)
-			r = HTTP_BAD;
+			return HTTP_BAD;
 		else if (p[i] == '\n')
 			r = end_of_line(h);
 		else if (h->len < sizeof h->line - 1)
 			h->line[h->len++] = p[i];
-	}
 	*used = i;
 	return r;
 }
