@@ -168,8 +168,8 @@ bound_socket(struct local *l, enum local_role role)
 	if (l->listener)
 		shutdown(l->listener, SHUT_RD);
 	r = bind_port(l, fd, l->port);
-	if (l->listener && listen(l->listener, SOMAXCONN) < 0)
-		r = -1;
+	if (l->listener)
+		r |= listen(l->listener, SOMAXCONN);
 	if (r == 0 && role == LOCAL_SERVER && type == SOCK_STREAM) {
 		r = listen(fd, SOMAXCONN) < 0 ? -1 : set_reuseport(fd);
 		if (r > 0)
@@ -1089,7 +1089,7 @@ server_remembered(struct server *list, const union addr *a, int64_t until)
 	int i;
 
 	for (s = list; s; s = s->next)
-		for (i = 0; i < s->addrs.n; i++)
+		for (i = s->addrs.n; i-- > 0;)
 			if (addr_same(&s->addrs.a[i], a)) {
 				was = s->fresh_at[i];
 				if (until >= 0)
