@@ -188,7 +188,7 @@ void fd_probes(int fd, int idle, int every, int count);
 void fd_abortive(int fd, int on);
 void fd_close(int fd);		/* keeps errno */
 int fd_name(int fd, union addr *a);	/* what it is bound to; -1 with errno */
-int fd_connect(int fd, const union addr *to);	/* or begins to; -1 with errno */
+int fd_connect(int fd, const union addr *to);	/* or begins to; or -1 */
 /* at the start, after files_raise(): opens 0, 1 and 2 where they are closed;
  * the programs that we run get no other descriptor that we inherited */
 void fd_inherited(void);
