@@ -1814,9 +1814,9 @@ ask_all(struct map *m)
 static void
 rest_one(struct map *m)
 {
-	struct server *s, *best = NULL;
+	struct server *s;
 	struct contact *c;
-	int64_t at, least = NEVER;
+	int64_t at;
 
 	for (s = m->stun; s; s = s->next) {
 		if (s->said_at < m->doubt.began ||
@@ -1830,13 +1830,12 @@ rest_one(struct map *m)
 				contact_stop(m, c);
 			at = server_fresh_at(m->stun, &s->said.peer);
 		}
-		if (at < least) {
-			best = s;
-			least = at;
+		if (at < m->judge_at) {
+			m->doubt.resting = s;
+			m->judge_at = at;
 		}
 	}
-	best->rest = least;
-	m->doubt.resting = best;
+	m->doubt.resting->rest = m->judge_at;
 }
 
 /* Before the first announcement: two more names are asked where answers
