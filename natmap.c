@@ -1925,9 +1925,10 @@ rule(struct map *m, const struct verdict *r)
 		announce(m, r->ruling == ANNOUNCE ? teller(m, r->addr) :
 		    m->doubt.by);
 	if (r->ruling == RESTING) {
-		if (!m->doubt.resting)
+		if (m->doubt.resting)
+			m->judge_at = m->doubt.resting->rest;
+		else
 			rest_one(m);
-		m->judge_at = m->doubt.resting->rest;
 		return;
 	}
 	if (r->ruling != DIFFER) {
@@ -1988,7 +1989,7 @@ judge(struct map *m)
 /* What an answer means, when s has said the address of a just now.  news: its
  * flow is new to the NAT, or it said something else before. */
 static void
-weigh(struct map *m, struct server *s, int told, int news)
+weigh(struct map *m, struct server *s, const struct server *told, int news)
 {
 	struct doubt *d = &m->doubt;
 	int other = !is_announced(m, &s->said.mapped);
@@ -2019,15 +2020,15 @@ static void
 heard(struct map *m, struct contact *c)
 {
 	struct server *s = c->use.s;
-	int64_t at = m->udp ? c->f.asked : c->f.born;
+	int64_t at = c->f.born;
 	int same = addr_same(&s->said.mapped, &c->f.ends.mapped);
-	int told = teller(m, &c->f.ends.mapped) != NULL;
+	const struct server *told = teller(m, &c->f.ends.mapped);
 	struct route r;
 
 	/* who says another address each time tells no more by that */
 	if (s->said_at >= m->doubt.began &&
 	    !is_announced(m, &s->said.mapped))
-		told = 1;
+		told = s;
 	if (at < s->said_at)	/* a newer flow was answered before */
 		return;
 	if (!same)
@@ -2042,7 +2043,7 @@ heard(struct map *m, struct contact *c)
 		s->said.local = r.source;
 		addr_set_port(&s->said.local, m->local.port);
 	}
-	weigh(m, s, told, !same || (c->fresh && !c->seen));
+	weigh(m, s, told, !same || c->fresh > c->seen);
 }
 
 /* RFC 6890: can a NAT in front of us have that address?  We ask peer. */
