@@ -1235,7 +1235,7 @@ contact_stop(struct map *m, struct contact *c)
 {
 	/* our reset makes the NAT forget the flow */
 	if (is_open(c) && c->f.kind == FLOW_TCP)
-		server_remembered(m->stun, &c->f.ends.peer, 0);
+		server_remembered(m->stun, c->use.a, 0);
 	flow_stop(&c->f, 0);
 	c->use.s = NULL;
 	c->use.a = NULL;
@@ -1271,15 +1271,16 @@ contact_new(struct map *m)
 {
 	struct contact *c, *best = NULL;
 
-	for (c = m->contacts; c; c = c->next)
-		if (c->role == FREE) {
-			c->http = 0;
-			return c;
-		} else if (!c->http && (c->role == LEAVING ||
+	for (c = m->contacts; c && c->role != FREE; c = c->next)
+		if (!c->http && (c->role == LEAVING ||
 		    (c->role == CHECKS && c->late)))
 			best = c;
-	if (best)
+	if (c)
+		best = c;
+	if (best) {
 		contact_stop(m, best);
+		best->http = 0;
+	}
 	return best;
 }
 
@@ -1304,10 +1305,10 @@ contact_open(struct map *m, struct contact *c)
 {
 	struct server *s = c->use.s;
 	const struct use *use = &m->contacts->use;
-	int fd = -1, i = server_addr(s, use, 1, m->now);
+	int fd = -1, i, fresh = 1;
 
-	if (i < 0)
-		i = server_addr(s, use, 0, m->now);
+	while ((i = server_addr(s, use, fresh, m->now)) < 0 && fresh--)
+		;
 	if (i >= 0)		/* else another name has that address too */
 		fd = port_socket(m, LOCAL_FLOW);
 	if (fd < 0) {
@@ -1411,9 +1412,8 @@ balance(struct map *m, int http)
 		if (c->http != http)
 			continue;
 		n += c->role == HOLDS;
-		next = http && c->role == LEAVING ?
-		    next_flow(m, c->f.born) : m->now;
-		if (next > due)
+		if (http && c->role == LEAVING &&
+		    (next = next_flow(m, c->f.born)) > due)
 			due = next;
 	}
 	for (; n > 0 && (c = worst(m, http, 0)); n--)
@@ -1656,8 +1656,8 @@ is_twin(struct map *m, const struct server *s)
 	for (o = m->stun; o != s; o = o->next)
 		if (o->said_at >= m->doubt.began &&
 		    addr_same(&o->said.peer, &s->said.peer))
-			return 1;
-	return 0;
+			break;
+	return o != s;
 }
 
 /* Collects what counts: answers to requests sent since the doubt began. */
@@ -1712,8 +1712,12 @@ target_port(struct map *m)
 		return c->target_port;
 	for (s = m->stun; s; s = s->next)
 		n += is_announced(m, &s->said.mapped) && !is_twin(m, s);
-	if (port < 1024 ? n > 1 && port == c->port_lo && port == c->port_hi :
-	    n > 1 || c->nstun == 1) {
+	n = n > 1;
+	if (port >= 1024)
+		n |= c->nstun == 1;
+	else
+		n &= port == c->port_lo && port == c->port_hi;
+	if (n) {
 		m->waits = 0;
 		return port;
 	}
@@ -1932,8 +1936,8 @@ rule(struct map *m, const struct verdict *r)
 		return;
 	}
 	if (r->ruling != DIFFER) {
-		if (r->ruling != NOTHING &&
-		    (r->ruling != ANNOUNCE || m->cfg->once))
+		if (r->ruling > ANNOUNCE ||
+		    (r->ruling == ANNOUNCE && m->cfg->once))
 			say_differ(m, r->ruling == OUTVOTED);
 		m->differ = 0;
 	} else if (!first && ++m->differ < 2) {
@@ -2032,7 +2036,7 @@ heard(struct map *m, struct contact *c)
 	if (at < s->said_at)	/* a newer flow was answered before */
 		return;
 	if (!same)
-		s->fresh = addr_same(&s->said.peer, &c->f.ends.peer);
+		s->fresh = addr_same(&s->said.peer, c->use.a);
 	else if (!m->doubt.began || s->said_at < m->doubt.first)
 		s->fresh = 0;
 	s->fresh |= c->fresh;
@@ -2070,10 +2074,9 @@ contact_failed(struct map *m, struct contact *c, int error)
 		note("%s: %s", c->use.s->host->name,
 		    server_error(c->use.s, error));
 	else if (c->seen || !c->late || c->http)	/* else it was said */
-		failed(m, c->use.s, &c->f.ends.peer, error);
+		failed(m, c->use.s, c->use.a, error);
 	if (reset)
-		server_remembered(m->stun, &c->f.ends.peer,
-		    m->now + RESET_MEMORY);
+		server_remembered(m->stun, c->use.a, m->now + RESET_MEMORY);
 	m->judge_at = 0;
 	contact_ended(m, c, lived ? next_flow(m, c->f.born) : m->now);
 	if (!reset || open_flows(m, c) || m->cfg->nstun + m->cfg->nhttp < 2)
@@ -2090,7 +2093,7 @@ contact_answered(struct map *m, struct contact *c)
 	const struct http_reader *h = &c->f.http;
 	int failures;
 
-	if (!c->http && !is_plausible(&c->f.ends.mapped, &c->f.ends.peer)) {
+	if (!c->http && !is_plausible(&c->f.ends.mapped, c->use.a)) {
 		contact_failed(m, c, EFALSE);
 		return;
 	}
@@ -2125,7 +2128,7 @@ overtake(struct map *m, struct contact *c)
 	if (m->known)
 		m->judge_at = m->now;
 	if (!(c->seen | c->http))
-		failed(m, c->use.s, &c->f.ends.peer, ETIMEDOUT);
+		failed(m, c->use.s, c->use.a, ETIMEDOUT);
 	if (c->role == LEAVING || (c->http && !c->seen))
 		return;
 	if (m->late > 0) {
@@ -2250,9 +2253,9 @@ contacts_step(struct map *m)
 	struct contact *c;
 	int http, n = m->slots;
 
-	while (n && !woke(m->w, n - 1))
-		n--;
-	if (!n && m->now < m->step_at)
+	while (--n >= 0 && !woke(m->w, n))
+		;
+	if (n < 0 && m->now < m->step_at)
 		return;		/* most turns are the relay's */
 	lookups_step(m);
 	for (c = m->contacts; c; c = c->next) {
