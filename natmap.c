@@ -1128,20 +1128,20 @@ port_owner(struct map *m, int twin, const char *why)
 	const struct config *c = m->cfg;
 	union addr a;
 	struct owner o;
-	int own = c->target && c->target_port == m->local.port &&
-	    (addr_parse(&a, c->target, AF_UNSPEC) < 0 ?
-	    !strcmp(c->target, "localhost") : addr_kind(&a) == A_LOOPBACK ||
-	    addr_same_host(&a, &m->route.source));
+	const char *hint = why ?
+	    "; map another port, forward it by -t or a firewall rule" : NULL;
 
 	if (local_owner(&m->local, &o) != 1 || o.twin < twin)
 		return 0;
+	if (c->target && c->target_port == m->local.port &&
+	    (addr_parse(&a, c->target, AF_UNSPEC) < 0 ?
+	    !strcmp(c->target, "localhost") : addr_kind(&a) == A_LOOPBACK ||
+	    addr_same_host(&a, &m->route.source)))
+		hint = ", the target: without -t natmap shares its port";
 	warn("%s port %d: in use by %s%s%.0d%suid %u%s%s%s%s", m->proto,
 	    m->local.port, o.name[0] ? o.name : "a program",
 	    o.pid ? " (pid " : " of ", (int)o.pid, o.pid ? ", " : NULL,
-	    (unsigned)o.uid, o.pid ? ")" : NULL, why ? ": " : NULL, why,
-	    own ? ", the target: without -t natmap shares its port" : why ?
-	    "; map another port, forward it by -t or a firewall rule" :
-	    NULL);
+	    (unsigned)o.uid, o.pid ? ")" : NULL, why ? ": " : NULL, why, hint);
 	return 1;
 }
 
@@ -1744,13 +1744,17 @@ target_set(struct map *m)
 static void
 announce(struct map *m, const struct server *s)
 {
-	int first = !m->hook.next.mapped.sa.sa_family;
 	int moved = !is_announced(m, &s->said.mapped);
 	struct contact *c;
 
 	warn(&(NOTE "%pa is %pa from outside (%ps)")[m->cfg->script && moved],
 	    &s->said.local, &s->said.mapped, s->host);
 	check_fake(m, &s->said.local, "this machine");
+	if (!m->hook.next.mapped.sa.sa_family) {
+		route_find(&m->local, &s->said.peer, &m->route);
+		m->at[SERVED] = m->now + LISTEN_CHECK;
+		moved = 0;
+	}
 	hook_news(&m->hook, s, m->now);
 	m->announced_at = m->now;
 	if (!m->known)
@@ -1760,11 +1764,6 @@ announce(struct map *m, const struct server *s)
 		m->end = NEVER;
 	if (m->relay)
 		target_set(m);
-	if (first) {
-		route_find(&m->local, &s->said.peer, &m->route);
-		m->at[SERVED] = m->now + LISTEN_CHECK;
-		return;
-	}
 	if (!moved || m->depends)
 		return;
 	/* it does not hold this one, or is HTTP, where nothing is mapped */
