@@ -955,7 +955,7 @@ struct map {                    /* what is used most comes first: see size */
 	int64_t period;		/* ms between checks, UDP: requests */
 	int64_t age;            /* ms: an answer holds the mapping so long */
 	int64_t at[TIMERS];	/* ms: when that is due; NEVER */
-	int64_t announced_at;	/* ms */
+	int64_t calm_at;	/* ms: the next change is announced then */
 	int64_t step_at;	/* ms: until then contacts wait for events only;
 				   0: something else changed for them */
 	int slots;              /* of contacts, and of who wanted before them */
@@ -1756,7 +1756,7 @@ announce(struct map *m, const struct server *s)
 		moved = 0;
 	}
 	hook_news(&m->hook, s, m->now);
-	m->announced_at = m->now;
+	m->calm_at = m->now + FLAP_GAP;
 	if (!m->known)
 		m->check = next_check(m);
 	m->known = 1;
@@ -1935,8 +1935,7 @@ rule(struct map *m, const struct verdict *r)
 		return;
 	}
 	if (r->ruling != DIFFER) {
-		if (r->ruling > ANNOUNCE ||
-		    (r->ruling == ANNOUNCE && m->cfg->once))
+		if (r->ruling + m->cfg->once > ANNOUNCE) /* --once: then, too */
 			say_differ(m, r->ruling == OUTVOTED);
 		m->differ = 0;
 	} else if (!first && ++m->differ < 2) {
@@ -1982,9 +1981,8 @@ judge(struct map *m)
 	if ((r.ruling != ANNOUNCE && ask_more(m, r.heard)) ||
 	    r.ruling == WAIT)
 		m->judge_at = m->now + r.ms;
-	else if (r.ruling == ANNOUNCE && m->known &&
-	    m->now < m->announced_at + FLAP_GAP)
-		m->judge_at = m->announced_at + FLAP_GAP;
+	else if (r.ruling == ANNOUNCE && m->known && m->now < m->calm_at)
+		m->judge_at = m->calm_at;
 	else if (m->known || r.ruling != NOTHING)
 		rule(m, &r);
 }
@@ -2130,10 +2128,9 @@ overtake(struct map *m, struct contact *c)
 		failed(m, c->use.s, c->use.a, ETIMEDOUT);
 	if (c->role == LEAVING || (c->http && !c->seen))
 		return;
-	if (m->late > 0) {
-		if (!m->known)
-			m->late++;
-	} else if (m->udp && m->known && m->lost >= c->f.asked + m->age)
+	if (m->late > 0)
+		m->late += !m->known;
+	else if (m->udp && m->known && m->lost >= c->f.asked + m->age)
 		m->late = -1;           /* somebody else holds the mapping */
 	else
 		m->late = 1;
