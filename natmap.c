@@ -1088,11 +1088,11 @@ failed(struct map *m, struct server *s, const union addr *peer, int error)
 	if (o && o != s)
 		fmt(next, sizeof next, "%ps", o->host);
 	else
-		fmt(next, sizeof next, s->retry > m->now ? "again in %d s" :
-		    "again", (int)((s->retry - m->now + 999) / 1000));
-	at = peer ? addr_host(peer, host) : NULL;
-	if (at && !strcmp(at, s->host->name))
-		at = NULL;
+		fmt(next, sizeof next, s->retry > m->now ? "again in %u s" :
+		    "again", (unsigned)(s->retry - m->now + 999) / 1000);
+	at = NULL;
+	if (peer && strcmp(addr_host(peer, host), s->host->name))
+		at = host;
 	warn("%ps%s%s%s: %s%s%s, trying %s", s->host, at ? " (" : NULL, at,
 	    at ? ")" : NULL, server_error(s, error), peer ? " over " : NULL,
 	    peer ? m->proto : NULL, next);
@@ -1203,12 +1203,12 @@ port_socket(struct map *m, enum local_role role)
 	}
 	if (tries > PORT_TRIES)
 		tries = PORT_TRIES;
-	while ((fd = local_socket(&m->local, role)) < 0 &&
-	    tries-- > 0 && (errno == EADDRINUSE || errno == EACCES))
+	while ((fd = local_socket(&m->local, role)) < 0) {
+		if (tries-- <= 0 || (errno != EADDRINUSE && errno != EACCES)) {
+			port_trouble(m, m->local.why);
+			return fd;
+		}
 		port_next(m);
-	if (fd < 0) {
-		port_trouble(m, m->local.why);
-		return -1;
 	}
 	if (m->port_error)
 		port_says(m, "can be used now");
@@ -2042,7 +2042,6 @@ heard(struct map *m, struct contact *c)
 	if (addr_any(&s->said.local)) {	/* IP_PKTINFO did not tell it */
 		route_find(&m->local, &s->said.peer, &r);
 		s->said.local = r.source;
-		addr_set_port(&s->said.local, m->local.port);
 	}
 	weigh(m, s, told, !same || c->fresh > c->seen);
 }

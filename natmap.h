@@ -453,7 +453,7 @@ const char *server_error(const struct server *s, int error);
 
 /* stun.c: the route out of the machine */
 struct route {			/* where the flows leave the machine */
-	union addr source;	/* family 0: no route */
+	union addr source;	/* and the mapped port; family 0: no route */
 	unsigned index;		/* of the interface; 0: unknown */
 	unsigned flags;		/* IFF_UP | IFF_RUNNING */
 };

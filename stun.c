@@ -1384,10 +1384,9 @@ route_find(const struct local *l, const union addr *to, struct route *r)
 
 	memset(r, 0, sizeof *r);
 	if (bind_port(l, fd, 0) == 0 && fd_connect(fd, to) == 0 &&
-	    fd_name(fd, &r->source) == 0) {
-		addr_set_port(&r->source, l->port);
+	    fd_name(fd, &r->source) == 0)
 		find_link(fd, l->cfg->device, r);
-	}
+	addr_set_port(&r->source, l->port);
 	close(fd);
 }
 
