@@ -2061,8 +2061,9 @@ is_plausible(const union addr *a, const union addr *peer)
 /* A flow ended, or a request failed.  A server's reset makes the NAT forget us
  * within seconds: when nothing else is open, another server is asked soon. */
 static void
-contact_failed(struct map *m, struct contact *c, int error)
+contact_failed(struct map *m, struct contact *c)
 {
+	int error = -c->event;
 	int lived = c->seen && error != ETIMEDOUT;
 	int reset = c->seen && error == ECONNRESET;
 
@@ -2090,7 +2091,7 @@ contact_answered(struct map *m, struct contact *c)
 	int failures;
 
 	if (!c->http && !is_plausible(&c->f.ends.mapped, c->use.a)) {
-		contact_failed(m, c, EFALSE);
+		c->event = -EFALSE;
 		return;
 	}
 	if (!holds(m))          /* the network is back: all may be asked */
@@ -2265,7 +2266,7 @@ contacts_step(struct map *m)
 	}
 	for (c = m->contacts; c; c = c->next)
 		if (c->event < 0)
-			contact_failed(m, c, -c->event);
+			contact_failed(m, c);
 	if (m->cfg->check) {
 		m->check = m->judge_at = m->end;
 		return;
