@@ -1676,7 +1676,7 @@ voices(struct map *m, struct voice v[MAX_SERVERS])
 			v->fresh = 0;
 		}
 		v->awaited = !v->said && ((c && !c->late && !c->seen) ||
-		    (m->known && s->live && m->now >= s->rest));
+		    (m->known & s->live & (m->now >= s->rest)));
 		if (is_twin(m, s))
 			v->said = NULL;
 	}
@@ -2032,10 +2032,10 @@ heard(struct map *m, struct contact *c)
 		told = s;
 	if (at < s->said_at)	/* a newer flow was answered before */
 		return;
+	if (!m->doubt.began || s->said_at < m->doubt.first)
+		s->fresh = 0;
 	if (!same)
 		s->fresh = addr_same(&s->said.peer, c->use.a);
-	else if (!m->doubt.began || s->said_at < m->doubt.first)
-		s->fresh = 0;
 	s->fresh |= c->fresh;
 	s->said = c->f.ends;
 	s->said_at = at;
@@ -2064,8 +2064,8 @@ static void
 contact_failed(struct map *m, struct contact *c)
 {
 	int error = -c->event;
-	int lived = c->seen && error != ETIMEDOUT;
-	int reset = c->seen && error == ECONNRESET;
+	int lived = c->seen & (error != ETIMEDOUT);
+	int reset = c->seen & (error == ECONNRESET);
 
 	if (lived || (c->http && c->role == LEAVING))
 		note("%s: %s", c->use.s->host->name,
@@ -2107,7 +2107,7 @@ contact_answered(struct map *m, struct contact *c)
 	if (!c->http)
 		heard(m, c);
 	else if (h->close || !h->max ||
-	    (h->timeout >= 0 && h->timeout <= m->cfg->keepalive))
+	    (unsigned)h->timeout <= (unsigned)m->cfg->keepalive)
 		c->role = LEAVING;      /* another may be up before it closes */
 	c->seen = 1;
 	if (c->role == CHECKS)
@@ -2159,7 +2159,7 @@ static void
 hold(struct map *m, struct contact *c)
 {
 	struct server *s = NULL;
-	int how = c->http ? RECENT : 0;	/* the one that serves goes on */
+	int how = c->http * RECENT;	/* the one that serves goes on */
 	int fd, others = -1;
 
 	if (m->udp && holds(m) && ++m->cycle < m->cfg->cycle) {
