@@ -1024,7 +1024,7 @@ open_flows(struct map *m, const struct contact *but)
 	int n = 0;
 
 	for (c = m->contacts; c; c = c->next)
-		n += c != but && is_open(c) && c->seen && !c->late;
+		n += c != but && is_open(c) && c->seen > c->late;
 	return n;
 }
 
@@ -1318,7 +1318,7 @@ contact_open(struct map *m, struct contact *c)
 	}
 	c->use.a = &c->f.ends.peer;
 	c->fresh = server_asked(m->stun, s, i, m->now);
-	c->event = event(flow_start(&c->f, s->kind, fd, m->udp && m->relay,
+	c->event = event(flow_start(&c->f, s->kind, fd, m->udp & (m->relay != NULL),
 	    &s->addrs.a[i], s->host->name, m->now, limit(m)));
 }
 
@@ -1439,7 +1439,7 @@ make_room(struct map *m)
 	for (c = m->contacts; c; c = c->next) {
 		if (c->role == LEAVING && !c->http)
 			break;
-		if (c->use.s && !c->http && !c->late && !c->seen)
+		if (c->use.s && !(c->http | c->late | c->seen))
 			alone = 0;
 	}
 	if (!c) {
@@ -1482,7 +1482,7 @@ check_start(struct map *m, int how)
 static NOINLINE int64_t
 next_check(struct map *m)
 {
-	return m->udp || m->cfg->once ? NEVER : m->now + m->period;
+	return (m->udp | m->cfg->once) ? NEVER : m->now + m->period;
 }
 
 static void
@@ -1580,7 +1580,8 @@ count_voices(const struct voice *v, int n, const union addr *announced)
 			t.most = 0;
 			t.best = v[i].said;
 		}
-		t.most += k == t.votes;
+		if (k == t.votes)
+			t.most++;
 	}
 	return t;
 }
@@ -1620,14 +1621,16 @@ verdict(const struct voice *v, int n, const union addr *announced, int64_t age)
 	int may_come = t.awaited;
 
 	if (!announced) {
-		if (t.heard == 1 && (!may_come || n == 2))
-			r.ms = ALONE;
-		may_come |= t.heard == 1 && n > 1;
+		if (t.heard == 1) {
+			if (!may_come || n == 2)
+				r.ms = ALONE;
+			may_come |= n > 1;
+		}
 	}
 	r.ms -= age;
 	if (!t.best)		/* the one that began it says so no more */
 		r.ruling = announced && may_come && r.ms > 0 ? WAIT : NOTHING;
-	else if (t.votes > 1 && t.most == t.votes && t.votes > t.old)
+	else if (t.votes > 1 && t.votes > t.old && t.most == t.votes)
 		r.ruling = ANNOUNCE;
 	else if (t.old > 1 && t.old >= t.votes)
 		r.ruling = OUTVOTED;
@@ -2011,7 +2014,7 @@ weigh(struct map *m, struct server *s, const struct server *told, int news)
 			announce(m, s);
 		else if (m->waits)
 			target_set(m);
-	} else if (!d->began ? news : !told && m->now >= d->again) {
+	} else if (d->began ? !told & (m->now >= d->again) : news) {
 		doubt(m, s, s->said_at);
 	}
 }
@@ -2070,7 +2073,7 @@ contact_failed(struct map *m, struct contact *c)
 	if (lived || (c->http && c->role == LEAVING))
 		note("%s: %s", c->use.s->host->name,
 		    server_error(c->use.s, error));
-	else if (c->seen || !c->late || c->http)	/* else it was said */
+	else if (!c->late || (c->seen | c->http))	/* else it was said */
 		failed(m, c->use.s, c->use.a, error);
 	if (reset)
 		server_remembered(m->stun, c->use.a, m->now + RESET_MEMORY);
@@ -2126,11 +2129,11 @@ overtake(struct map *m, struct contact *c)
 		m->judge_at = m->now;
 	if (!(c->seen | c->http))
 		failed(m, c->use.s, c->use.a, ETIMEDOUT);
-	if (c->role == LEAVING || (c->http && !c->seen))
+	if (c->role == LEAVING || c->http > c->seen)
 		return;
 	if (m->late > 0)
 		m->late += !m->known;
-	else if (m->udp && m->known && m->lost >= c->f.asked + m->age)
+	else if ((m->udp & m->known) && m->lost >= c->f.asked + m->age)
 		m->late = -1;           /* somebody else holds the mapping */
 	else
 		m->late = 1;
