@@ -381,6 +381,7 @@ struct server {
 	struct server *next;
 	enum flow_kind kind;	/* of the flows to it */
 	int live;		/* its last request was answered */
+	unsigned tried;         /* bits: addrs that failed since it answered */
 	const struct host *host;
 	int64_t asked;		/* ms: the last attempt; 0: never */
 	int64_t retry;		/* ms: not before this, after a failure */
@@ -388,7 +389,6 @@ struct server {
 	int64_t said_at;	/* ms: since when the NAT may know the flow */
 	int64_t looked;         /* ms: when addrs were found; 0: too old */
 	int turn;		/* which of addrs comes next */
-	unsigned tried;         /* bits: addrs that failed since it answered */
 	int logged[2];		/* errors: the last failures */
 	int fails;		/* rounds through all addrs that failed */
 	int repeats;		/* failures since it answered */
