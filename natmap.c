@@ -851,15 +851,15 @@ enum role {
 
 /* A flow with a role, or the wish for one. */
 struct contact {
-	struct contact *next;
-	enum role role;
-	int http;		/* else STUN */
 	struct use use;		/* no server: no flow; the flow is closed
 				   while its server's name is looked up */
+	enum role role;
+	int http;		/* else STUN */
 	int seen;		/* the flow has answered */
 	int late;		/* no answer yet; others were asked too */
 	int event;		/* 1 the flow answered, below 0 it failed with
 				   -errno; until that is handled */
+	struct contact *next;
 	int fresh;		/* the NAT did not know the flow before */
 	int64_t due;		/* ms: when to ask, or to open a flow */
 	struct flow f;
