@@ -329,14 +329,14 @@ enum flow_kind { FLOW_UDP, FLOW_TCP, FLOW_HTTP };       /* STUN over UDP, TCP */
 enum flow_state { FLOW_CLOSED, FLOW_ASKING, FLOW_OPEN, FLOW_BODY };
 
 struct flow {
+	int fd, slot;		/* -1 when closed */
 	enum flow_kind kind;
 	enum flow_state state;
-	int fd, slot;		/* -1 when closed */
+	unsigned more;		/* STUN over TCP: due after the header */
 	int shared;             /* UDP: fd is the relay's: not connected, polled
 				   or closed here; flow_claim() gets answers */
 	int last;		/* as of flow_ask() */
 	unsigned have;		/* STUN over TCP, body: bytes in buf */
-	unsigned more;		/* STUN over TCP: due after the header */
 	int64_t born;		/* ms: when the flow was opened */
 	int64_t asked;		/* ms: when this transaction began */
 	unsigned left;          /* TCP: bytes of the request not yet sent */
