@@ -1272,8 +1272,7 @@ contact_new(struct map *m)
 	struct contact *c, *best = NULL;
 
 	for (c = m->contacts; c && c->role != FREE; c = c->next)
-		if (!c->http && (c->role == LEAVING ||
-		    (c->role == CHECKS && c->late)))
+		if (!c->http && c->role + c->late > CHECKS) /* or a late one */
 			best = c;
 	if (c)
 		best = c;
@@ -1327,10 +1326,13 @@ contact_open(struct map *m, struct contact *c)
 static void
 resolve(struct map *m, struct server *s)
 {
-	int target = s == m->target;
+	int family = m->cfg->family, age = LOOKUP_AGE;
 
-	if (m->now < s->retry || server_resolve(s, target ? AF_UNSPEC :
-	    m->cfg->family, target ? TARGET_AGE : LOOKUP_AGE, m->now +
+	if (s == m->target) {
+		family = AF_UNSPEC;
+		age = TARGET_AGE;
+	}
+	if (m->now < s->retry || server_resolve(s, family, age, m->now +
 	    (holds(m) && !m->cfg->check ? LOOKUP_LIMIT : HARD_LIMIT),
 	    m->now) == 0)
 		return;
@@ -1405,8 +1407,8 @@ static void
 balance(struct map *m, int http)
 {
 	struct contact *c;
-	int64_t due = m->now, next;
 	int n = -wanted(m, http);
+	int64_t due = m->now, next;
 
 	for (c = m->contacts; c; c = c->next) {
 		if (c->http != http)
@@ -1467,7 +1469,7 @@ check_start(struct map *m, int how)
 	struct server *s = choose(m, 0, how, NULL);
 	struct contact *c;
 
-	if (!s && !m->udp && how == FRESH && make_room(m))
+	if (!s && how == FRESH && !m->udp && make_room(m))
 		s = choose(m, 0, how, NULL);
 	if (!s || (m->cfg->check && (s->said_at || s->fails)) ||
 	    !(c = contact_new(m)))
