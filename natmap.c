@@ -1149,8 +1149,8 @@ port_owner(struct map *m, int twin, const char *why)
 static void
 port_trouble(struct map *m, const char *why)
 {
-	const struct config *c = m->cfg;
 	int error = errno;
+	const struct config *c = m->cfg;
 
 	m->serve_at = m->now + PORT_RETRY;
 	if (m->port_error == error)
@@ -1680,7 +1680,7 @@ voices(struct map *m, struct voice v[MAX_SERVERS])
 			v->said = &m->hook.next.mapped;
 			v->fresh = 0;
 		}
-		v->awaited = !v->said && ((c && !c->late && !c->seen) ||
+		v->awaited = !v->said && ((c && !(c->late | c->seen)) ||
 		    (m->known & s->live & (m->now >= s->rest)));
 		if (is_twin(m, s))
 			v->said = NULL;
@@ -1887,13 +1887,14 @@ say_differ(struct map *m, int outvoted)
 			    "outvoted, not asked for 10 minutes" :
 			    "one is wrong, or this NAT is not a cone; the "
 			    "second stays");
+		if (m->udp)	/* until all are fresh */
+			s->rest = m->now + UDP_TWICE;
 		if (outvoted) {
 			s->rest = m->now + OUTVOTED_REST;
 			c = contact_with(m, s);
 			if (c)
 				contact_leave(m, c);
-		} else if (m->udp)	/* until all are fresh */
-			s->rest = m->now + UDP_TWICE;
+		}
 	}
 }
 
@@ -2026,16 +2027,14 @@ static void
 heard(struct map *m, struct contact *c)
 {
 	struct server *s = c->use.s;
-	int64_t at = c->f.born;
-	int same = addr_same(&s->said.mapped, &c->f.ends.mapped);
 	const struct server *told = teller(m, &c->f.ends.mapped);
+	int same = addr_same(&s->said.mapped, &c->f.ends.mapped);
 	struct route r;
 
 	/* who says another address each time tells no more by that */
-	if (s->said_at >= m->doubt.began &&
-	    !is_announced(m, &s->said.mapped))
+	if (s->said_at >= m->doubt.began && !is_announced(m, &s->said.mapped))
 		told = s;
-	if (at < s->said_at)	/* a newer flow was answered before */
+	if (c->f.born < s->said_at)	/* a newer flow was answered before */
 		return;
 	if (!m->doubt.began || s->said_at < m->doubt.first)
 		s->fresh = 0;
@@ -2043,7 +2042,7 @@ heard(struct map *m, struct contact *c)
 		s->fresh = addr_same(&s->said.peer, c->use.a);
 	s->fresh |= c->fresh;
 	s->said = c->f.ends;
-	s->said_at = at;
+	s->said_at = c->f.born;
 	if (addr_any(&s->said.local)) {	/* IP_PKTINFO did not tell it */
 		route_find(&m->local, &s->said.peer, &r);
 		s->said.local = r.source;
@@ -2171,9 +2170,9 @@ hold(struct map *m, struct contact *c)
 		/* between two requests: a packet that wants no answer */
 		fd = port_socket(m, LOCAL_FLOW);
 		stun_indicate(fd, &c->f.ends.peer);
-		server_remembered(m->stun, &c->f.ends.peer, m->now + UDP_TWICE);
 		if (!m->relay)
 			close(fd);
+		server_remembered(m->stun, &c->f.ends.peer, m->now + UDP_TWICE);
 		return;
 	}
 	m->cycle = 0;
