@@ -1317,8 +1317,9 @@ contact_open(struct map *m, struct contact *c)
 	}
 	c->use.a = &c->f.ends.peer;
 	c->fresh = server_asked(m->stun, s, i, m->now);
-	c->event = event(flow_start(&c->f, s->kind, fd, m->udp & (m->relay != NULL),
-	    &s->addrs.a[i], s->host->name, m->now, limit(m)));
+	c->event = event(flow_start(&c->f, s->kind, fd,
+	    m->udp & (m->relay != NULL), &s->addrs.a[i], s->host->name,
+	    m->now, limit(m)));
 }
 
 /* Starts the look-up of a name that may be asked, where its addresses are
@@ -1963,7 +1964,7 @@ static void
 judge(struct map *m)
 {
 	struct server *resting = m->doubt.resting;
-	static struct voice v[MAX_SERVERS];	/* less code than a large frame */
+	static struct voice v[MAX_SERVERS];	/* else more code */
 	struct verdict r;
 
 	m->judge_at = NEVER;
@@ -2126,10 +2127,10 @@ static void
 overtake(struct map *m, struct contact *c)
 {
 	c->late = 1;
-	if (m->known)
-		m->judge_at = m->now;
 	if (!(c->seen | c->http))
 		failed(m, c->use.s, c->use.a, ETIMEDOUT);
+	if (m->known)
+		m->judge_at = m->now;
 	if (c->role == LEAVING || c->http > c->seen)
 		return;
 	if (m->late > 0)
@@ -2164,7 +2165,7 @@ hold(struct map *m, struct contact *c)
 {
 	struct server *s = NULL;
 	int how = c->http * RECENT;	/* the one that serves goes on */
-	int fd, others = -1;
+	int fd, others = 0;
 
 	if (m->udp && holds(m) && ++m->cycle < m->cfg->cycle) {
 		/* between two requests: a packet that wants no answer */
@@ -2181,7 +2182,7 @@ hold(struct map *m, struct contact *c)
 	if (m->udp && m->known) {
 		for (s = m->stun; s; s = s->next)
 			others += (s->live || !s->asked) && m->now >= s->rest;
-		if (m->cfg->nstun > 1 && others * m->period <= UDP_ONCE)
+		if (m->cfg->nstun > 1 && (others - 1) * m->period <= UDP_ONCE)
 			m->check = m->now;
 		else
 			s = choose(m, 0, FRESH, NULL);
