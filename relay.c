@@ -711,10 +711,10 @@ fitting(const struct relay *r, int fd, int bulk)
 	size_t most = r->pending >= PENDING_MOST ? SCARCE :
 	    bulk ? PIPE_SIZE : CHUNK;
 #ifdef SO_MEMINFO
-	uint32_t m[6];		/* SK_MEMINFO_SNDBUF 3, WMEM_QUEUED 5 */
+	uint32_t m[6] = { 0 };	/* SK_MEMINFO_SNDBUF 3, WMEM_QUEUED 5 */
 	socklen_t len = sizeof m;
 	int64_t room;
-	int n;
+	int n = 0;
 
 	if (most != CHUNK &&
 	    getsockopt(fd, SOL_SOCKET, SO_MEMINFO, m, &len) == 0 &&
@@ -1813,7 +1813,7 @@ relay_start(const struct config *cfg, const struct relay_calls *calls, int fd,
 	r->port = r->seed;
 	for (e = r->list + STATES; e > r->list;) {
 		idle_init(--e);
-		e->last = r->look_at;
+		e->last = NEVER;
 	}
 	r->sigfd = signals_fd();
 	port_options(r);

@@ -671,7 +671,6 @@ stun_decode(struct flow *f, const unsigned char *p, size_t n)
 	    memcmp(p + 4, f->request + 4, STUN_HEADER - 4) != 0)
 		return -1;
 	if (be16(p) == SUCCESS) {
-
 		read_address(p, n, OTHER_ADDRESS, CHANGED_ADDRESS,
 		    &f->ends.other);
 		return read_address(p, n, XOR_MAPPED_ADDRESS, MAPPED_ADDRESS,
@@ -1020,7 +1019,7 @@ read_once(struct flow *f)
 		return -1;
 	if (f->have < want)
 		return 0;
-	return 2 * take_message(f, f->buf, f->have) - 1;	/* 0 fails, too */
+	return take_message(f, f->buf, f->have) > 0 ? 1 : -1;
 }
 
 int
