@@ -335,18 +335,6 @@ read_probe(struct config *c, char *value, struct host *at)
 	read_host(c, value, at);
 }
 
-/* P, A-B or A~B */
-static void
-read_ports(struct config *c, const char *value)
-{
-	const char *last = value + strcspn(value, "-~");
-
-	c->port_random = *last == '~';
-	c->port_lo = number(value, value, *last != '\0');
-	c->port_hi = *last ? number(value, last + 1, (unsigned)c->port_lo) :
-	    c->port_lo;
-}
-
 /* Makes a comma list of what people paste: items with blanks between, URLs. */
 static NOINLINE void
 tidy_list(char *list)
@@ -423,23 +411,11 @@ service(const struct config *c, const char *value)
 	return ntohs((uint16_t)found->s_port);
 }
 
-/* an interface, or an address, maybe with its interface */
-static void
-read_device(struct config *c, const char *value)
-{
-	const char *scope = strchr(value, '%');
-
-	if (read_literal(c, value, &c->source) == 0)
-		value = scope && !c->source.in6.sin6_scope_id ? scope + 1 :
-		    NULL;
-	c->device = value;
-}
-
 static NOINLINE void
 read_option(struct config *c, const char *arg)
 {
 	void *at = (char *)c + opt->at;
-	char *value = NULL;
+	char *value = NULL, *last;
 	struct host h;
 	int kind = opt->kind;
 
@@ -447,9 +423,13 @@ read_option(struct config *c, const char *arg)
 		return;
 	if (kind == SET)
 		*(int *)at = opt->lo;
-	else if (kind == PORTS)
-		read_ports(c, value);
-	else if (kind == PROBE)
+	else if (kind == PORTS) {	/* P, A-B or A~B */
+		last = value + strcspn(value, "-~");
+		c->port_random = *last == '~';
+		c->port_lo = number(value, value, *last != '\0');
+		c->port_hi = *last ? number(value, last + 1,
+		    (unsigned)c->port_lo) : c->port_lo;
+	} else if (kind == PROBE)
 		read_probe(c, value, at);
 	else if (kind == SERVERS)
 		read_servers(c, value, at);
@@ -462,8 +442,14 @@ read_option(struct config *c, const char *arg)
 		/* the last one wins */
 		free((void *)(uintptr_t)*(const char **)at);
 		*(const char **)at = value;
-		if (kind == DEVICE)
-			read_device(c, value);
+		if (kind != DEVICE)
+			return;
+		/* an interface, or an address, maybe with its interface */
+		c->device = value;
+		last = strchr(value, '%');
+		if (read_literal(c, value, &c->source) == 0)
+			c->device = last && !c->source.in6.sin6_scope_id ?
+			    last + 1 : NULL;
 	} else if (kind >= NUMBER)
 		*(int *)at = kind == PORT && (*value < '0' || *value > '9') ?
 		    service(c, value) : number(value, value, opt->lo);
@@ -531,26 +517,12 @@ check_options(struct config *c)
 	}
 }
 
-/* What getopt_long() does not know: an option, or its value is missing, or it
- * takes none. */
-static NORETURN void
-refuse(int ch, const char *arg)
-{
-	char letter[] = { '-', (char)optopt, '\0' };
-
-	if (row(optopt))
-		conflict(optopt, ch == ':' ? "its value is missing" :
-		    "takes no value");
-	quit(2, "unknown option \"%s\", --help lists them",
-	    optopt ? letter : arg);
-}
-
 /* Fills c; a mistake of the user's is said and ends the program. */
 static NOINLINE void
 read_options(struct config *c, int argc, char **argv)
 {
 	static struct option longs[ROWS + 1];
-	char shorts[2 * ROWS + 2], *s = shorts;
+	char shorts[2 * ROWS + 2], *s = shorts, letter[] = "-?";
 	const char *name = words;
 	int i, ch, given = 0;
 
@@ -575,8 +547,13 @@ read_options(struct config *c, int argc, char **argv)
 		while ((ch = getopt_long(argc, argv, shorts, longs, NULL)) !=
 		    -1) {
 			opt = row(ch);
+			letter[1] = (char)optopt;
+			if (!opt && i && row(optopt))
+				conflict(optopt, ch == ':' ?
+				    "its value is missing" : "takes no value");
 			if (!opt && i)
-				refuse(ch, argv[optind - 1]);
+				quit(2, "unknown option \"%s\", --help lists "
+				    "them", optopt ? letter : argv[optind - 1]);
 			if (i || (opt && opt->kind == SET))
 				read_option(c, optarg);
 			given |= i;
@@ -981,13 +958,6 @@ static int
 is_open(const struct contact *c)
 {
 	return c->f.state != FLOW_CLOSED;
-}
-
-/* 1 while an answer is awaited */
-static int
-is_asking(const struct contact *c)
-{
-	return c->f.state == FLOW_ASKING;
 }
 
 /* the event that a function of flows returned */
@@ -2266,7 +2236,8 @@ contacts_step(struct map *m)
 			contact_answered(m, c);
 		else if (!c->event && c->use.s && !is_open(c))
 			contact_resolved(m, c);
-		else if (is_asking(c) && m->now >= contact_next(m, c))
+		else if (c->f.state == FLOW_ASKING &&
+		    m->now >= contact_next(m, c))
 			overtake(m, c);
 	}
 	for (c = m->contacts; c; c = c->next)

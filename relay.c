@@ -432,24 +432,11 @@ rest_mark(const struct relay *r)
 	return (uint32_t)r->now / PORT_REST * 2 + 1;
 }
 
-static void
-note_end(const struct relay *r, struct session *s, enum why why)
-{
-	const char *colon = NULL, *error = NULL;
-
-	if (s->err) {
-		colon = ": ";
-		error = strerror(s->err);
-	}
-	note("%pa to %pa: %s%s%s after %d s, %pd bytes in, %pd out",
-	    &s->pair.client, &s->pair.peer, why_text[why], colon, error,
-	    (int)((r->now - s->born) / 1000), &s->bytes[0], &s->bytes[1]);
-}
-
 /* Ends s, by a reset where it was broken or refused. */
 static void
 session_end(struct relay *r, struct session *s, enum why why)
 {
+	const char *colon = NULL, *error = NULL;
 	struct session **p;
 	size_t leg;
 
@@ -459,9 +446,15 @@ session_end(struct relay *r, struct session *s, enum why why)
 		*p = s->u.next;
 		r->rest[s->pair.peer.in.sin_port % PORTS] =
 		    (uint8_t)rest_mark(r);
-		fd_peer(s->fd[1], &s->pair.peer);	/* for note_end() */
+		fd_peer(s->fd[1], &s->pair.peer);	/* for the log */
 	}
-	note_end(r, s, why);
+	if (s->err) {
+		colon = ": ";
+		error = strerror(s->err);
+	}
+	note("%pa to %pa: %s%s%s after %d s, %pd bytes in, %pd out",
+	    &s->pair.client, &s->pair.peer, why_text[why], colon, error,
+	    (int)((r->now - s->born) / 1000), &s->bytes[0], &s->bytes[1]);
 	for (leg = CLIENT; leg <= TARGET; leg++) {
 		if (!r->udp)
 			pending_free(r, s, leg);
