@@ -261,7 +261,7 @@ read_literal(const struct config *c, const char *value, union addr *a)
 	if (opt->kind != TARGET && a->sa.sa_family != c->family)
 		bad(value, "the wrong IP version (-4, -6)");
 	if (opt->kind != DEVICE && strchr(value, '%') && !a->in6.sin6_scope_id)
-		warn("%s: no such interface", named(value));
+		warn("%s: there is no such interface", named(value));
 	return 0;
 }
 
@@ -2753,6 +2753,7 @@ probe_start(struct map *m)
 	fmt(r->why, sizeof r->why, *path ? "%s/%.200s/%pp" : "%s%s/%pp",
 	    s->host->name, path, &r->first->said.mapped);
 	l.port = 0;
+	l.shared = NULL;
 	errno = ELOOKUP(s->lookup.gai);
 	if (!s->addrs.n || flow_start(&r->f[3], FLOW_HTTP, local_socket(&l,
 	    LOCAL_FLOW), 0, &s->addrs.a[0], r->why, m->now, m->end) < 0)

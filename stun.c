@@ -531,11 +531,11 @@ local_release(struct local *l)
 int
 local_socket(struct local *l, enum local_role role)
 {
-	int fd;
+	int fd, port = l->port;
 
 	l->why = NULL;
 	fd = bound_socket(l, role);
-	if (fd < 0 && errno == EADDRINUSE && role == LOCAL_FLOW &&
+	if (fd < 0 && errno == EADDRINUSE && role == LOCAL_FLOW && port &&
 	    !l->cfg->target) {
 		l->why = share_port(l, 1);
 		fd = bound_socket(l, role);
@@ -544,6 +544,8 @@ local_socket(struct local *l, enum local_role role)
 		else
 			l->why = NULL;
 	}
+	if (fd < 0)
+		l->port = port;	/* one that was chosen now is another's */
 	return fd;
 }
 

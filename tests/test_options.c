@@ -515,7 +515,7 @@ static const struct {
 	{ "-i " LONG, NULL, " i=" LONG " device=" LONG " source=any " },
 	{ "-6 -i fe80::1%nosuch", NULL, " device=nosuch source=fe80::1 " },
 	{ "-6 -i fe80::1%lo", NULL, " device=- source=fe80::1%1 " },
-	{ "-6 -s [fe80::1%nosuch]", "-s/--stun \"fe80::1%nosuch\": "
+	{ "-6 -s [fe80::1%nosuch]", "-s/--stun \"fe80::1%nosuch\": there is "
 	    "no such interface", " s=fe80::1%nosuch:3478 . " },
 	{ "-6 -s [fe80::1%lo]", NULL, " s=fe80::1%lo:3478 . " },
 	{ "-s x -u -h w:99999", NULL, " s=x:3478 . " },
