@@ -2140,6 +2140,8 @@ hold(struct map *m, struct contact *c)
 	if (m->udp && holds(m) && ++m->cycle < m->cfg->cycle) {
 		/* between two requests: a packet that wants no answer */
 		fd = port_socket(m, LOCAL_FLOW);
+		if (fd < 0)
+			return;
 		stun_indicate(fd, &c->f.ends.peer);
 		if (!m->relay)
 			close(fd);
