@@ -589,7 +589,7 @@ struct hook {
 	union addr last;	/* the public address that was delivered */
 	const struct server *by;	/* who told next */
 	struct ends next;	/* announced; to deliver, while pending */
-	struct ends sent;	/* of the run, or delivered; unset: it failed */
+	struct ends sent;	/* of the run, or delivered; unset: failed */
 };
 
 /* IP4P of an IPv4 mapping, empty for IPv6 */
@@ -881,8 +881,8 @@ struct reach {
 	struct flow f[4];	/* of a test: the requests, the answers from
 				   another port, from another address;
 				   the probe */
-	char why[520];		/* the answer; before, the probe's URL; empty:
-				   servers are still asked */
+	char why[520];		/* the answer; before, the probe's URL;
+				   empty: servers are still asked */
 };
 
 enum timer {
@@ -2005,7 +2005,7 @@ heard(struct map *m, struct contact *c)
 	/* who says another address each time tells no more by that */
 	if (s->said_at >= m->doubt.began && !is_announced(m, &s->said.mapped))
 		told = s;
-	if (c->f.born < s->said_at)	/* a newer flow was answered before */
+	if (c->f.born < s->said_at)	/* a newer flow was first */
 		return;
 	if (!m->doubt.began || s->said_at < m->doubt.first)
 		s->fresh = 0;

@@ -47,7 +47,7 @@
 #define EFALSE          EDOM            /* an address that cannot be ours */
 #define EREFUSED        1000            /* plus its code: a STUN error, or an
 					   HTTP status */
-#define ELOOKUP(gai)	(-EREFUSED - (gai))	/* of an EAI_ code, and back */
+#define ELOOKUP(gai)    (-EREFUSED - (gai)) /* of an EAI_ code, and back */
 
 union addr {			/* sa.sa_family is 0 while unset */
 	struct sockaddr sa;
@@ -187,7 +187,7 @@ void fd_probes(int fd, int idle, int every, int count);
 /* on: close sends a reset, and frees the 4-tuple at once */
 void fd_abortive(int fd, int on);
 void fd_close(int fd);		/* keeps errno */
-int fd_name(int fd, union addr *a);	/* what it is bound to; -1 with errno */
+int fd_name(int fd, union addr *a);	/* what it is bound to; or -1 */
 int fd_connect(int fd, const union addr *to);	/* or begins to; or -1 */
 /* at the start, after files_raise(): opens 0, 1 and 2 where they are closed;
  * the programs that we run get no other descriptor that we inherited */
@@ -298,7 +298,7 @@ void stun_indicate(int fd, const union addr *peer);
 
 struct http_reader {		/* one answer's header, read byte by byte */
 	int status;		/* 0: a status line comes next */
-	int close;		/* will it?  bits: 1 by version, 2 it said so */
+	int close;		/* will it?  1 by version | 2 it said so */
 	int timeout;		/* s, from Keep-Alive; -1 unknown */
 	int max;		/* requests left, from Keep-Alive; -1 unknown */
 	unsigned total;         /* bytes of it with its 1xx; then of its body */

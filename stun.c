@@ -545,7 +545,7 @@ local_socket(struct local *l, enum local_role role)
 			l->why = NULL;
 	}
 	if (fd < 0)
-		l->port = port;	/* one that was chosen now is another's */
+		l->port = port;	/* one chosen now is another's */
 	return fd;
 }
 

@@ -1000,7 +1000,8 @@ sound(void)
 		busy += !c->http && (c->role == HOLDS || c->role == CHECKS);
 		if (c->event)
 			continue;
-		if (c->use.s ? !is_open(c) && !c->use.s->lookup.pid : is_open(c))
+		if (c->use.s ? !is_open(c) && !c->use.s->lookup.pid :
+		    is_open(c))
 			return 0;
 		if (c->role == FREE ? c->use.s != NULL :
 		    c->role != HOLDS && !c->use.s)
