@@ -180,14 +180,14 @@ print(const char *f, const void *a, const void *b)
 static NORETURN void
 usage(int status)
 {
-	const struct option_row *o;
 	const char *s = words;
 	char left[37];		/* cuts off blanks that are too many */
 
 	print("Usage: natmap [OPTION]...\n"
 	    "Open a port behind a full-cone NAT to the Internet.\n\n",
 	    NULL, NULL);
-	for (o = rows; o < rows + ROWS; o++, s = nth(s, 3)) {
+	for (const struct option_row *o = rows; o < rows + ROWS;
+	    o++, s = nth(s, 3)) {
 		fmt(left, sizeof left, "-%.1s, --%s %s"
 		    "                          ", &o->letter, s, nth(s, 1));
 		if (o->letter < LETTERS)
@@ -221,9 +221,7 @@ bad(const char *value, const char *why)
 static const struct option_row *
 row(int letter)
 {
-	const struct option_row *o;
-
-	for (o = rows; o < rows + ROWS; o++)
+	for (const struct option_row *o = rows; o < rows + ROWS; o++)
 		if (o->letter == letter)
 			return o;
 	return NULL;
@@ -320,15 +318,12 @@ read_servers(struct config *c, char *value, struct host *list)
 static void
 read_probe(struct config *c, char *value, struct host *at)
 {
-	char *path;
-	size_t n;
-
 	if (value[strcspn(value, BLANKS)])
 		bad(value, "a blank in it");
 	if (strncmp(value, "http://", 7) == 0)
 		value += 7;
-	path = value + strcspn(value, "/");
-	for (n = strlen(path); n && path[n - 1] == '/'; )
+	char *path = value + strcspn(value, "/");
+	for (size_t n = strlen(path); n && path[n - 1] == '/'; )
 		path[--n] = '\0';
 	c->probe_path = path + 1;	/* the value ends in two NULs */
 	*path = '\0';
@@ -339,17 +334,16 @@ read_probe(struct config *c, char *value, struct host *at)
 static NOINLINE void
 tidy_list(char *list)
 {
-	char *to = list, *next = list, *p, *host;
-	size_t n;
+	char *to = list, *next = list, *p;
 
 	while ((p = strsep(&next, BLANKS ","))) {
-		host = strstr(p, "://");
+		char *host = strstr(p, "://");
 		if (host)
 			p = host + 3;
 		else if (strncmp(p, "stun:", 5) == 0 &&
 		    p[5 + strspn(p + 5, DIGITS)])
 			p += 5;         /* stun:3478 is a host and its port */
-		n = strcspn(p, "/?");
+		size_t n = strcspn(p, "/?");
 		if (n && to > list)
 			*to++ = ',';
 		memmove(to, p, n);
@@ -474,9 +468,6 @@ conflict(int letter, const char *why)
 static void
 check_options(struct config *c)
 {
-	int n, at;
-	struct host *h;
-
 	if (c->check) {
 		if (c->once || c->daemon)
 			conflict(OPT_CHECK, "not with -d or --once");
@@ -507,11 +498,11 @@ check_options(struct config *c)
 		return;
 	/* Public ones, from a random one on: all installations together shall
 	 * not ask the first one first. */
-	n = c->type == SOCK_DGRAM ? PUBLIC_UDP : PUBLIC_TCP;
-	at = c->check ? PUBLIC_RFC5780 : 0;
+	int n = c->type == SOCK_DGRAM ? PUBLIC_UDP : PUBLIC_TCP;
+	int at = c->check ? PUBLIC_RFC5780 : 0;
 	at += (int)random_below((uint32_t)((at ? PUBLIC_TCP : n) - at));
 	while (c->nstun < n) {
-		h = &c->stun[c->nstun++];
+		struct host *h = &c->stun[c->nstun++];
 		h->name = nth(public_stun, at++ % n);
 		h->port = STUN_PORT;
 	}
@@ -524,10 +515,10 @@ read_options(struct config *c, int argc, char **argv)
 	static struct option longs[ROWS + 1];
 	char shorts[2 * ROWS + 2], *s = shorts, letter[] = "-?";
 	const char *name = words;
-	int i, ch, given = 0;
+	int ch, given = 0;
 
 	*s++ = ':';             /* getopt_long() itself says nothing */
-	for (i = 0; i < ROWS; i++, name = nth(name, 3)) {
+	for (int i = 0; i < ROWS; i++, name = nth(name, 3)) {
 		longs[i].name = name;
 		longs[i].has_arg = rows[i].kind >= NUMBER;
 		longs[i].val = rows[i].letter;
@@ -542,7 +533,7 @@ read_options(struct config *c, int argc, char **argv)
 	c->idle_timeout = IDLE_TIMEOUT;
 	c->target_port = -1;
 	/* Values are read the second time: they depend on -6, -u and -1. */
-	for (i = 0; i < 2; i++) {
+	for (int i = 0; i < 2; i++) {
 		optind = 0;
 		while ((ch = getopt_long(argc, argv, shorts, longs, NULL)) !=
 		    -1) {
@@ -560,7 +551,7 @@ read_options(struct config *c, int argc, char **argv)
 		}
 		log_level(c->level);
 	}
-	for (i = optind; i < argc; i++) {
+	for (int i = optind; i < argc; i++) {
 		if (!given)
 			quit(2, "\"%.80s\" is not an option; a port is given "
 			    "with -b (see --help)", argv[i]);
@@ -978,9 +969,7 @@ is_announced(struct map *m, const union addr *a)
 static struct contact *
 contact_with(struct map *m, const struct server *s)
 {
-	struct contact *c;
-
-	for (c = m->contacts; c; c = c->next)
+	for (struct contact *c = m->contacts; c; c = c->next)
 		if (c->use.s == s)
 			return c;
 	return NULL;
@@ -990,10 +979,9 @@ contact_with(struct map *m, const struct server *s)
 static int
 open_flows(struct map *m, const struct contact *but)
 {
-	const struct contact *c;
 	int n = 0;
 
-	for (c = m->contacts; c; c = c->next)
+	for (const struct contact *c = m->contacts; c; c = c->next)
 		n += c != but && is_open(c) && c->seen > c->late;
 	return n;
 }
@@ -1010,11 +998,11 @@ choose(struct map *m, int http, int how, int64_t *soonest)
 static void
 say_silence(struct map *m)
 {
-	const struct server *s, *bad = NULL;
+	const struct server *bad = NULL;
 	int n = 0;
 
 	m->at[UNHELD] = NEVER;
-	for (s = m->stun; s; s = s->next)
+	for (const struct server *s = m->stun; s; s = s->next)
 		if (s->repeats) {
 			n++;
 			bad = s;
@@ -1033,8 +1021,7 @@ static int port_owner(struct map *, int, const char *);
 static void
 failed(struct map *m, struct server *s, const union addr *peer, int error)
 {
-	char next[SERVER_TEXT], host[ADDR_TEXT], *at;
-	const struct server *o;
+	char next[SERVER_TEXT], host[ADDR_TEXT];
 	int new = server_failed(s, peer, error, holds(m) ? BACKOFF_MAX :
 	    BACKOFF_HARD);
 
@@ -1049,18 +1036,18 @@ failed(struct map *m, struct server *s, const union addr *peer, int error)
 	if (!new)
 		return;
 	if (error == EADDRNOTAVAIL || !holds(m))
-		for (o = m->stun; o; o = o->next)
+		for (const struct server *o = m->stun; o; o = o->next)
 			if (o != s && o->logged[0] == error)
 				return;         /* another one failed so */
 	if (error == EADDRNOTAVAIL && port_owner(m, 1, NULL))
 		return;
-	o = choose(m, s->kind == FLOW_HTTP, 0, NULL);
+	const struct server *o = choose(m, s->kind == FLOW_HTTP, 0, NULL);
 	if (o && o != s)
 		fmt(next, sizeof next, "%ps", o->host);
 	else
 		fmt(next, sizeof next, s->retry > m->now ? "again in %u s" :
 		    "again", (unsigned)(s->retry - m->now + 999) / 1000);
-	at = NULL;
+	char *at = NULL;
 	if (peer && strcmp(addr_host(peer, host), s->host->name))
 		at = host;
 	warn("%ps%s%s%s: %s%s%s, trying %s", s->host, at ? " (" : NULL, at,
@@ -1072,9 +1059,7 @@ failed(struct map *m, struct server *s, const union addr *peer, int error)
 static void
 forgive(struct map *m)
 {
-	struct server *s;
-
-	for (s = m->server; s < m->last; s++) {
+	for (struct server *s = m->server; s < m->last; s++) {
 		s->retry = 0;
 		if (s->fails)		/* its return will be logged */
 			s->fails = 1;
@@ -1337,7 +1322,6 @@ contact_start(struct map *m, struct contact *c, struct server *s)
 static int
 wanted(struct map *m, int http)
 {
-	const struct server *s;
 	int live = m->udp;
 
 	if (http)
@@ -1345,7 +1329,7 @@ wanted(struct map *m, int http)
 	if (!m->known)
 		return m->cfg->nstun < FIRST_ASKED ? m->cfg->nstun :
 		    FIRST_ASKED;
-	for (s = m->http; s; s = s->next)
+	for (const struct server *s = m->http; s; s = s->next)
 		live |= s->live;
 	return 2 - live;
 }
@@ -1355,14 +1339,14 @@ wanted(struct map *m, int http)
 static struct contact *
 worst(struct map *m, int http, int answered)
 {
-	struct contact *c, *bad = NULL;
-	int rank, most = -1;
+	struct contact *bad = NULL;
+	int most = -1;
 
-	for (c = m->contacts; c; c = c->next) {
+	for (struct contact *c = m->contacts; c; c = c->next) {
 		if (c->role != HOLDS || c->http != http ||
 		    (answered && !(c->seen && is_open(c))))
 			continue;
-		rank = !c->use.s ? 3 : c->late ? 2 : c->seen && !http &&
+		int rank = !c->use.s ? 3 : c->late ? 2 : c->seen && !http &&
 		    m->known && !is_announced(m, &c->f.ends.mapped);
 		if (rank > most || (rank == most && c->f.born < bad->f.born)) {
 			most = rank;
@@ -1461,8 +1445,6 @@ next_check(struct map *m)
 static void
 checks_step(struct map *m)
 {
-	int n;
-
 	if (m->now >= m->check) {
 		m->check = next_check(m);
 		if (m->cfg->once || check_start(m, FRESH) || ++m->again > 3)
@@ -1470,7 +1452,7 @@ checks_step(struct map *m)
 		else if (!m->udp)	/* soon it may */
 			m->check = m->now + BACKOFF_MIN;
 	}
-	for (n = abs(m->late); n > 0; n--)
+	for (int n = abs(m->late); n > 0; n--)
 		if (!check_start(m, LIVE | FRESH) && m->late > 0 &&
 		    !check_start(m, FRESH) && m->udp)
 			check_start(m, 0);
@@ -1533,13 +1515,12 @@ static struct tally
 count_voices(const struct voice *v, int n, const union addr *announced)
 {
 	struct tally t = { NULL, 0, 0, 0, 0, 0, 0 };
-	int i, k;
 
 	if (announced) {
 		t.all = votes(v, n, announced, 0);
 		t.old = votes(v, n, announced, 1);
 	}
-	for (i = 0; i < n; i++) {
+	for (int i = 0; i < n; i++) {
 		t.awaited += v[i].awaited;
 		if (!v[i].said)
 			continue;
@@ -1547,7 +1528,7 @@ count_voices(const struct voice *v, int n, const union addr *announced)
 		if (v[i].fresh < (t.all > 0) ||
 		    (announced && addr_same(v[i].said, announced)))
 			continue;
-		k = votes(v, n, v[i].said, t.all > 0);
+		int k = votes(v, n, v[i].said, t.all > 0);
 		if (k > t.votes) {
 			t.votes = k;
 			t.most = 0;
@@ -1640,11 +1621,8 @@ is_twin(struct map *m, const struct server *s)
 static void
 voices(struct map *m, struct voice v[MAX_SERVERS])
 {
-	const struct server *s;
-	const struct contact *c;
-
-	for (s = m->stun; s; s = s->next, v++) {
-		c = contact_with(m, s);
+	for (const struct server *s = m->stun; s; s = s->next, v++) {
+		const struct contact *c = contact_with(m, s);
 		v->said = s->said_at >= m->doubt.began ? &s->said.mapped : NULL;
 		v->fresh = s->fresh;
 		if (s == m->doubt.resting) {	/* that is why it rests */
@@ -1663,11 +1641,11 @@ voices(struct map *m, struct voice v[MAX_SERVERS])
 static const struct server *
 teller(struct map *m, const union addr *a)
 {
-	const struct server *s, *by = m->doubt.by;
+	const struct server *by = m->doubt.by;
 
 	if (by && addr_same(&by->said.mapped, a))
 		return by;
-	for (s = m->stun; s; s = s->next)
+	for (const struct server *s = m->stun; s; s = s->next)
 		if (s->said_at >= m->doubt.began &&
 		    addr_same(&s->said.mapped, a))
 			return s;
@@ -1681,12 +1659,11 @@ static int
 target_port(struct map *m)
 {
 	const struct config *c = m->cfg;
-	const struct server *s;
 	int n = 0, port = addr_port(&m->hook.next.mapped);
 
 	if (c->target_port || !port)
 		return c->target_port;
-	for (s = m->stun; s; s = s->next)
+	for (const struct server *s = m->stun; s; s = s->next)
 		n += is_announced(m, &s->said.mapped) && !is_twin(m, s);
 	n = n > 1;
 	if (port >= 1024)
@@ -1710,9 +1687,9 @@ target_set(struct map *m)
 {
 	static struct addrs none;
 	struct addrs *to = &m->target->addrs;
-	int i, port = target_port(m);
+	int port = target_port(m);
 
-	for (i = 0; i < MAX_ADDRS; i++)
+	for (int i = 0; i < MAX_ADDRS; i++)
 		addr_set_port(&to->a[i], port);
 	relay_target(m->relay, port ? to : &none);
 }
@@ -1721,7 +1698,6 @@ static void
 announce(struct map *m, const struct server *s)
 {
 	int moved = !is_announced(m, &s->said.mapped);
-	struct contact *c;
 
 	warn(&(NOTE "%pa is %pa from outside (%ps)")[m->cfg->script && moved],
 	    &s->said.local, &s->said.mapped, s->host);
@@ -1743,7 +1719,7 @@ announce(struct map *m, const struct server *s)
 	if (!moved || m->depends)
 		return;
 	/* it does not hold this one, or is HTTP, where nothing is mapped */
-	for (c = m->contacts; c; c = c->next)
+	for (struct contact *c = m->contacts; c; c = c->next)
 		if (c->role == HOLDS && c->seen &&
 		    !is_announced(m, &c->f.ends.mapped))
 			contact_leave(m, c);
@@ -1766,11 +1742,8 @@ doubt(struct map *m, const struct server *s, int64_t began)
 static void
 ask_all(struct map *m)
 {
-	struct server *s;
-	struct contact *c;
-
-	for (s = m->stun; s; s = s->next) {
-		c = contact_with(m, s);
+	for (struct server *s = m->stun; s; s = s->next) {
+		struct contact *c = contact_with(m, s);
 		if (s->asked >= m->doubt.began || s->retry > m->now ||
 		    m->now < s->rest ||
 		    (c && (!c->seen || !open_flows(m, c))))
@@ -1793,15 +1766,13 @@ ask_all(struct map *m)
 static void
 rest_one(struct map *m)
 {
-	struct server *s;
-	struct contact *c;
 	int64_t at;
 
-	for (s = m->stun; s; s = s->next) {
+	for (struct server *s = m->stun; s; s = s->next) {
 		if (s->said_at < m->doubt.began ||
 		    !is_announced(m, &s->said.mapped))
 			continue;
-		c = contact_with(m, s);	/* UDP: not seen */
+		struct contact *c = contact_with(m, s);	/* UDP: not seen */
 		if (c && c->seen && !open_flows(m, c)) {
 			at = m->now + RESET_MEMORY;
 		} else {
@@ -1822,14 +1793,13 @@ rest_one(struct map *m)
 static int
 ask_more(struct map *m, int heard)
 {
-	const struct server *s;
 	int i;
 
 	if (m->known || m->doubt.again || heard < 2)
 		return 0;
 	m->doubt.again = m->now;
 	for (i = 0; i < 2; i++) {
-		s = choose(m, 0, 0, NULL);
+		const struct server *s = choose(m, 0, 0, NULL);
 		if (!s || s->asked >= m->doubt.began || !check_start(m, 0))
 			return i;
 	}
@@ -1843,12 +1813,10 @@ say_differ(struct map *m, int outvoted)
 {
 	const union addr *old = &m->hook.next.mapped;
 	const struct server *by = teller(m, old);
-	struct server *s;
-	struct contact *c;
 
 	if (!by)
 		by = m->hook.by;
-	for (s = m->stun; s; s = s->next) {
+	for (struct server *s = m->stun; s; s = s->next) {
 		if (s->said_at < m->doubt.began ||
 		    is_announced(m, &s->said.mapped))
 			continue;
@@ -1862,7 +1830,7 @@ say_differ(struct map *m, int outvoted)
 			s->rest = m->now + UDP_TWICE;
 		if (outvoted) {
 			s->rest = m->now + OUTVOTED_REST;
-			c = contact_with(m, s);
+			struct contact *c = contact_with(m, s);
 			if (c)
 				contact_leave(m, c);
 		}
@@ -1874,17 +1842,15 @@ say_differ(struct map *m, int outvoted)
 static int
 ask_failed(struct map *m)
 {
-	struct server *s;
-	struct contact *c;
 	int n = 0;
 
 	if (m->cfg->nstun < 3 || m->now >= m->doubt.first + DOUBT_LIMIT)
 		return 0;
-	for (s = m->stun; s; s = s->next) {
+	for (struct server *s = m->stun; s; s = s->next) {
 		if (s->live || s->fails > 3 || m->now < s->rest ||
 		    s->said_at >= m->doubt.began)
 			continue;
-		c = contact_with(m, s);
+		struct contact *c = contact_with(m, s);
 		if (c)
 			contact_stop(m, c);
 		s->asked = 0;
@@ -1935,7 +1901,6 @@ judge(struct map *m)
 {
 	struct server *resting = m->doubt.resting;
 	static struct voice v[MAX_SERVERS];	/* else more code */
-	struct verdict r;
 
 	m->judge_at = NEVER;
 	if (!m->doubt.began)
@@ -1948,8 +1913,8 @@ judge(struct map *m)
 	if (m->known)
 		ask_all(m);
 	voices(m, v);
-	r = verdict(v, m->cfg->nstun, m->known ? &m->hook.next.mapped : NULL,
-	    m->now - m->doubt.round);
+	struct verdict r = verdict(v, m->cfg->nstun,
+	    m->known ? &m->hook.next.mapped : NULL, m->now - m->doubt.round);
 	if (r.ruling == ONE_OTHER) {
 		if (ask_failed(m))
 			return;
@@ -2063,7 +2028,6 @@ static void
 contact_answered(struct map *m, struct contact *c)
 {
 	const struct http_reader *h = &c->f.http;
-	int failures;
 
 	if (!c->http && !is_plausible(&c->f.ends.mapped, c->use.a)) {
 		c->event = -EFALSE;
@@ -2073,7 +2037,7 @@ contact_answered(struct map *m, struct contact *c)
 		forgive(m);
 	m->lost = m->now + m->age;
 	m->at[UNHELD] = m->lost + SILENCE;
-	failures = server_answered(c->use.s);
+	int failures = server_answered(c->use.s);
 	if (failures)
 		warn("%ps: answers again (failures: %d)", c->use.s->host,
 		    failures);
@@ -2135,11 +2099,11 @@ hold(struct map *m, struct contact *c)
 {
 	struct server *s = NULL;
 	int how = c->http * RECENT;	/* the one that serves goes on */
-	int fd, others = 0;
+	int others = 0;
 
 	if (m->udp && holds(m) && ++m->cycle < m->cfg->cycle) {
 		/* between two requests: a packet that wants no answer */
-		fd = port_socket(m, LOCAL_FLOW);
+		int fd = port_socket(m, LOCAL_FLOW);
 		if (fd < 0)
 			return;
 		stun_indicate(fd, &c->f.ends.peer);
@@ -2177,14 +2141,13 @@ hold(struct map *m, struct contact *c)
 static void
 contacts_want(struct map *m)
 {
-	struct server *s, *t = m->target;
-	struct contact *c;
+	struct server *t = m->target;
 
-	for (s = m->server; s < m->last; s++)
+	for (struct server *s = m->server; s < m->last; s++)
 		lookup_want(&s->lookup, m->w);
 	if (m->relay && !t->addrs.n && !t->lookup.pid)
 		wake_at(m->w, t->retry);
-	for (c = m->contacts; c; c = c->next) {
+	for (struct contact *c = m->contacts; c; c = c->next) {
 		flow_want(&c->f, m->w);
 		wake_at(m->w, contact_next(m, c));
 	}
@@ -2198,11 +2161,10 @@ contacts_want(struct map *m)
 static void
 lookups_step(struct map *m)
 {
-	struct server *s, *t = m->target;
-	int r;
+	struct server *t = m->target;
 
-	for (s = m->server; s < m->last; s++) {
-		r = server_step(m->stun, s, m->w, m->now);
+	for (struct server *s = m->server; s < m->last; s++) {
+		int r = server_step(m->stun, s, m->w, m->now);
 		if (r < 0) {
 			if (s == t || !s->addrs.n)
 				failed(m, s, NULL, ELOOKUP(s->lookup.gai));
@@ -2223,15 +2185,14 @@ lookups_step(struct map *m)
 static void
 contacts_step(struct map *m)
 {
-	struct contact *c;
-	int http, n = m->slots;
+	int n = m->slots;
 
 	while (--n >= 0 && !woke(m->w, n))
 		;
 	if (n < 0 && m->now < m->step_at)
 		return;		/* most turns are the relay's */
 	lookups_step(m);
-	for (c = m->contacts; c; c = c->next) {
+	for (struct contact *c = m->contacts; c; c = c->next) {
 		if (!c->event)
 			c->event = event(flow_step(&c->f, m->w, m->now));
 		if (c->event > 0)
@@ -2242,7 +2203,7 @@ contacts_step(struct map *m)
 		    m->now >= contact_next(m, c))
 			overtake(m, c);
 	}
-	for (c = m->contacts; c; c = c->next)
+	for (struct contact *c = m->contacts; c; c = c->next)
 		if (c->event < 0)
 			contact_failed(m, c);
 	if (m->cfg->check) {
@@ -2251,7 +2212,7 @@ contacts_step(struct map *m)
 	}
 	if (m->now >= m->judge_at)
 		judge(m);
-	for (c = m->contacts; c; c = c->next) {
+	for (struct contact *c = m->contacts; c; c = c->next) {
 		if (c->event || m->now < contact_next(m, c))
 			continue;
 		c->due = m->now + m->k;
@@ -2268,7 +2229,7 @@ contacts_step(struct map *m)
 	if (m->now < m->serve_at)
 		return;
 	checks_step(m);
-	for (http = 0; http < 2; http++)
+	for (int http = 0; http < 2; http++)
 		balance(m, http);
 }
 
@@ -2279,11 +2240,8 @@ static int
 is_server(struct map *m, const union addr *a,
     int (*same)(const union addr *, const union addr *))
 {
-	const struct server *s;
-	int i;
-
-	for (s = m->stun; s; s = s->next)
-		for (i = 0; i < s->addrs.n; i++)
+	for (const struct server *s = m->stun; s; s = s->next)
+		for (int i = 0; i < s->addrs.n; i++)
 			if (same(&s->addrs.a[i], a))
 				return 1;
 	return 0;
@@ -2296,9 +2254,8 @@ claim(void *arg, const union addr *from, const union addr *to,
     const unsigned char *p, size_t n)
 {
 	struct map *m = arg;
-	struct contact *c;
 
-	for (c = m->contacts; c; c = c->next)
+	for (struct contact *c = m->contacts; c; c = c->next)
 		if (!c->event) {
 			c->event = event(flow_claim(&c->f, from, to, p, n));
 			if (c->event)
@@ -2313,17 +2270,16 @@ static int
 is_outside(struct map *m, const union addr *a)
 {
 	union addr own = *a;
-	int fd, bound;
 
 	if (addr_kind(a) != A_PUBLIC || addr_same_host(a, &m->hook.next.mapped)
 	    || (a->sa.sa_family == AF_INET6 && memcmp(&a->in6.sin6_addr,
 	    &m->route.source.in6.sin6_addr, 8) == 0))
 		return 0;
-	fd = socket(a->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	int fd = socket(a->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return 0;
 	addr_set_port(&own, 0);
-	bound = bind(fd, &own.sa, addr_len(&own)) == 0;
+	int bound = bind(fd, &own.sa, addr_len(&own)) == 0;
 	close(fd);
 	return !bound;
 }
@@ -2388,14 +2344,12 @@ find_route(struct map *m, struct route *r)
 static void
 recheck(struct map *m)
 {
-	struct contact *c;
-
 	if (m->quit)
 		return;
 	forgive(m);
 	m->serve_at = m->check = m->now;
 	m->step_at = 0;
-	for (c = m->contacts; c; c = c->next)
+	for (struct contact *c = m->contacts; c; c = c->next)
 		if (!c->http || !c->use.s)
 			c->due = m->now;
 }
@@ -2404,16 +2358,13 @@ recheck(struct map *m)
 static void
 restart(struct map *m)
 {
-	struct contact *c;
-	struct server *s;
-
 	warn("the network changed, mapping from %ph", &m->route.source);
-	for (c = m->contacts; c; c = c->next) {
+	for (struct contact *c = m->contacts; c; c = c->next) {
 		flow_stop(&c->f, 1);
 		c->role = FREE;
 		contact_stop(m, c);
 	}
-	for (s = m->stun; s; s = s->next)
+	for (struct server *s = m->stun; s; s = s->next)
 		memset(s->fresh_at, 0, sizeof s->fresh_at);
 	m->lost = m->now;
 	m->known = m->depends = m->differ = 0;
@@ -2431,19 +2382,18 @@ static void
 news_step(struct map *m)
 {
 	struct route r;
-	int64_t at;
-	int other, came = woke(m->w, m->news_slot);
+	int came = woke(m->w, m->news_slot);
 
 	if (came)
 		route_read(m->news);
 	else if (m->now < m->at[SETTLED])
 		return;
 	find_route(m, &r);
-	other = !route_same(&r, &m->route);
+	int other = !route_same(&r, &m->route);
 	if (other || r.flags != m->route.flags)
 		m->moved = 1;
 	if (m->now < m->at[SETTLED]) {
-		at = m->settled + NEWS_GAP;
+		int64_t at = m->settled + NEWS_GAP;
 		if (at < m->now + SETTLE)
 			at = m->now + SETTLE;
 		if (m->at[SETTLED] > at)
@@ -2468,9 +2418,9 @@ news_step(struct map *m)
 static struct server *
 servers_init(struct map *m, const struct host *host, int n, enum flow_kind kind)
 {
-	struct server *s, *first = NULL;
+	struct server *first = NULL;
 
-	for (s = m->last += n; n-- > 0; first = s) {
+	for (struct server *s = m->last += n; n-- > 0; first = s) {
 		s--;
 		s->host = &host[n];
 		s->kind = kind;
@@ -2483,8 +2433,6 @@ servers_init(struct map *m, const struct host *host, int n, enum flow_kind kind)
 static void
 map_init(struct map *m, const struct config *cfg, struct wake *w)
 {
-	struct contact *c;
-
 	m->now = now_ms();
 	m->last = m->server;
 	m->cfg = m->hook.cfg = m->local.cfg = cfg;
@@ -2504,7 +2452,7 @@ map_init(struct map *m, const struct config *cfg, struct wake *w)
 	m->check = m->at[SETTLED] = m->at[SERVED] = NEVER;
 	m->doubt.began = m->lost = m->now;
 	m->at[UNHELD] = m->now + SILENCE;
-	for (c = m->contact + CONTACTS; c-- > m->contact; ) {
+	for (struct contact *c = m->contact + CONTACTS; c-- > m->contact; ) {
 		flow_init(&c->f);
 		c->next = m->contacts;
 		c->use.next = c->next ? &c->next->use : NULL;
@@ -2528,10 +2476,8 @@ is_unserved(struct map *m)
 static void
 map_want(struct map *m)
 {
-	int i;
-
 	m->news_slot = wake_on(m->w, m->news, POLLIN);
-	for (i = 0; i < TIMERS; i++)
+	for (int i = 0; i < TIMERS; i++)
 		wake_at(m->w, m->at[i]);
 	hook_want(&m->hook, m->w);
 	if (m->relay)
@@ -2564,7 +2510,6 @@ map_step(struct map *m)
 static void
 map_end(struct map *m, int sig)
 {
-	struct contact *c;
 	int held = open_flows(m, NULL) > 1;
 
 	if (m->quit)
@@ -2573,7 +2518,7 @@ map_end(struct map *m, int sig)
 	m->end = m->now + END_LIMIT;
 	m->check = m->judge_at = m->serve_at = NEVER;
 	m->step_at = 0;
-	for (c = m->contacts; c; c = c->next) {
+	for (struct contact *c = m->contacts; c; c = c->next) {
 		c->role = LEAVING;
 		if (c->http && c->f.state == FLOW_OPEN &&
 		    flow_ask(&c->f, 1, m->now, m->end) == 0)
@@ -2586,13 +2531,10 @@ map_end(struct map *m, int sig)
 static void
 map_stop(struct map *m)
 {
-	struct contact *c;
-	struct server *s;
-
 	relay_stop(m->relay);
-	for (c = m->contacts; c; c = c->next)
+	for (struct contact *c = m->contacts; c; c = c->next)
 		flow_stop(&c->f, 0);
-	for (s = m->server; s < m->last; s++)
+	for (struct server *s = m->server; s < m->last; s++)
 		lookup_stop(&s->lookup);
 	local_release(&m->local);
 }
@@ -2666,13 +2608,11 @@ static int
 reach_ask(struct map *m)
 {
 	struct reach *r = &m->reach;
-	const struct contact *c;
-	struct server *s;
 	int missing = REACH_SERVERS, waiting = 0, seek = m->udp &&
 	    r->tests < 2 && r->filtering != INDEPENDENT &&
 	    m->now < m->end - REACH_LAST;
 
-	for (s = m->stun; s; s = s->next) {
+	for (struct server *s = m->stun; s; s = s->next) {
 		if (!s->said_at)
 			continue;
 		missing--;
@@ -2683,7 +2623,7 @@ reach_ask(struct map *m)
 	}
 	if (r->f[0].state == FLOW_ASKING)
 		return 1;
-	for (c = m->contacts; c; c = c->next)
+	for (const struct contact *c = m->contacts; c; c = c->next)
 		waiting += c->use.s && !c->seen && !c->late;
 	while (waiting < (seek ? 1 : missing) && check_start(m, 0))
 		waiting++;
@@ -2768,7 +2708,7 @@ probe_step(struct map *m)
 	struct reach *r = &m->reach;
 	union addr a;
 	socklen_t len = sizeof a;
-	int fd, got;
+	int fd;
 
 	while ((fd = accept(r->listener, &a.sa, &len)) >= 0) {
 		close(fd);
@@ -2781,7 +2721,7 @@ probe_step(struct map *m)
 		m->end = m->now;
 		return;
 	}
-	got = flow_step(&r->f[3], m->w, m->now);
+	int got = flow_step(&r->f[3], m->w, m->now);
 	if (got)
 		probe_ended(m, got);
 }
@@ -2790,9 +2730,8 @@ static void
 reach_want(struct map *m)
 {
 	struct reach *r = &m->reach;
-	struct flow *f;
 
-	for (f = r->f; f < r->f + 4; f++)
+	for (struct flow *f = r->f; f < r->f + 4; f++)
 		flow_want(f, m->w);
 	wake_on(m->w, r->listener, POLLIN);
 }
@@ -2812,10 +2751,9 @@ static void
 reach_start(struct map *m)
 {
 	struct reach *r = &m->reach;
-	struct flow *f;
 
 	r->listener = -1;
-	for (f = r->f; f < r->f + 4; f++)
+	for (struct flow *f = r->f; f < r->f + 4; f++)
 		flow_init(f);
 	m->k = m->age = REACH_LIMIT;	/* no flow asks again */
 	m->lost = m->end;
@@ -2877,13 +2815,13 @@ reach_advise(struct map *m, enum finding mapping, int several,
 static enum finding
 reach_mapping(struct map *m, int *several)
 {
-	const struct server *s, *first = m->reach.first;
+	const struct server *first = m->reach.first;
 	enum finding mapping = UNKNOWN;
 	int n = 0;
 
 	if (first && addr_same(&first->said.mapped, &first->said.local))
 		mapping = NONE;
-	for (s = m->stun; s; s = s->next) {
+	for (const struct server *s = m->stun; s; s = s->next) {
 		if (!s->said_at)
 			continue;
 		check_fake(m, &s->said.mapped, "");
@@ -2965,7 +2903,7 @@ signals(struct map *m)
 static NOINLINE int
 run(struct map *m, int sigfd)
 {
-	int slot, check = m->cfg->check;
+	int check = m->cfg->check;
 
 	m->now = now_ms();
 	m->end = check ? m->now + REACH_LIMIT :
@@ -2977,7 +2915,7 @@ run(struct map *m, int sigfd)
 		    m->cfg->once && hook_delivered(&m->hook)))
 			break;
 		wake_clear(m->w);
-		slot = wake_on(m->w, sigfd, POLLIN);
+		int slot = wake_on(m->w, sigfd, POLLIN);
 		wake_at(m->w, m->end);
 		contacts_want(m);
 		if (check)
@@ -3008,7 +2946,7 @@ static void
 startable(struct map *m)
 {
 	const struct config *c = m->cfg;
-	int fd, strict = c->daemon || c->once || c->check;
+	int strict = c->daemon || c->once || c->check;
 
 	if (c->script && script_check(c->script) < 0) {
 		m->hook.said = errno;
@@ -3019,7 +2957,7 @@ startable(struct map *m)
 	if (!strict)
 		return;
 	log_level(0);		/* -q does not hide what is fatal */
-	fd = port_socket(m, c->target && !c->check ? LOCAL_SERVER :
+	int fd = port_socket(m, c->target && !c->check ? LOCAL_SERVER :
 	    LOCAL_FLOW);
 	if (fd < 0 && !c->check && m->port_error != ENODEV &&
 	    m->port_error != EADDRNOTAVAIL)

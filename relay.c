@@ -438,7 +438,6 @@ session_end(struct relay *r, struct session *s, enum why why)
 {
 	const char *colon = NULL, *error = NULL;
 	struct session **p;
-	size_t leg;
 
 	if (r->udp) {		/* late answers may come to its port */
 		for (p = bucket(r, &s->pair.client); *p != s;)
@@ -455,7 +454,7 @@ session_end(struct relay *r, struct session *s, enum why why)
 	note("%pa to %pa: %s%s%s after %d s, %pd bytes in, %pd out",
 	    &s->pair.client, &s->pair.peer, why_text[why], colon, error,
 	    (int)((r->now - s->born) / 1000), &s->bytes[0], &s->bytes[1]);
-	for (leg = CLIENT; leg <= TARGET; leg++) {
+	for (size_t leg = CLIENT; leg <= TARGET; leg++) {
 		if (!r->udp)
 			pending_free(r, s, leg);
 		if (why == WHY_ERROR || why == WHY_REFUSED)
@@ -579,15 +578,14 @@ static NOINLINE int
 is_self(const struct relay *r, const union addr *to)
 {
 	union addr from;
-	int fd, self;
 
 	if (to->in.sin_port != r->local.in.sin_port ||
 	    to->sa.sa_family != r->local.sa.sa_family ||
 	    (!addr_any(&r->local) && !addr_same_host(&r->local, to)))
 		return 0;
-	fd = fd_socket(to->sa.sa_family, SOCK_DGRAM);
+	int fd = fd_socket(to->sa.sa_family, SOCK_DGRAM);
 	fd_connect(fd, to);
-	self = fd_name(fd, &from) == 0 &&
+	int self = fd_name(fd, &from) == 0 &&
 	    (addr_same_host(&from, to) || addr_kind(&from) == A_LOOPBACK);
 	close(fd);
 	return self;
@@ -644,11 +642,10 @@ static int
 flush(struct relay *r, struct session *s, size_t leg)
 {
 	struct pending *p = s->u.pending[leg - 1];
-	ssize_t n;
 
 	if (!p)
 		return 1;
-	n = send(s->fd[OTHER(leg) - 1], p->data + p->off, p->n, 0);
+	ssize_t n = send(s->fd[OTHER(leg) - 1], p->data + p->off, p->n, 0);
 	if (n < 0) {
 		leg_failed(s, OTHER(leg));
 		return 0;
@@ -780,13 +777,13 @@ static void
 wind_up(struct relay *r, struct session *s)
 {
 	size_t dead = TARGET - (s->broken & CLIENT);
-	int fd = s->fd[OTHER(dead) - 1], unsent;
+	int fd = s->fd[OTHER(dead) - 1];
 	union addr a;
 
 	pending_free(r, s, OTHER(dead));
 	carry(r, s, dead);
 	if (s->eof & dead && !s->u.pending[dead - 1]) {
-		unsent = fd_peer(fd, &a) + 1;	/* 0: reset or closed */
+		int unsent = fd_peer(fd, &a) + 1;	/* 0: reset or closed */
 #ifdef TIOCOUTQ
 		if (unsent)
 			ioctl(fd, TIOCOUTQ, &unsent);
@@ -831,12 +828,11 @@ static int
 port_take(struct relay *r, int fd, int family)
 {
 	union addr a = { .in6.sin6_family = (sa_family_t)family };
-	unsigned k, mark = rest_mark(r);
-	int n;
+	unsigned mark = rest_mark(r);
 
 	errno = EAGAIN;
-	for (n = 0; n < PORTS; n++) {
-		k = ++r->port % PORTS;
+	for (int n = 0; n < PORTS; n++) {
+		unsigned k = ++r->port % PORTS;
 		if (!((mark - r->rest[k]) & 0xfd))
 			continue;
 		addr_set_port(&a, (int)(PORTS + k));
@@ -1001,23 +997,21 @@ static int
 evict_crowd(struct relay *r, uint64_t own, int most)
 {
 	struct idle *e, *next, *head = &r->list[S_OPEN];
-	struct session *s;
 	uint64_t crowd = NOBODY;
-	int count[BUCKETS] = { 0 };
+	int count[BUCKETS] = { 0 }, share = r->max >> 2;
 	int64_t old = r->now - ROOM_IDLE;
-	int n, *c, share = r->max >> 2;
 
 	if (most == ROOM_BATCH) {
 		old = r->now - ROOM_AGE;
 		share = ROOM_SHARE;
 	}
-	n = share;
+	int n = share;
 	r->seed++;
 	for (e = head->next; e != head; e = e->next)
 		count[hash_of(r, &((struct session *)e)->pair.client, 0)]++;
 	for (e = head->next; e->last < old; e = e->next) {
-		s = (struct session *)e;
-		c = &count[hash_of(r, &s->pair.client, 0)];
+		struct session *s = (struct session *)e;
+		int *c = &count[hash_of(r, &s->pair.client, 0)];
 		if (*c > n && source(s) != own) {
 			n = *c;
 			crowd = source(s);
@@ -1030,7 +1024,7 @@ evict_crowd(struct relay *r, uint64_t own, int most)
 		most = n;
 	for (e = head->next; e->last < old && most > 0; e = next) {
 		next = e->next;
-		s = (struct session *)e;
+		struct session *s = (struct session *)e;
 		if (source(s) == crowd) {
 			session_end(r, s, WHY_LIMIT);
 			most--;
@@ -1045,11 +1039,11 @@ evict_crowd(struct relay *r, uint64_t own, int most)
 static int
 make_room(struct relay *r, const struct session *s)
 {
-	struct idle *e, *head = &r->list[S_OPEN];
+	struct idle *head = &r->list[S_OPEN];
 
 	if (r->n - r->guests < r->max || evict(r, S_ENDING, 0))
 		return 1;
-	for (e = head->next; e != head; e = e->next)
+	for (struct idle *e = head->next; e != head; e = e->next)
 		if (!((struct session *)e)->bytes[0] &&
 		    r->now - ((struct session *)e)->born > ROOM_AGE) {
 			session_end(r, (struct session *)e, WHY_LIMIT);
@@ -1100,9 +1094,9 @@ accept_one(struct relay *r)
 static void
 accept_some(struct relay *r)
 {
-	int k, e = 0;
+	int e = 0;
 
-	for (k = ACCEPTS;; k--) {
+	for (int k = ACCEPTS;; k--) {
 		if (k == 0)
 			return;
 		if (r->n - r->guests >= r->max && r->guests >= r->guests_max &&
@@ -1124,12 +1118,12 @@ accept_some(struct relay *r)
 static void
 seat_guests(struct relay *r)
 {
-	struct idle *e, *next, *head = &r->list[S_GUEST];
+	struct idle *next, *head = &r->list[S_GUEST];
 	int due = r->now >= r->seat_at;
 
 	if (due)
 		r->seat_at = r->now + ACCEPT_PAUSE;
-	for (e = head->next; e != head; e = next) {
+	for (struct idle *e = head->next; e != head; e = next) {
 		next = e->next;
 		if (due || r->n - r->guests < r->max)
 			seat(r, (struct session *)e);
@@ -1170,13 +1164,11 @@ read_batch(struct relay *r, int fd)
 	struct mmsghdr *m = b->msg;
 	struct iovec *iov = b->iov;
 	struct dgram *d = b->dgram;
-	struct msghdr *h;
-	int k, n;
 
 	for (; d < b->dgram + BATCH; d++, m++, iov++) {
 		iov->iov_base = d->data;
 		iov->iov_len = sizeof d->data;
-		h = &m->msg_hdr;
+		struct msghdr *h = &m->msg_hdr;
 		h->msg_name = &d->pair;
 		h->msg_namelen = sizeof d->pair.client;
 		h->msg_iov = iov;
@@ -1184,8 +1176,8 @@ read_batch(struct relay *r, int fd)
 		h->msg_control = d->control.buf;
 		h->msg_controllen = sizeof d->control.buf;
 	}
-	n = exchange(fd, b->msg, 0);
-	for (k = 0; k < n; k++)
+	int n = exchange(fd, b->msg, 0);
+	for (int k = 0; k < n; k++)
 		b->iov[k].iov_len = b->msg[k].msg_len;
 	return n;
 }
@@ -1242,13 +1234,12 @@ pair_of(const struct relay *r, struct msghdr *h)
 	struct cmsghdr *c = CMSG_FIRSTHDR(h);   /* port_options() wants one */
 	struct pair *pair = h->msg_name;
 	union addr *a = &pair->peer;
-	const struct in6_pktinfo *v6;
 
 	*a = r->local;
 	if (!c)
 		return pair;
 	if (a->sa.sa_family == AF_INET6) {
-		v6 = (const void *)CMSG_DATA(c);
+		const struct in6_pktinfo *v6 = (const void *)CMSG_DATA(c);
 		a->in6.sin6_addr = v6->ipi6_addr;
 		if (IN6_IS_ADDR_LINKLOCAL(&v6->ipi6_addr))
 			a->in6.sin6_scope_id = v6->ipi6_ifindex;
@@ -1285,14 +1276,13 @@ static int
 compose(struct mmsghdr *m, struct iovec *iov, const struct iovec *end,
     size_t segment, struct session *s)
 {
-	struct msghdr *h;
 	struct iovec *next;
 	uint16_t *size;
 	int n;
 
 	for (n = 0; iov < end; n++, iov = next) {
 		next = run_end(segment, iov, end);
-		h = &m[n].msg_hdr;
+		struct msghdr *h = &m[n].msg_hdr;
 		h->msg_namelen = 0;
 		h->msg_iov = iov;
 		h->msg_iovlen = (uint16_t)(next - iov);
@@ -1315,13 +1305,12 @@ forward(struct relay *r, struct session *s, size_t leg, struct iovec *iov,
     const struct iovec *end)
 {
 	struct mmsghdr *m = r->buf->msg;
-	const struct iovec *one;
 	size_t segment = r->segment;
-	int fd = r->fd, k, n;
+	int fd = r->fd;
 
 	if (!s)
 		return;
-	for (one = iov; one < end; one++) {
+	for (const struct iovec *one = iov; one < end; one++) {
 		s->bytes[leg - 1] += one->iov_len;
 		r->bytes[leg - 1] += one->iov_len;
 	}
@@ -1331,9 +1320,9 @@ forward(struct relay *r, struct session *s, size_t leg, struct iovec *iov,
 		s = NULL;		/* it is connected */
 	}
 	while (iov < end) {
-		n = compose(m, iov, end, segment, s);
+		int n = compose(m, iov, end, segment, s);
 		n = exchange(fd, m, n);
-		for (k = 0; k < n; k++)
+		for (int k = 0; k < n; k++)
 			iov += m[k].msg_hdr.msg_iovlen;
 		if (n > 0)
 			continue;
@@ -1393,9 +1382,8 @@ static struct session *
 client(struct relay *r, const struct pair *a)
 {
 	struct session **b = bucket(r, &a->client), *s = *b;
-	int k;
 
-	for (k = 0; k < r->target.n; k++)
+	for (int k = 0; k < r->target.n; k++)
 		if (addr_same(&r->target.a[k], &a->client))
 			return NULL;
 	while (s && !serves(s, a))
@@ -1409,12 +1397,11 @@ receive(struct relay *r)
 {
 	struct iovec *first = r->buf->iov, *iov = first;
 	struct session *s = NULL;
-	struct pair *a;
-	int claimed, k, n = read_batch(r, r->fd);
+	int k, n = read_batch(r, r->fd);
 
 	for (k = 0; k < n; k++, iov++) {
-		a = pair_of(r, &r->buf->msg[k].msg_hdr);
-		claimed = r->calls.claim(r->calls.arg, &a->client, &a->peer,
+		struct pair *a = pair_of(r, &r->buf->msg[k].msg_hdr);
+		int claimed = r->calls.claim(r->calls.arg, &a->client, &a->peer,
 		    iov->iov_base, iov->iov_len);
 		if (!claimed && s && serves(s, a))
 			continue;
@@ -1430,7 +1417,6 @@ receive(struct relay *r)
 static void
 answer(struct relay *r, struct session *s)
 {
-	struct iovec *iov;
 	int n, tries = 0;
 
 	/* a refusal only tells of a datagram that is lost */
@@ -1440,7 +1426,7 @@ answer(struct relay *r, struct session *s)
 		return;
 	target_is(r, 0);
 	s->state = S_OPEN;
-	iov = r->buf->iov;
+	struct iovec *iov = r->buf->iov;
 	forward(r, s, TARGET, iov, iov + n);
 }
 
@@ -1464,12 +1450,11 @@ static int
 events(const struct relay *r, int fd)
 {
 	struct session *s = session_of(r, fd);
-	size_t leg;
 	int ev = 0;
 
 	if (!s)
 		return -1;
-	leg = leg_of(s, fd);
+	size_t leg = leg_of(s, fd);
 	if (r->udp)
 		return POLLIN;
 	if (s->state == S_ENDING)
@@ -1488,13 +1473,12 @@ static void
 session_step(struct relay *r, const struct pollfd *p, int polled)
 {
 	struct session *s = session_of(r, p->fd);
-	size_t leg;
 
 	if (!s)
 		return;
 	if (polled)
 		disarm(s);
-	leg = leg_of(s, p->fd);
+	size_t leg = leg_of(s, p->fd);
 	if (r->udp) {
 		answer(r, s);
 	} else if (s->state < S_OPEN) {
@@ -1534,10 +1518,10 @@ static int
 check_some(struct relay *r, int fd, int least)
 {
 	struct pollfd p[POLL_MOST];
-	int ev, n;
+	int n;
 
 	for (n = 0; n < POLL_MOST && fd < r->nfds; fd++) {
-		ev = events(r, fd);
+		int ev = events(r, fd);
 		if (ev < 0 || r->by_fd[fd]->state < least)
 			continue;
 		p[n].fd = fd;
@@ -1597,18 +1581,15 @@ read_signals(struct relay *r)
 static void
 step_times(struct relay *r)
 {
-	struct session *s;
-	size_t k;
-
 	if (r->now >= r->look_at) {
 		r->pause = r->pause < LOOK_MOST / 2 ? r->pause * 2 : LOOK_MOST;
 		r->look = check_some(r, r->look, S_ENDING);
 		r->look_at = has_old(r, S_ENDING, 0) ?
 		    r->now + r->pause : NEVER;
 	}
-	for (k = 0; k < STATES; k++)
+	for (size_t k = 0; k < STATES; k++)
 		while (r->limit[k] && has_old(r, k, r->limit[k])) {
-			s = oldest(r, k);
+			struct session *s = oldest(r, k);
 			if (k == S_WAITING && !r->udp) {
 				s->err = ETIMEDOUT;
 				dial_next(r, s);
@@ -1621,8 +1602,6 @@ step_times(struct relay *r)
 void
 relay_step(struct relay *r, struct wake *w, int64_t now)
 {
-	int k;
-
 	r->now = now;
 	step_ready(r, w->fds + r->first, r->polled);
 	if (woke(w, r->sigslot))
@@ -1636,7 +1615,7 @@ relay_step(struct relay *r, struct wake *w, int64_t now)
 	if (!r->udp)
 		accept_some(r);
 	else
-		for (k = 4; k > 0 && receive(r); k--)
+		for (int k = 4; k > 0 && receive(r); k--)
 			;
 }
 
@@ -1645,29 +1624,26 @@ relay_step(struct relay *r, struct wake *w, int64_t now)
 static void
 want_sessions(struct relay *r, struct wake *w)
 {
-	struct idle *e, *head;
-	struct session *s;
-	size_t k;
-	int i, n, ev;
+	int n;
 
 	r->first = w->n;
-	for (k = 0; k < STATES; k++) {
-		head = &r->list[k];
-		e = head->next;
+	for (size_t k = 0; k < STATES; k++) {
+		struct idle *head = &r->list[k];
+		struct idle *e = head->next;
 		if (r->limit[k])
 			wake_at(w, e->last + r->limit[k]);
 		if (k == S_ENDING)
 			break;
 		for (e = head->prev, n = 0; e != head; e = e->prev) {
-			s = (struct session *)e;
+			struct session *s = (struct session *)e;
 			if (!must_poll(r, s, n, w)) {
 				if (e->last < r->armed_to)
 					break;
 				continue;
 			}
 			n++;
-			for (i = 0; i < 2; i++) {
-				ev = events(r, s->fd[i]);
+			for (int i = 0; i < 2; i++) {
+				int ev = events(r, s->fd[i]);
 				if (ev >= 0 && wake_on(w, s->fd[i], ev) < 0)
 					wake_at(w, r->now + ACCEPT_PAUSE);
 			}
@@ -1721,7 +1697,7 @@ relay_want(struct relay *r, struct wake *w)
 static void
 set_limits(struct relay *r)
 {
-	int files = (int)(files_now() / 2U) - RESERVED / 2, guests;
+	int files = (int)(files_now() / 2U) - RESERVED / 2;
 	int most = r->cfg->max_sessions;
 #ifdef __linux__
 	struct sysinfo ram;
@@ -1740,7 +1716,7 @@ set_limits(struct relay *r)
 	if (most > files)
 		most = files;
 	r->max = most < 1 ? 1 : most;
-	guests = 2 * (files - r->max);
+	int guests = 2 * (files - r->max);
 	r->guests_max = guests > GUESTS ? GUESTS :
 	    guests < GUESTS / 8 ? GUESTS / 8 : guests;
 }
@@ -1782,7 +1758,6 @@ relay_start(const struct config *cfg, const struct relay_calls *calls, int fd,
     int64_t now)
 {
 	struct relay *r = calloc(1, sizeof *r);
-	struct idle *e;
 
 	if (!r || fd_name(fd, &r->local) < 0 ||
 	    (r->buf = mmap(NULL, sizeof *r->buf, PROT_READ | PROT_WRITE,
@@ -1804,7 +1779,7 @@ relay_start(const struct config *cfg, const struct relay_calls *calls, int fd,
 	r->check_at = r->look_at = NEVER;
 	random_bytes(&r->seed, sizeof r->seed);
 	r->port = r->seed;
-	for (e = r->list + STATES; e > r->list;) {
+	for (struct idle *e = r->list + STATES; e > r->list;) {
 		idle_init(--e);
 		e->last = NEVER;
 	}
@@ -1823,9 +1798,8 @@ void
 relay_target(struct relay *r, const struct addrs *to)
 {
 	unsigned self = 0;
-	int k;
 
-	for (k = 0; k < to->n; k++)
+	for (int k = 0; k < to->n; k++)
 		self |= (unsigned)is_self(r, &to->a[k]) << k;
 	if (self && !r->self)
 		warn("relay: target is the mapped port itself, refused");
@@ -1848,11 +1822,9 @@ relay_report(const struct relay *r)
 void
 relay_stop(struct relay *r)
 {
-	size_t k;
-
 	if (!r)
 		return;
-	for (k = 0; k < STATES; k++)
+	for (size_t k = 0; k < STATES; k++)
 		while (has_old(r, k, 0))
 			session_end(r, oldest(r, k), WHY_STOP);
 	relax(r);

@@ -105,11 +105,10 @@ new_socket(const struct local *l, int type)
 {
 	const struct config *c = l->cfg;
 	uid_t me = geteuid();
-	int fd;
 
 	if (l->uid)
 		set_euid(l->uid);
-	fd = socket(c->family, type, 0);
+	int fd = socket(c->family, type, 0);
 	if (l->uid && set_euid(me) < 0)
 		abort();
 	if (fd < 0)
@@ -245,13 +244,13 @@ static int
 read_table(struct holder **list, const char *six, const struct local *l)
 {
 	char path[32], buf[4096], *line, *end;
-	int type = l->cfg->type, fd, r = -1;
+	int type = l->cfg->type, r = -1;
 	size_t n = 0;
 	ssize_t got;
 
 	fmt(path, sizeof path, "/proc/net/%s%s", type == SOCK_STREAM ? "tcp" :
 	    "udp", six);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	while ((got = read(fd, buf + n, sizeof buf - 1 - n)) > 0) {
 		buf[n + (size_t)got] = '\0';
 		for (line = buf; (end = strchr(line, '\n')); line = end + 1) {
@@ -290,16 +289,14 @@ find_inode(struct holder *h, unsigned long inode)
 static void
 process_name(pid_t pid, char name[PROCESS_NAME])
 {
-	char path[32], *p;
-	ssize_t n;
-	int fd;
+	char path[32];
 
 	fmt(path, sizeof path, "/proc/%d/comm", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = read(fd, name, PROCESS_NAME - 1);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = read(fd, name, PROCESS_NAME - 1);
 	close(fd);
 	name[n > 0 ? n - 1 : 0] = '\0';	/* without its newline */
-	for (p = name; *p; p++)
+	for (char *p = name; *p; p++)
 		if (*p < ' ' || *p > '~')
 			*p = '?';
 }
@@ -309,29 +306,27 @@ process_name(pid_t pid, char name[PROCESS_NAME])
 static void
 search(struct holder *list, const char *folder, pid_t pid)
 {
-	const char *inode;
 	char path[64];
-	struct holder *h;
 	struct dirent *e;
-	ssize_t n;
-	int number;
 	DIR *d;
 
 	d = opendir(folder);
 	if (!d)
 		return;
 	while ((e = readdir(d)) != NULL) {
-		number = (int)decimal(e->d_name);
+		int number = (int)decimal(e->d_name);
 		if (pid == 0) {
 			fmt(path, sizeof path, "/proc/%d/fd", number);
 			if (number > 0)
 				search(list, path, number);
 			continue;
 		}
-		n = readlinkat(dirfd(d), e->d_name, path, sizeof path - 1);
+		ssize_t n = readlinkat(dirfd(d), e->d_name, path,
+		    sizeof path - 1);
 		path[n > 0 ? n : 0] = '\0';
-		inode = after(path, "socket:[");
-		h = inode ? find_inode(list, decimal(inode)) : NULL;
+		const char *inode = after(path, "socket:[");
+		struct holder *h = inode ?
+		    find_inode(list, decimal(inode)) : NULL;
 		if (h && h->o.pid == 0) {
 			h->o.pid = pid;
 			h->fd = number;
@@ -346,10 +341,9 @@ static int
 find_holders(struct holder **list, const struct local *l)
 {
 	const char *six = l->cfg->family == AF_INET ? "" : "6";
-	int r;
 
 	*list = NULL;
-	r = read_table(list, six, l);
+	int r = read_table(list, six, l);
 	if (!*six)
 		read_table(list, "6", l);
 	if (*list)
@@ -364,10 +358,10 @@ first_holder(const struct holder *h)
 {
 	const struct holder *best = NULL;
 	pid_t me = getpid();
-	int rank, top = 0;
+	int top = 0;
 
 	for (; h; h = h->next) {
-		rank = h->o.listening * 2 + (h->o.pid != me);
+		int rank = h->o.listening * 2 + (h->o.pid != me);
 		if (rank >= top) {
 			top = rank;
 			best = h;
@@ -380,14 +374,14 @@ int
 local_owner(const struct local *l, struct owner *o)
 {
 	char self[sizeof o->name];
-	struct holder *list, *h;
+	struct holder *list;
 	pid_t me = getpid();
 	int r = find_holders(&list, l);
 	const struct holder *best = first_holder(list);
 
 	memset(o, 0, sizeof *o);
 	process_name(me, self);
-	for (h = list; h; h = h->next)
+	for (struct holder *h = list; h; h = h->next)
 		if (h->o.pid != me && strcmp(h->o.name, self) == 0) {
 			h->o.listening = best->o.listening;
 			h->o.twin = 1;
@@ -440,12 +434,10 @@ static const char *const unseen = kernel_socket + sizeof KERNEL - 1;
 static int
 copy_fd(pid_t pid, int fd)
 {
-	int pidfd, copy;
-
-	pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (pidfd < 0)
 		return -1;
-	copy = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+	int copy = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
 	fd_close(pidfd);
 	return copy;
 }
@@ -467,13 +459,13 @@ copy_fd(pid_t pid, int fd)
 static const char *
 share_holder(struct holder *h, int type, int on)
 {
-	int i, fd, is_on;
+	int is_on;
 	socklen_t len = sizeof is_on;
 
 	errno = h->o.listening ? EPERM : EBADF;
-	fd = h->o.pid == 0 ? -1 : copy_fd(h->o.pid, h->fd);
+	int fd = h->o.pid == 0 ? -1 : copy_fd(h->o.pid, h->fd);
 	if (fd >= 0) {
-		for (i = type == SOCK_DGRAM; i < 2; i++) {
+		for (int i = type == SOCK_DGRAM; i < 2; i++) {
 			is_on = !h->set[i];
 			if (on)
 				getsockopt(fd, SOL_SOCKET, flags[i], &is_on,
@@ -497,15 +489,15 @@ share_holder(struct holder *h, int type, int on)
 static const char *
 share_port(struct local *l, int on)
 {
-	const char *why = NULL, *one;
-	struct holder *list, *h, *old;
+	const char *why = NULL;
+	struct holder *list;
 	int r = find_holders(&list, l);
 
-	for (h = list; h; h = h->next) {
-		old = find_inode(l->shared, h->inode);
+	for (struct holder *h = list; h; h = h->next) {
+		struct holder *old = find_inode(l->shared, h->inode);
 		if (old)
 			memcpy(h->set, old->set, sizeof h->set);
-		one = share_holder(h, l->cfg->type, on);
+		const char *one = share_holder(h, l->cfg->type, on);
 		if (!why)
 			why = one;
 	}
@@ -531,10 +523,10 @@ local_release(struct local *l)
 int
 local_socket(struct local *l, enum local_role role)
 {
-	int fd, port = l->port;
+	int port = l->port;
 
 	l->why = NULL;
-	fd = bound_socket(l, role);
+	int fd = bound_socket(l, role);
 	if (fd < 0 && errno == EADDRINUSE && role == LOCAL_FLOW && port &&
 	    !l->cfg->target) {
 		l->why = share_port(l, 1);
@@ -665,9 +657,6 @@ read_address(const unsigned char *p, size_t n, unsigned int type,
 static int
 stun_decode(struct flow *f, const unsigned char *p, size_t n)
 {
-	const unsigned char *e;
-	int class;
-
 	errno = ENOTANSWER;
 	if (n < STUN_HEADER || n % 4 != 0 || be16(p + 2) != n - STUN_HEADER ||
 	    memcmp(p + 4, f->request + 4, STUN_HEADER - 4) != 0)
@@ -678,10 +667,11 @@ stun_decode(struct flow *f, const unsigned char *p, size_t n)
 		return read_address(p, n, XOR_MAPPED_ADDRESS, MAPPED_ADDRESS,
 		    &f->ends.mapped);
 	}
-	e = be16(p) == ERROR ? attribute(p, n, ERROR_CODE) : NULL;
+	const unsigned char *e = be16(p) == ERROR ?
+	    attribute(p, n, ERROR_CODE) : NULL;
 	if (!e || be16(e + 2) < 4 || e[7] > 99)
 		return -1;
-	class = e[6] & 7;
+	int class = e[6] & 7;
 	if (class >= 3 && class <= 6)
 		errno = EREFUSED + class * 100 + e[7];
 	return -1;
@@ -706,11 +696,10 @@ static void
 parameter(char *token, const char *name, int *value)
 {
 	const char *s = after(token, name);
-	unsigned long v;
 
 	if (!s || !is_digit(*s))
 		return;
-	v = decimal(s);
+	unsigned long v = decimal(s);
 	*value = v > INT_MAX ? INT_MAX : (int)v;
 }
 
@@ -734,7 +723,7 @@ field_line(struct http_reader *h)
 static NOINLINE enum http_reply
 end_of_line(struct http_reader *h)
 {
-	const char *form, *s = h->line;
+	const char *s = h->line;
 	size_t len = h->len;
 
 	if (len > 0 && h->line[len - 1] == '\r')
@@ -748,7 +737,7 @@ end_of_line(struct http_reader *h)
 	else if (h->status)
 		h->status = 0;
 	else {          /* any digits for these, then a space or the end */
-		for (form = "HTTP/1.0 000"; *form; form++, s++)
+		for (const char *form = "HTTP/1.0 000"; *form; form++, s++)
 			if (*form == '0' ? !is_digit(*s) : *s != *form)
 				return HTTP_BAD;
 		if (*s != ' ' && *s != '\0')
@@ -823,11 +812,10 @@ write_head(const struct flow *f, char *buf, size_t size)
 	const char *path = strchr(f->host, '/');
 	struct host at = { buf, addr_port(&f->ends.peer) };
 	char host[SERVER_TEXT];
-	int n;
 
 	fmt(buf, size, "%s", f->host);
 	buf[strcspn(buf, "%/")] = '\0';
-	n = fmt(host, sizeof host, "%ps", &at);
+	int n = fmt(host, sizeof host, "%ps", &at);
 	if (at.port == 80)
 		host[n - (int)strlen(":80")] = '\0';
 	return (unsigned)fmt(buf, size, "%s%s HTTP/1.%d\r\nHost: %s\r\n"
@@ -845,7 +833,6 @@ static int
 send_request(struct flow *f)
 {
 	const union addr *peer = &f->ends.peer;
-	unsigned n;
 	static const char change[] = { 0, CHANGE_REQUEST, 0, 4, 0, 0, 0,
 	    CHANGE_BOTH };
 	char buf[1024], *at = buf;
@@ -853,7 +840,8 @@ send_request(struct flow *f)
 	int tries = 0;
 
 	memcpy(buf, f->request, STUN_HEADER);
-	n = f->kind == FLOW_HTTP ? write_head(f, buf, sizeof buf) : STUN_HEADER;
+	unsigned n = f->kind == FLOW_HTTP ?
+	    write_head(f, buf, sizeof buf) : STUN_HEADER;
 	if (f->kind == FLOW_UDP) {
 		f->resend = f->asked + resend_at[f->sent++];
 		if (f->last) {		/* add a CHANGE-REQUEST */
@@ -965,7 +953,6 @@ static int
 take_http(struct flow *f, size_t n)
 {
 	struct http_reader *h = &f->http;
-	enum http_reply r;
 	size_t used;
 
 	if (f->state == FLOW_OPEN) {
@@ -973,7 +960,7 @@ take_http(struct flow *f, size_t n)
 		return h->total > HTTP_LIMIT ? -1 : 0;
 	}
 	if (f->state == FLOW_ASKING) {
-		r = http_read(h, (char *)f->buf, n, &used);
+		enum http_reply r = http_read(h, (char *)f->buf, n, &used);
 		if (r != HTTP_DONE)
 			return r;
 		n -= used;
@@ -1027,7 +1014,7 @@ read_once(struct flow *f)
 int
 flow_step(struct flow *f, const struct wake *w, int64_t now)
 {
-	int i, r = 0;
+	int r = 0;
 
 	if (f->state == FLOW_CLOSED)
 		return 0;
@@ -1035,7 +1022,7 @@ flow_step(struct flow *f, const struct wake *w, int64_t now)
 		/* the first write that can be tells how the connect ended */
 		if (f->left > 0)
 			r = send_request(f);
-		for (i = 0; i < READS && r == 0; i++)
+		for (int i = 0; i < READS && r == 0; i++)
 			r = read_once(f);
 		if (r == READ_ALL)
 			r = 0;
@@ -1053,11 +1040,9 @@ int
 flow_claim(struct flow *f, const union addr *from, const union addr *to,
     const unsigned char *p, size_t n)
 {
-	int r;
-
 	if (!addr_same(from, &f->ends.peer))
 		return 0;
-	r = take_message(f, p, n);
+	int r = take_message(f, p, n);
 	if (r < 0)
 		return flow_fail(f);
 	if (r > 0)
@@ -1085,12 +1070,10 @@ server_resolve(struct server *s, int family, int64_t age, int64_t limit,
 int64_t
 server_remembered(struct server *list, const union addr *a, int64_t until)
 {
-	struct server *s;
 	int64_t was = 0;
-	int i;
 
-	for (s = list; s; s = s->next)
-		for (i = s->addrs.n; i-- > 0;)
+	for (struct server *s = list; s; s = s->next)
+		for (int i = s->addrs.n; i-- > 0;)
 			if (addr_same(&s->addrs.a[i], a)) {
 				was = s->fresh_at[i];
 				if (until >= 0)
@@ -1159,9 +1142,8 @@ static NOINLINE int64_t
 forgotten_at(const struct server *s)
 {
 	int64_t at = 0;
-	int i;
 
-	for (i = 0; i < s->addrs.n; i++)
+	for (int i = 0; i < s->addrs.n; i++)
 		if (s->fresh_at[i] > at)
 			at = s->fresh_at[i];
 	return at;
@@ -1171,16 +1153,15 @@ struct server *
 server_choose(struct server *list, const struct use *use, int how,
     const union addr *says, int64_t now, int64_t *soonest)
 {
-	struct server *s, *best = NULL;
+	struct server *best = NULL;
 	const struct server *o;
-	int64_t at, rank, top = 0;
+	int64_t top = 0;
 	const struct use *u;
-	int busy;
 
-	for (s = list; s; s = s->next) {
+	for (struct server *s = list; s; s = s->next) {
 		for (u = use; u && u->s != s; u = u->next)
 			;
-		busy = u != NULL;
+		int busy = u != NULL;
 		if (s->retry > now) {
 			if (soonest && !busy && s->retry < *soonest)
 				*soonest = s->retry;
@@ -1188,7 +1169,7 @@ server_choose(struct server *list, const struct use *use, int how,
 		}
 		/* Where all servers reset their flows soon, flows before a
 		 * check go to the one that did so last; others are kept. */
-		at = forgotten_at(s);
+		int64_t at = forgotten_at(s);
 		for (o = list; o; o = o->next)
 			if ((now < s->rest && o->live && now >= o->rest) ||
 			    ((how & SPARE) && at && now >= o->retry &&
@@ -1199,7 +1180,7 @@ server_choose(struct server *list, const struct use *use, int how,
 		    !s->repeats), now) < 0 : busy))
 			continue;
 		/* what weighs more than any time */
-		rank = (how & RECENT) && s->live ? 1 + at + ((int64_t)
+		int64_t rank = (how & RECENT) && s->live ? 1 + at + ((int64_t)
 		    addr_same(&s->said.mapped, says) << 61) : -s->asked;
 		rank += (int64_t)!busy << 62;
 		if (!best || rank > top) {
@@ -1213,18 +1194,15 @@ server_choose(struct server *list, const struct use *use, int how,
 int
 server_failed(struct server *s, const union addr *peer, int error, int64_t cap)
 {
-	int64_t wait;
-	int i;
-
 	s->live = 0;
 	s->repeats++;
-	for (i = 0; peer && i < s->addrs.n; i++)
+	for (int i = 0; peer && i < s->addrs.n; i++)
 		s->tried |= (unsigned)addr_same(&s->addrs.a[i], peer) << i;
 	if (!peer || (s->tried + 1) >> s->addrs.n) {
 		s->tried = 0;
 		s->looked = 0;		/* the addresses may be old */
-		i = s->fails++;
-		wait = i < 16 ? BACKOFF_MIN << i : cap;
+		int i = s->fails++;
+		int64_t wait = i < 16 ? BACKOFF_MIN << i : cap;
 		if (wait > cap)
 			wait = cap;
 		s->retry = s->asked + wait - random_below((uint32_t)wait / 4);

@@ -94,7 +94,6 @@ text_convert(const char **f, va_list *ap, char room[SERVER_TEXT], size_t *n)
 {
 	size_t least = 1;
 	const char *s;
-	int64_t v;
 
 	*n = 0;
 	if (**f == '.')
@@ -104,7 +103,7 @@ text_convert(const char **f, va_list *ap, char room[SERVER_TEXT], size_t *n)
 		if (**f == 'p')
 			s = text_of(*++*f, s, room);
 	} else {
-		v = va_arg(*ap, int);
+		int64_t v = va_arg(*ap, int);
 		*n = 0;
 		if (**f != 'd')
 			v = (unsigned)v;
@@ -117,12 +116,10 @@ static int
 vfmt(char *buf, size_t size, const char *f, va_list *ap)
 {
 	char room[SERVER_TEXT], *p = buf, *end = buf + size - 1;
-	const char *s;
-	size_t n;
 
 	for (; *f; f++) {
-		s = f;
-		n = 1;
+		const char *s = f;
+		size_t n = 1;
 		if (*f == '%' && *++f != '%')
 			s = text_convert(&f, ap, room, &n);
 		while (s && *s && p < end) {
@@ -226,15 +223,14 @@ warn(const char *f, ...)
 	const char *error = strerror(errno);
 	int level = *f > *NOTE ? 1 : *f++ - 1;
 	char line[736];
-	int n;
 	va_list ap;
 
 	if (level > out.level + 1)
 		return;
 	if (out.syslog < 0)	/* /dev/log was not there yet */
 		log_connect();
-	n = fmt(line, 32, out.syslog > 0 ? "<%d>natmap[%d]: " :
-	    "natmap: ", LOG_DAEMON + level, (int)getpid());
+	int n = fmt(line, 32, out.syslog > 0 ? "<%d>natmap[%d]: " : "natmap: ",
+	    LOG_DAEMON + level, (int)getpid());
 	va_start(ap, f);
 	n += vfmt(line + n, 600, f, &ap);
 	va_end(ap);
@@ -330,16 +326,16 @@ addr_kind(const union addr *a)
 static char *
 v6_text(const unsigned char *b, char *p)
 {
-	int i, run = 0, at = -1, longest = 1;
+	int run = 0, at = -1, longest = 1;
 
-	for (i = 0; i < 8; i++) {
+	for (int i = 0; i < 8; i++) {
 		run = b[2 * i] | b[2 * i + 1] ? 0 : run + 1;
 		if (run > longest) {
 			longest = run;
 			at = i + 1 - run;
 		}
 	}
-	for (i = 0; i < 8; i++) {
+	for (int i = 0; i < 8; i++) {
 		run = i == at;
 		if (run)
 			i += longest - 1;
@@ -354,13 +350,12 @@ char *
 addr_host(const union addr *a, char buf[ADDR_TEXT])
 {
 	const unsigned char *b = (const void *)&a->in.sin_addr;
-	char *p;
 
 	buf[0] = '\0';
 	if (a->sa.sa_family == AF_INET)
 		fmt(buf, ADDR_TEXT, "%d.%d.%d.%d", b[0], b[1], b[2], b[3]);
 	if (a->sa.sa_family == AF_INET6) {
-		p = v6_text(a->in6.sin6_addr.s6_addr, buf);
+		char *p = v6_text(a->in6.sin6_addr.s6_addr, buf);
 		if (a->in6.sin6_scope_id)
 			fmt(p, 12, "%%%u", (unsigned)a->in6.sin6_scope_id);
 	}
@@ -370,7 +365,7 @@ addr_host(const union addr *a, char buf[ADDR_TEXT])
 int
 addr_parse(union addr *a, const char *host, int family)
 {
-	char text[ADDR_TEXT], *scope;
+	char text[ADDR_TEXT];
 
 	memset(a, 0, sizeof *a);
 	if (family != AF_INET6 &&
@@ -379,7 +374,7 @@ addr_parse(union addr *a, const char *host, int family)
 		return 0;
 	}
 	fmt(text, sizeof text, "%s", host);
-	scope = strchr(text, '%');
+	char *scope = strchr(text, '%');
 	if (scope)
 		*scope++ = '\0';
 	if (family == AF_INET ||
@@ -406,16 +401,14 @@ void
 random_bytes(void *buf, size_t n)
 {
 	static uint32_t seed;
-	uint32_t x;
 	unsigned char *p = buf;
 	struct timespec ts;
-	size_t i;
 	int fd;
 
 	/* The last resort, should the kernel have no random numbers for us. */
 	clock_gettime(CLOCK_REALTIME, &ts);
-	x = seed += (uint32_t)ts.tv_nsec ^ (uint32_t)getpid();
-	for (i = 0; i < n; i++) {
+	uint32_t x = seed += (uint32_t)ts.tv_nsec ^ (uint32_t)getpid();
+	for (size_t i = 0; i < n; i++) {
 		x = x * 1664525 + 1013904223;
 		p[i] = (unsigned char)(x >> 24);
 	}
@@ -642,11 +635,10 @@ pid_write(const char *path)
 {
 	struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET };
 	char temp[4096], text[24];
-	int fd, n;
 
 	/* A lock for writing cannot be had by whoever may read the file. */
-	fd = open(path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
-	n = fcntl(fd, F_GETLK, &lock);
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+	int n = fcntl(fd, F_GETLK, &lock);
 	close(fd);
 	if (n == 0 && lock.l_type == F_WRLCK)
 		return 1;
@@ -682,14 +674,13 @@ int
 signals_open(void)
 {
 	sigset_t none;
-	size_t i;
 
 	if (pipe(sigpipe) < 0)
 		return -1;
 	fd_setup(sigpipe[0]);
 	fd_setup(sigpipe[1]);
 	signal(SIGPIPE, SIG_IGN);
-	for (i = 0; i < sizeof caught; i++)
+	for (size_t i = 0; i < sizeof caught; i++)
 		signal(caught[i], caught_one);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
@@ -732,16 +723,14 @@ static pid_t
 child_fork(void)
 {
 	sigset_t all, old;
-	pid_t pid;
-	int i;
 
 	/* Until its handlers are gone, a signal for the child would be ours.
 	 * What the relay blocks stays blocked: it would end us. */
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &old);
-	pid = fork();
+	pid_t pid = fork();
 	if (pid == 0) {
-		for (i = 31; i > 0; i--)
+		for (int i = 31; i > 0; i--)
 			signal(i, SIG_DFL);
 		if (files.rlim_max)
 			setrlimit(RLIMIT_NOFILE, &files);
@@ -757,12 +746,11 @@ static void
 set_env(char *text, size_t len)
 {
 	char **e = environ;
-	size_t n;
 
 	while (*e && strncmp(*e, text, len) != 0)
 		e++;
 	if (!*e) {
-		n = (size_t)(e - environ);
+		size_t n = (size_t)(e - environ);
 		e = calloc(n + 2, sizeof *e);
 		if (!e)
 			return;
@@ -777,11 +765,9 @@ set_env(char *text, size_t len)
 int
 script_check(const char *path)
 {
-	int fd;
-
 	if (access(path, X_OK) < 0)
 		return -1;
-	fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return 0;
 	close(fd);
@@ -903,7 +889,7 @@ lookup_child(struct addrs *got, int fd, const char *host, int port, int family)
 {
 	static char options[] = "RES_OPTIONS=timeout:1";
 	static struct addrinfo hints;
-	struct addrinfo *list, *ai;
+	struct addrinfo *list;
 	union addr *a;
 
 	if (dup2(fd, 3) < 0)
@@ -917,8 +903,8 @@ lookup_child(struct addrs *got, int fd, const char *host, int port, int family)
 	hints.ai_family = family;
 	hints.ai_socktype = SOCK_STREAM;
 	got->n = -abs(getaddrinfo(host, NULL, &hints, &list));
-	for (ai = got->n ? NULL : list; ai && got->n < MAX_ADDRS;
-	    ai = ai->ai_next) {
+	for (struct addrinfo *ai = got->n ? NULL : list;
+	    ai && got->n < MAX_ADDRS; ai = ai->ai_next) {
 		if (ai->ai_addrlen > sizeof *a)
 			continue;
 		a = &got->a[got->n++];
@@ -966,7 +952,7 @@ lookup_want(struct lookup *l, struct wake *w)
 int
 lookup_step(struct lookup *l, const struct wake *w, int64_t now)
 {
-	int n, answered = woke(w, l->slot);
+	int answered = woke(w, l->slot);
 
 	if (!l->pid || (!answered && now < l->deadline))
 		return 0;
@@ -975,7 +961,7 @@ lookup_step(struct lookup *l, const struct wake *w, int64_t now)
 		l->pid = 0;	/* the child ends by itself */
 	}
 	lookup_stop(l);
-	n = l->got.n;
+	int n = l->got.n;
 	if (n > 0 && n <= MAX_ADDRS)
 		return 1;
 	l->gai = n < 0 ? n : answered ? EAI_FAIL : EAI_AGAIN;
