@@ -82,72 +82,68 @@ static const char public_stun[] = "turn.cloudflare.com\0stun.sipnet.com\0"
 
 /* from NUMBER on a value is expected, from DEVICE on none that is a number */
 enum kind {
-	SET, HELP, RELEASE, NUMBER, PORTS, PORT, MARK, DEVICE, TEXT, SERVERS,
-	TARGET, PROBE
+	SET, HELP, RELEASE, NUMBER, SOME, PORTS, PORT, MARK, DEVICE, TEXT,
+	SERVERS, TARGET, PROBE
 };
 
 enum {				/* instead of a letter: below LETTERS */
-	OPT_PID_FILE = 1, OPT_HELP, OPT_CHECK, OPT_PROBE, OPT_PROXY, LETTERS
+	OPT_PID = 1, OPT_HELP, OPT_CHECK, OPT_PROBE, OPT_PROXY, LETTERS
 };
 
 #define PORT_MAX	65535
 
 /* The one table: parser, checks and usage follow from it. */
 #define OPTIONS(X) \
-	X('4', SET, family, AF_INET, 0, "ipv4", "", "IPv4 (default)") \
-	X('6', SET, family, AF_INET6, 0, "ipv6", "", "IPv6") \
-	X('u', SET, type, SOCK_DGRAM, 0, "udp", "", "UDP (default: TCP)") \
-	X('i', DEVICE, interface, 0, 0, \
-	    "interface", "NAME|ADDR", "interface or source address") \
-	X('b', PORTS, port_lo, 0, 0, \
-	    "bind", "PORT", "local port: 0 any, P, A-B, A~B random") \
-	X('s', SERVERS, stun, STUN_PORT, 0, \
-	    "stun", "HOST[:PORT],..", "STUN servers (default: public)") \
-	X('h', SERVERS, http, HTTP_PORT, 0, \
-	    "http", "HOST[:PORT],..", "HTTP keep-alive servers (TCP)") \
-	X('k', NUMBER, keepalive, 0, 864, \
-	    "keepalive", "SECONDS", "between keep-alives (TCP 30, UDP 10)") \
-	X('c', NUMBER, cycle, 0, 100, \
-	    "stun-cycle", "N", "keep-alives per check (TCP 2, UDP 1)") \
-	X('e', TEXT, script, 0, 0, \
-	    "script", "PATH", "run for each new mapping") \
-	X('f', MARK, mark, 0, 0, "fwmark", "MARK", "SO_MARK of packets") \
-	X('t', TARGET, target, 0, 0, \
-	    "target", "HOST", "relay to it (forward mode)") \
-	X('p', PORT, target_port, 0, 0, \
-	    "target-port", "PORT", "its port; 0: the public one") \
-	X('T', NUMBER, idle_timeout, 0, 26784, \
-	    "forward-idle-timeout", "SECONDS", "idle limit; 0: never (300)") \
-	X('n', NUMBER, max_sessions, 1, 10000, \
-	    "max-sessions", "N", "sessions at most") \
-	X('C', TEXT, congestion, 0, 0, \
-	    "congestion", "NAME", "TCP congestion control") \
-	X(OPT_PROXY, SET, proxy_protocol, 1, 0, \
-	    "proxy-protocol", "", "tell -t the client's address") \
-	X('1', SET, once, 1, 0, "once", "", "map, print or run -e, exit") \
-	X(OPT_CHECK, SET, check, 1, 0, "check", "", "is the port reachable?") \
-	X(OPT_PROBE, PROBE, probe, HTTP_PORT, 0, \
-	    "probe", "HOST[:PORT][/PATH]", "for --check: who connects") \
-	X('d', SET, daemon, 1, 0, "daemon", "", "detach") \
-	X(OPT_PID_FILE, TEXT, pid_file, 0, 0, \
-	    "pid-file", "PATH", "for the process id") \
-	X('v', SET, level, 1, 0, "verbose", "", "log sessions and mappings") \
-	X('q', SET, level, -1, 0, "quiet", "", "log what is fatal") \
-	X('V', RELEASE, level, 0, 0, "version", "", "print the version") \
-	X(OPT_HELP, HELP, level, 0, 0, "help", "", "print this")
+    X('4', SET, family, AF_INET, "ipv4", "", "IPv4 (default)") \
+    X('6', SET, family, AF_INET6, "ipv6", "", "IPv6") \
+    X('u', SET, type, SOCK_DGRAM, "udp", "", "UDP (default: TCP)") \
+    X('i', DEVICE, interface, 0, \
+	"interface", "NAME|ADDR", "interface or source address") \
+    X('b', PORTS, port_lo, 0, \
+	"bind", "PORT", "local port: 0 any, P, A-B, A~B random") \
+    X('s', SERVERS, stun, STUN_PORT, \
+	"stun", "HOST[:PORT],..", "STUN servers (default: public)") \
+    X('h', SERVERS, http, HTTP_PORT, \
+	"http", "HOST[:PORT],..", "HTTP keep-alive servers (TCP)") \
+    X('k', NUMBER, keepalive, 864, \
+	"keepalive", "SECONDS", "between keep-alives (TCP 30, UDP 10)") \
+    X('c', NUMBER, cycle, 100, \
+	"stun-cycle", "N", "keep-alives per check (TCP 2, UDP 1)") \
+    X('e', TEXT, script, 0, "script", "PATH", "run for each new mapping") \
+    X('f', MARK, mark, 0, "fwmark", "MARK", "SO_MARK of packets") \
+    X('t', TARGET, target, 0, "target", "HOST", "relay to it (forward mode)") \
+    X('p', PORT, target_port, 0, \
+	"target-port", "PORT", "its port; 0: the public one") \
+    X('T', NUMBER, idle_timeout, 26784, \
+	"forward-idle-timeout", "SECONDS", "idle limit; 0: never (300)") \
+    X('n', SOME, max_sessions, 10000, "max-sessions", "N", "sessions at most") \
+    X('C', TEXT, congestion, 0, \
+	"congestion", "NAME", "TCP congestion control") \
+    X(OPT_PROXY, SET, proxy_protocol, 1, \
+	"proxy-protocol", "", "tell -t the client's address") \
+    X('1', SET, once, 1, "once", "", "map, print or run -e, exit") \
+    X(OPT_CHECK, SET, check, 1, "check", "", "is the port reachable?") \
+    X(OPT_PROBE, PROBE, probe, HTTP_PORT, \
+	"probe", "HOST[:PORT][/PATH]", "for --check: who connects") \
+    X('d', SET, daemon, 1, "daemon", "", "detach") \
+    X(OPT_PID, TEXT, pid_file, 0, "pid-file", "PATH", "for the process id") \
+    X('v', SET, level, 1, "verbose", "", "log sessions and mappings") \
+    X('q', SET, level, -1, "quiet", "", "log what is fatal") \
+    X('V', RELEASE, level, 0, "version", "", "print the version") \
+    X(OPT_HELP, HELP, level, 0, "help", "", "print this")
 
 #define AT(member)	offsetof(struct config, member)
-#define ROW(letter, kind, member, lo, hi, name, arg, help) \
-	{ letter, kind, AT(member), lo, hi },
-#define WORDS(letter, kind, member, lo, hi, name, arg, help) \
+#define ROW(letter, kind, member, n, name, arg, help) \
+	{ letter, kind, AT(member), n },
+#define WORDS(letter, kind, member, n, name, arg, help) \
 	name "\0" arg "\0" help "\0"
 
 static const struct option_row {
 	char letter;		/* below LETTERS: long only */
 	unsigned char kind;
 	short at;		/* the member of struct config */
-	short lo;		/* SET: the value; with a port: the default */
-	short hi;		/* NUMBER: in hundreds */
+	short n;		/* SET: the value; with a port: the default;
+				   NUMBER, SOME (not 0): most, in hundreds */
 } rows[] = { OPTIONS(ROW) };
 
 /* name, argument and help of each, with their NULs: no pointer to relocate */
@@ -232,7 +228,7 @@ row(int letter)
 static int
 number(const char *value, const char *text, unsigned lo)
 {
-	unsigned hi = opt->kind == NUMBER ? opt->hi * 100u :
+	unsigned hi = opt->kind <= SOME ? opt->n * 100u :
 	    opt->kind == MARK ? UINT32_MAX : PORT_MAX;
 	char *end;
 	unsigned long long n = strtoull(text, &end,	/* wider than hi */
@@ -243,7 +239,7 @@ number(const char *value, const char *text, unsigned lo)
 		bad(value, "not a number");
 	if (n >= lo && n <= hi)
 		return (int)n;
-	if (opt->kind != NUMBER || lo)
+	if (opt->kind != NUMBER)
 		quit(2, "%s: out of range %u to %u", named(value), lo, hi);
 	warn("%s: used as \"%u\"", named(value), hi);
 	return (int)hi;
@@ -287,7 +283,7 @@ read_host(const struct config *c, char *value, struct host *h)
 		bad(value, "over 253 bytes");
 	if (*port && opt->kind == TARGET)
 		bad(value, "the port belongs to -p");
-	h->port = *port ? number(value, port + 1, 1) : opt->lo;
+	h->port = *port ? number(value, port + 1, 1) : opt->n;
 	*end = '\0';
 	h->name = name;
 	read_literal(c, name, &a);
@@ -416,7 +412,7 @@ read_option(struct config *c, const char *arg)
 	if (arg && !(value = value_of(c, arg)))
 		return;
 	if (kind == SET)
-		*(int *)at = opt->lo;
+		*(int *)at = opt->n;
 	else if (kind == PORTS) {	/* P, A-B or A~B */
 		last = value + strcspn(value, "-~");
 		c->port_random = *last == '~';
@@ -446,7 +442,7 @@ read_option(struct config *c, const char *arg)
 			    last + 1 : NULL;
 	} else if (kind >= NUMBER)
 		*(int *)at = kind == PORT && (*value < '0' || *value > '9') ?
-		    service(c, value) : number(value, value, opt->lo);
+		    service(c, value) : number(value, value, kind == SOME);
 	else if (kind == HELP)
 		usage(0);
 	else {
