@@ -264,19 +264,15 @@ read_literal(const struct config *c, const char *value, union addr *a)
 static void
 read_host(const struct config *c, char *value, struct host *h)
 {
-	char *name = value, *port = strchr(value, ':'), *end;
+	const int bracket = value[0] == '[';
+	char *name = value + bracket, *end = strchr(name, bracket ? ']' : ':');
 	union addr a;
 
-	if (value[0] == '[') {
-		end = strchr(++name, ']');
-		port = end ? end + 1 : name;
-		if (!end || (*port && *port != ':'))
-			bad(value, "no ']:' after the address");
-	} else {
-		if (!port || strchr(port + 1, ':'))
-			port = value + strlen(value);
-		end = port;
-	}
+	if (!end || (!bracket && strchr(end + 1, ':')))
+		end = value + strlen(value);
+	char *port = end + bracket;
+	if (bracket && (!*end || (*port && *port != ':')))
+		bad(value, "no ']:' after the address");
 	if (end == name)
 		bad(value, "no host");
 	if (end - name > 253)
