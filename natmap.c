@@ -90,8 +90,6 @@ enum {				/* instead of a letter: below LETTERS */
 	OPT_PID = 1, OPT_HELP, OPT_CHECK, OPT_PROBE, OPT_PROXY, LETTERS
 };
 
-#define PORT_MAX	65535
-
 /* The one table: parser, checks and usage follow from it. */
 #define OPTIONS(X) \
     X('4', SET, family, AF_INET, "ipv4", "", "IPv4 (default)") \
@@ -229,7 +227,7 @@ static int
 number(const char *value, const char *text, unsigned lo)
 {
 	unsigned hi = opt->kind <= SOME ? opt->n * 100u :
-	    opt->kind == MARK ? UINT32_MAX : PORT_MAX;
+	    opt->kind == MARK ? UINT32_MAX : UINT16_MAX;
 	char *end;
 	unsigned long long n = strtoull(text, &end,	/* wider than hi */
 	    opt->kind == MARK ? 0 : 10);
@@ -289,15 +287,12 @@ read_host(const struct config *c, char *value, struct host *h)
 static void
 read_servers(struct config *c, char *value, struct host *list)
 {
-	int *count = &c->nstun;
+	int http = opt->letter == 'h', *count = http ? &c->nhttp : &c->nstun;
 	char *host;
 
-	if (opt->letter == 'h') {
-		count = &c->nhttp;
-		if (c->type == SOCK_DGRAM) {
-			free(value);	/* accepted and unused */
-			return;
-		}
+	if (http && c->type == SOCK_DGRAM) {
+		free(value);	/* accepted and unused */
+		return;
 	}
 	while ((host = strsep(&value, ","))) {
 		if (*count == MAX_SERVERS)
@@ -354,12 +349,10 @@ value_of(struct config *c, const char *arg)
 	const char *start = arg + strspn(arg, blanks);
 	size_t n = strcspn(start, kind == DEVICE || kind == MARK ?
 	    "/" : "");		/* a prefix, a mask */
-	const char *given;
-	char *value;
 
 	while (n && strchr(blanks, start[n - 1]))
 		n--;
-	value = calloc(1, n + 2);
+	char *value = calloc(1, n + 2);
 	if (!value)
 		die("no memory");
 	memcpy(value, start, n);
@@ -373,7 +366,7 @@ value_of(struct config *c, const char *arg)
 		bad(arg, "more than one host");
 	if (kind == PORT && !*value)
 		*value = '0';
-	given = named(arg);
+	const char *given = named(arg);
 	if (*value && strcmp(value, arg) != 0)
 		warn("%s: used as \"%.80s\"", given, value);
 	if (*value || opt->letter < LETTERS)
@@ -493,11 +486,9 @@ check_options(struct config *c)
 	int n = c->type == SOCK_DGRAM ? PUBLIC_UDP : PUBLIC_TCP;
 	int at = c->check ? PUBLIC_RFC5780 : 0;
 	at += (int)random_below((uint32_t)((at ? PUBLIC_TCP : n) - at));
-	while (c->nstun < n) {
-		struct host *h = &c->stun[c->nstun++];
-		h->name = nth(public_stun, at++ % n);
-		h->port = STUN_PORT;
-	}
+	while (c->nstun < n)
+		c->stun[c->nstun++] = (struct host){
+		    nth(public_stun, at++ % n), STUN_PORT };
 }
 
 /* Fills c; a mistake of the user's is said and ends the program. */
@@ -505,30 +496,26 @@ static NOINLINE void
 read_options(struct config *c, int argc, char **argv)
 {
 	static struct option longs[ROWS + 1];
-	char shorts[2 * ROWS + 2], *s = shorts, letter[] = "-?";
+	char keys[2 * ROWS + 2], *s = keys, letter[] = "-?";
 	const char *name = words;
 	int ch, given = 0;
 
 	*s++ = ':';             /* getopt_long() itself says nothing */
 	for (int i = 0; i < ROWS; i++, name = nth(name, 3)) {
-		longs[i].name = name;
-		longs[i].has_arg = rows[i].kind >= NUMBER;
-		longs[i].val = rows[i].letter;
+		int has_arg = rows[i].kind >= NUMBER;
+		longs[i] = (struct option){ name, has_arg, NULL,
+		    rows[i].letter };
 		*s++ = rows[i].letter;	/* or an OPT_, of no key */
 		*s = ':';
-		s += longs[i].has_arg;
+		s += has_arg;
 	}
 	*s = '\0';
-	memset(c, 0, sizeof *c);
-	c->family = AF_INET;
-	c->type = SOCK_STREAM;
-	c->idle_timeout = IDLE_TIMEOUT;
-	c->target_port = -1;
+	*c = (struct config){ .family = AF_INET, .type = SOCK_STREAM,
+	    .idle_timeout = IDLE_TIMEOUT, .target_port = -1 };
 	/* Values are read the second time: they depend on -6, -u and -1. */
 	for (int i = 0; i < 2; i++) {
 		optind = 0;
-		while ((ch = getopt_long(argc, argv, shorts, longs, NULL)) !=
-		    -1) {
+		while ((ch = getopt_long(argc, argv, keys, longs, NULL)) > 0) {
 			opt = row(ch);
 			letter[1] = (char)optopt;
 			if (!opt && i && row(optopt))
