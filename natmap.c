@@ -552,8 +552,7 @@ struct hook {
 	int failed;		/* --once: the mapping was not delivered */
 	int fails;		/* deliveries of next that failed */
 	int status;		/* of its last run that failed, or 0 */
-	int worked;		/* a run has ended with status 0 */
-	int ones;		/* none has: status 1 counts as success */
+	int ones;		/* 1: status 1 is success; -1: no, 0 was seen */
 	int64_t retry;          /* ms: the delivery failed, not before this */
 	struct script run;
 	union addr last;	/* the public address that was delivered */
@@ -665,10 +664,10 @@ hook_ended(struct hook *h, int64_t now)
 	int status = h->run.status, again = 0;
 
 	if (status == 0)
-		h->worked = 1;
-	else if (status == 1 << 8 && !h->worked) {
+		h->ones = -1;
+	else if (status == 1 << 8 && h->ones >= 0) {
 		again = RUN_ONE;
-		if (h->status == status && !h->ones) {
+		if (h->status == status) {
 			warn("%s: status 1 again, now taken as success",
 			    h->run.path);
 			h->ones = 1;
