@@ -587,23 +587,13 @@ hook_news(struct hook *h, const struct server *s, int64_t now)
 {
 	int pending = !mapping_same(&s->said, &h->sent);
 
-	if (!mapping_same(&s->said, &h->next)) {
-		h->fails = h->status = 0;
-		h->retry = 0;
-	}
+	if (!mapping_same(&s->said, &h->next))
+		h->retry = h->fails = h->status = 0;
 	h->next = s->said;
 	h->by = s;
 	if (pending != h->pending)
 		script_limit(&h->run, pending ? now + RUN_LIMIT : NEVER);
 	h->pending = pending;
-}
-
-/* From now on the newest mapping is what the script was called with. */
-static void
-hook_sent(struct hook *h)
-{
-	h->sent = h->next;
-	h->pending = 0;
 }
 
 /* What was sent is delivered. */
@@ -643,12 +633,9 @@ static void
 hook_blame(struct hook *h, int status, int again)
 {
 	const int sig = WTERMSIG(status), code = WEXITSTATUS(status);
-	const char *why = NULL;
+	const char *why = code == 126 ? "is not executable)" : code == 127 ?
+	    "was not found; does that line end in CR?)" : NULL;
 
-	if (code == 126)
-		why = "is not executable)";
-	if (code == 127)
-		why = "was not found; does that line end in CR?)";
 	warn((again ? NOTE "%s: %s %d%s%s, trying again in %d s" :
 	    NOTE "%s: %s %d%s%s") + (h->status != status), h->run.path,
 	    sig ? "ended by signal" : "failed with status", sig + code,
@@ -685,18 +672,23 @@ hook_ended(struct hook *h, int64_t now)
 	hook_failed(h, again, now);
 }
 
-/* Says why there is no delivery. */
+/* Says once why there is no delivery. */
 static void
-hook_complain(const struct config *c, int fatal)
+hook_complain(struct hook *h, int fatal)
 {
-	if (!c->script)
+	const char *path = h->run.path;
+
+	if (h->said == errno)
+		return;
+	h->said = errno;
+	if (!path)
 		warn(&(FATAL "%s: cannot be written:")[1], "stdout");
 	else
-		warn(&(FATAL "%s: cannot be run%s%s:")[!fatal], c->script,
+		warn(&(FATAL "%s: cannot be run%s%s:")[!fatal], path,
 		    errno == EACCES ? " (is it executable?)" :
-		    errno == ENOENT && strchr(c->script, ' ') ?
+		    errno == ENOENT && strchr(path, ' ') ?
 		    " (-e takes a path, without arguments)" : NULL,
-		    fatal || c->once ? NULL : ", trying again");
+		    fatal || h->cfg->once ? NULL : ", trying again");
 }
 
 /* Starts the script with the fields of the line; as script_start(). */
@@ -705,14 +697,10 @@ hook_run(struct hook *h, char *line)
 {
 	const struct config *c = h->cfg;
 	char env[1024];
-	const char *argv[9];
-	int i;
+	const char *argv[9] = { "/bin/sh", h->run.path };
 
-	argv[0] = "/bin/sh";
-	argv[1] = h->run.path;
-	for (i = 2; i < 8; i++)
+	for (int i = 2; i < 8; i++)
 		argv[i] = strsep(&line, " \n");
-	argv[i] = NULL;
 	fmt(env, sizeof env, "NATMAP_OLD_ADDR=%ph\nNATMAP_OLD_PORT=%pp\n"
 	    "NATMAP_STUN=%ps\nNATMAP_INTERFACE=%.64s\n"
 	    "NATMAP_TARGET=%.255s\nNATMAP_TARGET_PORT=%.0d\n",
@@ -727,14 +715,14 @@ hook_run(struct hook *h, char *line)
 static void
 hook_deliver(struct hook *h, int64_t now)
 {
-	const struct config *c = h->cfg;
 	char four[ADDR_TEXT], line[4 * ADDR_TEXT];
 	int s, n = fmt(line, sizeof line, "%ph %pp %s %d %s %ph\n",
 	    &h->next.mapped, &h->next.mapped,
 	    ip4p(&h->next.mapped, four), addr_port(&h->next.local),
-	    c->type == SOCK_DGRAM ? "udp" : "tcp", &h->next.local);
+	    h->cfg->type == SOCK_DGRAM ? "udp" : "tcp", &h->next.local);
 
-	hook_sent(h);
+	h->sent = h->next;
+	h->pending = 0;
 	if (h->run.path) {
 		if (hook_run(h, line) == 0)
 			return;
@@ -744,11 +732,8 @@ hook_deliver(struct hook *h, int64_t now)
 		return;
 	} else
 		s = hook_pause(h, 0);
-	if (h->said != errno) {
-		h->said = errno;
-		hook_complain(c, 0);
-	}
-	h->failed = c->once;
+	hook_complain(h, 0);
+	h->failed = h->cfg->once;
 	hook_failed(h, s, now);
 }
 
@@ -2927,8 +2912,7 @@ startable(struct map *m)
 	int strict = c->daemon || c->once || c->check;
 
 	if (c->script && script_check(c->script) < 0) {
-		m->hook.said = errno;
-		hook_complain(c, strict);
+		hook_complain(&m->hook, strict);
 		if (strict)
 			exit(1);
 	}

@@ -968,6 +968,15 @@ end(void)
 	log_level(0);
 }
 
+/* As hook_deliver() does: the newest mapping is what the script is called
+ * with. */
+static void
+hook_sent(struct hook *h)
+{
+	h->sent = h->next;
+	h->pending = 0;
+}
+
 /* Takes the call that the script would get. */
 static void
 take_call(void)
