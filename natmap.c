@@ -52,6 +52,7 @@
 #define SETTLE          500     /* the network's news settle this long */
 #define NEWS_GAP        2000    /* and are acted on no more often than this */
 #define SILENCE         30000   /* without a mapping: it is said */
+#define FIRST_ASKED	3	/* servers asked at first */
 #define PORT_TRIES	255	/* ports of a range tried at a time */
 #define PORT_RETRY	3000	/* the port or the source is not usable */
 #define LISTEN_CHECK    3000    /* after the first mapping: does one listen? */
@@ -64,8 +65,6 @@
 
 /* s, until a run that failed is repeated; the last one again and again */
 static const short run_again[] = { 5, 10, 30, 60, 120, 300, 600 };
-
-#define FIRST_ASKED	3	/* servers asked at first */
 
 /* Public servers, each name with its NUL: these answer over TCP and UDP, */
 static const char public_stun[] = "turn.cloudflare.com\0stun.sipnet.com\0"
@@ -148,7 +147,6 @@ static const struct option_row {
 static const char words[] = OPTIONS(WORDS);
 
 #define BLANKS	" \t\r\n"
-#define DIGITS	"0123456789"
 #define ROWS	((int)(sizeof rows / sizeof *rows))
 
 /* the word of that number, from 0, each of which ends in a NUL */
@@ -328,7 +326,7 @@ tidy_list(char *list)
 		if (host)
 			p = host + 3;
 		else if (strncmp(p, "stun:", 5) == 0 &&
-		    p[5 + strspn(p + 5, DIGITS)])
+		    p[5 + strspn(p + 5, "0123456789")])
 			p += 5;         /* stun:3478 is a host and its port */
 		size_t n = strcspn(p, "/?");
 		if (n && to > list)
@@ -788,19 +786,16 @@ struct contact {
 	int http;		/* else STUN */
 	int seen;		/* the flow has answered */
 	int late;		/* no answer yet; others were asked too */
-	int event;		/* 1 the flow answered, below 0 it failed with
-				   -errno; until that is handled */
+	int event;		/* to be handled: 1 answered, -errno failed */
 	struct contact *next;
 	int fresh;		/* the NAT did not know the flow before */
 	int64_t due;		/* ms: when to ask, or to open a flow */
 	struct flow f;
 };
 
-/*
- * Servers are asked one by one until an answer differs from what was
- * announced: then there is a doubt, and all are asked.  Before the first
- * announcement everything is in doubt.
- */
+/* Servers are asked one by one until an answer differs from what was announced:
+ * then there is a doubt, and all are asked.  Before the first announcement
+ * everything is in doubt. */
 struct doubt {
 	int64_t began;          /* ms: answers to older requests do not count;
 				   0: no doubt */
@@ -813,19 +808,16 @@ struct doubt {
 	int64_t again;		/* ms: when all may be asked once more */
 };
 
-/* what is found of the mapping, the filtering and of who comes in, and how that
- * is said, each with its NUL */
+/* of the mapping, the filtering and who comes in; findings has the words */
 enum finding {
 	UNKNOWN, NONE, INDEPENDENT, DEPENDENT, BY_PORT, BY_ADDRESS, NO, YES
 };
 
-/*
- * What --check is about: can strangers reach the port?  What was asked before
+/* What --check is about: can strangers reach the port?  What was asked before
  * changes what a NAT lets in.  So in UDP one server after the other is asked
  * until one has tested the filtering, then up to four at once.  In TCP they
  * are asked at once, and the probe, whose service is the only HTTP server,
- * comes last.
- */
+ * comes last. */
 struct reach {
 	const struct server *first;	/* that answered; NULL: none did */
 	int tests;		/* that did not show the best */
@@ -833,8 +825,7 @@ struct reach {
 	enum finding answer;	/* of the probe */
 	int listener;		/* for who connects back; -1 */
 	struct flow f[4];	/* of a test: the requests, the answers from
-				   another port, from another address;
-				   the probe */
+				   another port, address; the probe */
 	char why[520];		/* the answer; before, the probe's URL;
 				   empty: servers are still asked */
 };
@@ -873,8 +864,7 @@ struct map {                    /* what is used most comes first: see size */
 	int64_t serve_at;	/* ms: when the port may be tried again */
 	const char *proto;	/* TCP or UDP */
 	int depends;		/* the mapping depends on the destination */
-	int differ;		/* doubts in a row that ended without a
-				   majority */
+	int differ;		/* doubts in a row without a majority */
 	int again;		/* checks in a row that could not be */
 	int reached;		/* a client came in from outside: said */
 	int cycle;		/* UDP: packets since the last request */
