@@ -13,11 +13,9 @@
 
 #include <sys/wait.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <netdb.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -500,12 +498,11 @@ read_options(struct config *c, int argc, char **argv)
 
 	*s++ = ':';             /* getopt_long() itself says nothing */
 	for (int i = 0; i < ROWS; i++, name = nth(name, 3)) {
-		int has_arg = rows[i].kind >= NUMBER;
-		longs[i] = (struct option){ name, has_arg, NULL,
-		    rows[i].letter };
+		int arg = rows[i].kind >= NUMBER;
+		longs[i] = (struct option){ name, arg, NULL, rows[i].letter };
 		*s++ = rows[i].letter;	/* or an OPT_, of no key */
 		*s = ':';
-		s += has_arg;
+		s += arg;
 	}
 	*s = '\0';
 	*c = (struct config){ .family = AF_INET, .type = SOCK_STREAM,
@@ -1000,12 +997,10 @@ failed(struct map *m, struct server *s, const union addr *peer, int error)
 	else
 		fmt(next, sizeof next, s->retry > m->now ? "again in %u s" :
 		    "again", (unsigned)(s->retry - m->now + 999) / 1000);
-	char *at = NULL;
-	if (peer && strcmp(addr_host(peer, host), s->host->name))
-		at = host;
-	warn("%ps%s%s%s: %s%s%s, trying %s", s->host, at ? " (" : NULL, at,
-	    at ? ")" : NULL, server_error(s, error), peer ? " over " : NULL,
-	    peer ? m->proto : NULL, next);
+	int other = peer && strcmp(addr_host(peer, host), s->host->name);
+	warn("%ps%s%s%s: %s%s%s, trying %s", s->host, other ? " (" : NULL,
+	    other ? host : NULL, other ? ")" : NULL, server_error(s, error),
+	    peer ? " over " : NULL, peer ? m->proto : NULL, next);
 }
 
 /* What failed before says nothing of how the servers are now. */
@@ -1014,8 +1009,7 @@ forgive(struct map *m)
 {
 	for (struct server *s = m->server; s < m->last; s++) {
 		s->retry = 0;
-		if (s->fails)		/* its return will be logged */
-			s->fails = 1;
+		s->fails = s->fails > 0;	/* its return will be logged */
 	}
 }
 
