@@ -176,11 +176,10 @@ usage(int status)
 	print("Usage: natmap [OPTION]...\n"
 	    "Open a port behind a full-cone NAT to the Internet.\n\n",
 	    NULL, NULL);
-	for (const struct option_row *o = rows; o < rows + ROWS;
-	    o++, s = nth(s, 3)) {
-		fmt(left, sizeof left, "-%.1s, --%s %s"
-		    "                          ", &o->letter, s, nth(s, 1));
-		if (o->letter < LETTERS)
+	for (int i = 0; i < ROWS; i++, s = nth(s, 3)) {
+		fmt(left, sizeof left, "-%.1s, --%s %s             "
+		    "             ", &rows[i].letter, s, nth(s, 1));
+		if (rows[i].letter < LETTERS)
 			memset(left, ' ', 4);
 		print("  %s %s\n", left, nth(s, 2));
 	}
@@ -190,8 +189,7 @@ usage(int status)
 
 static const struct option_row *opt;	/* that is read, or bad */
 
-/* The option, and its value where that is not NULL, for a message; of a long
- * value its begin. */
+/* for a message: the option, and the begin of its value, which may be NULL */
 static const char *
 named(const char *value)
 {
@@ -217,8 +215,7 @@ row(int letter)
 	return NULL;
 }
 
-/* Reads a number in digits, lo at least, -f: in C's syntax.  text is the value,
- * or a port that ends with the value. */
+/* Reads the number at text, in value: digits, lo at least; -f in C's syntax. */
 static int
 number(const char *value, const char *text, unsigned lo)
 {
@@ -253,8 +250,7 @@ read_literal(const struct config *c, const char *value, union addr *a)
 	return 0;
 }
 
-/* HOST, HOST:PORT, ADDR:PORT, [V6]:PORT, [V6] or a bare V6; h points into
- * value */
+/* HOST, HOST:PORT, ADDR:PORT, [V6]:PORT, [V6] or V6; h points into value */
 static void
 read_host(const struct config *c, char *value, struct host *h)
 {
@@ -335,8 +331,7 @@ tidy_list(char *list)
 	*to = '\0';
 }
 
-/* Finds the value in what the user gave; NULL when that is as if the option
- * were not there. */
+/* the value in what the user gave; NULL: as if the option were not there */
 static char *
 value_of(struct config *c, const char *arg)
 {
@@ -611,8 +606,7 @@ hook_failed(struct hook *h, int s, int64_t now)
 	h->retry = now + s * 1000;
 }
 
-/* Counts a failure.  Returns the seconds until the delivery is repeated: least,
- * or more. */
+/* Counts a failure.  Returns when to deliver again: in least s, or more. */
 static NOINLINE int
 hook_pause(struct hook *h, int least)
 {
@@ -705,8 +699,7 @@ hook_run(struct hook *h, char *line)
 	return script_start(&h->run, argv, env);
 }
 
-/* Delivers the newest mapping, or begins to: the fields of the output line are
- * the script's arguments. */
+/* Delivers the newest mapping, or begins to. */
 static void
 hook_deliver(struct hook *h, int64_t now)
 {
@@ -794,8 +787,7 @@ struct contact {
  * then there is a doubt, and all are asked.  Before the first announcement
  * everything is in doubt. */
 struct doubt {
-	int64_t began;          /* ms: answers to older requests do not count;
-				   0: no doubt */
+	int64_t began;          /* ms: older requests do not count; 0: none */
 	struct server *resting; /* to be asked when its answer is fresh */
 	const struct server *by;	/* its answer began it; or NULL */
 	int64_t first;          /* ms: as began, before all were asked once
@@ -882,8 +874,7 @@ struct map {                    /* what is used most comes first: see size */
 	struct route route;
 	struct contact contact[CONTACTS];
 	struct host target_host;
-	/* last: unused entries stay untouched, so their pages are never
-	 * allocated */
+	/* last: the pages of unused entries are never allocated */
 	struct server server[2 * MAX_SERVERS + 1];
 	struct reach reach;
 };
@@ -966,8 +957,7 @@ say_silence(struct map *m)
 
 static int port_owner(struct map *, int, const char *);
 
-/* Logs a new kind of failure, and what is tried next.  peer, when not NULL, is
- * the address that failed. */
+/* Logs a new kind of failure, of peer if not NULL, and what is tried next. */
 static void
 failed(struct map *m, struct server *s, const union addr *peer, int error)
 {
