@@ -641,7 +641,8 @@ hook_ended(struct hook *h, int64_t now)
 
 	if (status == 0)
 		h->ones = -1;
-	else if (status == 1 << 8 && h->ones >= 0) {
+	else if (status == 1 << 8 && h->ones >= 0 &&
+	    !script_stopped(&h->run)) {
 		again = RUN_ONE;
 		if (h->status == status) {
 			warn("%s: status 1 again, now taken as success",

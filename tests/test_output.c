@@ -369,19 +369,20 @@ hook_status_one(void)
 
 /* A run that natmap ended has not failed; its values are not delivered. */
 static void
-hook_stopped(const char *once)
+hook_stopped(const char *how)
 {
 	struct server m[3];
 	struct config c;
 	struct hook h;
 
 	hook_runs(&h, &c, m);
-	c.once = *once != '\0';
+	c.once = *how == '1';
 	hook_news(&h, &m[1], 0);
 	hook_news(&h, &m[0], 1000);	/* and is what it was, too late */
 	h.run.sig = SIGKILL;
-	CHECK(hook_ends(&h, SIGTERM, 2000) == 0 && h.fails == 0);
-	CHECK(addr_same(&h.sent.mapped, &m[0].said.mapped) && !h.failed);
+	CHECK(hook_ends(&h, *how == 'e' ? 1 << 8 : SIGTERM, 2000) == 0);
+	CHECK(addr_same(&h.sent.mapped, &m[0].said.mapped));
+	CHECK(h.fails == 0 && !h.failed);
 	CHECK(!hook_delivered(&h));
 	_exit(check_bad);
 }
@@ -391,7 +392,9 @@ hook_stopped_is_no_failure(void)
 {
 	capture(hook_stopped, "");
 	CHECK(ran.status == 0 && !ran.err[0]);
-	capture(hook_stopped, "-1");
+	capture(hook_stopped, "1");
+	CHECK(ran.status == 0 && !ran.err[0]);
+	capture(hook_stopped, "e");	/* it exits with 1 on TERM */
 	CHECK(ran.status == 0 && !ran.err[0]);
 }
 
