@@ -2703,50 +2703,37 @@ reach_start(struct map *m)
 		m->end = m->now;
 }
 
-/* what is advised, each with its NUL, and a bit for each */
-static const char advice[] =
-	"a proxy invents addresses (198.18.0.0/15): exclude natmap "
-	    "(-f)\0"
-	"servers see several public addresses: choose a line (-i), or avoid "
-	    "the proxy (-f)\0"
-	"the provider's NAT is symmetric, nothing at home can change it: ask "
-	    "for a public or an IPv6 address\0"
-	"forward the port in the home router, by hand or UPnP; else see this "
-	    "host's firewall, the provider's NAT\0"
-	"open the port in this host's firewall; else see the router, the "
-	    "provider's NAT\0"
-	"nobody listens on the port: start the service\0"
-	"STUN cannot test TCP: ask a service (--probe)\0"
-	"try it from mobile data, not from inside";
-enum {
-	PROXY = 1, DIFFERENT = 2, SYMMETRIC = 4, FORWARD = 8, FIREWALL = 16,
-	SERVICE = 32, NO_TEST = 64, OUTSIDE = 128
-};
+static void
+advise(const char *text)
+{
+	print("advice:    %s\n", text, NULL);
+}
 
 static void
 reach_advise(struct map *m, enum finding mapping, int several,
     enum finding answer, enum addr_kind local)
 {
-	const char *s = advice;
-	int all = m->fake;	/* PROXY */
-
+	if (m->fake)
+		advise("a proxy invents addresses (198.18.0.0/15): exclude "
+		    "natmap (-f)");
 	if (several)
-		all |= DIFFERENT;
+		advise("servers see several public addresses: choose a line "
+		    "(-i), or avoid the proxy (-f)");
 	else if (mapping == DEPENDENT)
-		all |= SYMMETRIC;
+		advise("the provider's NAT is symmetric, nothing at home can "
+		    "change it: ask for a public or an IPv6 address");
 	else if (answer != YES && local >= A_PRIVATE)
-		all |= FORWARD;
+		advise("forward the port in the home router, by hand or UPnP; "
+		    "else see this host's firewall, the provider's NAT");
 	else if (answer == NO)
-		all |= FIREWALL;
+		advise("open the port in this host's firewall; else see the "
+		    "router, the provider's NAT");
 	if (is_unserved(m))
-		all |= SERVICE;
+		advise("nobody listens on the port: start the service");
 	if (!m->udp && !m->cfg->nhttp)
-		all |= NO_TEST;
+		advise("STUN cannot test TCP: ask a service (--probe)");
 	if (answer != NO && mapping != NONE)
-		all |= OUTSIDE;
-	for (; all; all >>= 1, s = nth(s, 1))
-		if (all & 1)
-			print("advice:    %s\n", s, NULL);
+		advise("try it from mobile data, not from inside");
 }
 
 /* Prints the lines of servers, and says what mapping they show. */
