@@ -2499,25 +2499,24 @@ filter_start(struct map *m, struct server *s)
 	const union addr *by = &s->said.peer;
 	union addr to = s->said.other;
 	int port = addr_port(&to);
-	struct flow *f;
 
 	s->said.other.sa.sa_family = 0;
 	if (!is_plausible(&to, by) || addr_kind(&to) != addr_kind(by) ||
 	    port == addr_port(by) || is_server(m, &to, addr_same_host))
 		return;
-	for (f = &r->f[2]; f >= r->f; f--) {	/* the one that asks last */
-		flow_stop(f, 0);
-		if (flow_start(f, FLOW_UDP, port_socket(m, LOCAL_FLOW), 0,
-		    &to, NULL, m->now, NEVER) < 0)
+	for (int i = 2; i >= 0; i--) {	/* the one that asks last */
+		flow_stop(&r->f[i], 0);
+		if (flow_start(&r->f[i], FLOW_UDP, port_socket(m, LOCAL_FLOW),
+		    0, &to, NULL, m->now, NEVER) < 0)
 			return;
 		to = *by;
-		if (f == &r->f[2])
+		if (i == 2)
 			addr_set_port(&to, port);
 	}
 	r->seen = BY_PORT;
 	flow_ask(r->f, 1, m->now, m->now + REACH_FILTER);
-	for (f = &r->f[2]; f > r->f; f--)
-		memcpy(f->request, r->f[0].request, STUN_HEADER);
+	for (int i = 1; i < 3; i++)
+		memcpy(r->f[i].request, r->f[0].request, STUN_HEADER);
 }
 
 /* Who answers from where it was asked, or with an error, cannot tell. */
@@ -2525,13 +2524,11 @@ static void
 filter_step(struct map *m)
 {
 	struct reach *r = &m->reach;
-	const struct wake *w = m->w;
-	const int64_t now = m->now;
-	int end = flow_step(&r->f[0], w, now), error = errno;
+	int end = flow_step(&r->f[0], m->w, m->now), error = errno;
 
-	if (flow_step(&r->f[1], w, now) > 0)
+	if (flow_step(&r->f[1], m->w, m->now) > 0)
 		r->seen = BY_ADDRESS;
-	if (flow_step(&r->f[2], w, now) > 0) {
+	if (flow_step(&r->f[2], m->w, m->now) > 0) {
 		r->filtering = INDEPENDENT;
 		flow_stop(&r->f[0], 0);
 	} else if (end < 0 && error == ETIMEDOUT) {
