@@ -2571,17 +2571,13 @@ static enum finding
 read_body(const char *s)
 {
 	const char *json = strstr(s, "\"reachable\"");
-	char yes = 't', no = 'f';
+	char yes = json ? 't' : '1', no = json ? 'f' : '0';
 
 	if (json)
 		s = json + 11;
 	s += strspn(s, ":" BLANKS);
-	if (!json) {
-		yes = '1';
-		no = '0';
-		if (!*s || s[1 + strspn(s + 1, BLANKS)])
-			return UNKNOWN;
-	}
+	if (!json && (!*s || s[1 + strspn(s + 1, BLANKS)]))
+		return UNKNOWN;
 	return *s == yes ? YES : *s == no ? NO : UNKNOWN;
 }
 
