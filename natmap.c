@@ -2823,7 +2823,6 @@ run(struct map *m, int sigfd)
 {
 	int check = m->cfg->check;
 
-	m->now = now_ms();
 	m->end = check ? m->now + REACH_LIMIT :
 	    m->cfg->once ? m->now + ONCE_LIMIT : NEVER;
 	if (check)
