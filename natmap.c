@@ -2915,7 +2915,6 @@ main(int argc, char **argv)
 	/* All functions are shorter where its address is not a constant. */
 	struct map *volatile at = &map, *m = at;
 	static struct wake w;
-	int sigfd, report = 0, busy, status;
 
 	if (argc < 2) {
 		dup2(STDERR_FILENO, STDOUT_FILENO);
@@ -2924,27 +2923,24 @@ main(int argc, char **argv)
 	read_options(&c, argc, argv);
 	files_raise();
 	fd_inherited();
-	sigfd = signals_open();
+	int sigfd = signals_open();
 	if (sigfd < 0)
 		die("cannot catch signals:");
 	map_init(m, &c, &w);
 	startable(m);
-	if (c.daemon)
-		report = detach();
-	busy = c.pid_file ? pid_write(c.pid_file) : 0;
-	if (busy) {
-		warn(busy < 0 ? FATAL "%s: cannot be written:" : FATAL
-		    "%s: locked by another natmap",
-		    c.pid_file);
-		exit(1);
-	}
+	int report = c.daemon ? detach() : 0;
+	int busy = c.pid_file ? pid_write(c.pid_file) : 0;
+	if (busy < 0)
+		die("%s: cannot be written:", c.pid_file);
+	if (busy)
+		die("%s: locked by another natmap", c.pid_file);
 	if (c.daemon) {
 		log_to_syslog();
 		if (write(report, "", 1) != 1)
 			warn("the starting process is gone");
 		close(report);
 	}
-	status = run(m, sigfd);
+	int status = run(m, sigfd);
 	map_stop(m);
 	if (c.pid_file)
 		unlink(c.pid_file);
