@@ -2800,9 +2800,7 @@ reach_report(struct map *m)
 static void
 signals(struct map *m)
 {
-	int sig;
-
-	while ((sig = signals_next()) != 0)
+	for (int sig; (sig = signals_next()) != 0; )
 		if (sig == SIGHUP) {
 			recheck(m);
 			m->at[SETTLED] = m->now;	/* did we move? */
@@ -2892,10 +2890,8 @@ detach(void)
 {
 	int p[2];
 	char c;
-	pid_t pid = -1;
+	pid_t pid = pipe(p) < 0 ? -1 : fork();
 
-	if (pipe(p) == 0)
-		pid = fork();
 	if (pid < 0)
 		die("cannot detach:");
 	if (pid > 0) {
