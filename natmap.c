@@ -2241,13 +2241,11 @@ static void
 serve(struct map *m)
 {
 	struct relay_calls calls = { m, claim, used };
-	int fd = m->spare;
 
 	if (!m->cfg->target || m->relay || m->now < m->serve_at)
 		return;
+	int fd = m->spare > 0 ? m->spare : port_socket(m, LOCAL_SERVER);
 	m->spare = 0;
-	if (fd <= 0)
-		fd = port_socket(m, LOCAL_SERVER);
 	if (fd < 0)
 		return;
 	m->step_at = 0;
