@@ -2230,8 +2230,7 @@ used(void *arg, const union addr *client)
 
 	if (!m->reached && is_outside(m, client)) {
 		m->reached = 1;
-		warn("%ph came in from outside: the port is reachable",
-		    client);
+		warn("%ph came in from outside: the port is reachable", client);
 	}
 	resolve(m, m->target);
 }
@@ -2267,16 +2266,14 @@ find_route(struct map *m, struct route *r)
 	addr_parse(&to, m->cfg->family == AF_INET ? "192.0.2.1" :
 	    "2001:db8::1", m->cfg->family);
 	addr_set_port(&to, STUN_PORT);
-	route_find(&m->local, m->hook.by ? &m->hook.by->said.peer :
-	    &to, r);
+	route_find(&m->local, m->hook.by ? &m->hook.by->said.peer : &to, r);
 	if (!r->index) {	/* cannot be told now */
 		r->index = m->route.index;
 		r->flags = m->route.flags;
 	}
 }
 
-/* Asks at once whether the mapping is still what it was; nothing that failed
- * before counts any longer. */
+/* Asks at once if the mapping is still what it was; failures are forgiven. */
 static void
 recheck(struct map *m)
 {
@@ -2312,15 +2309,13 @@ restart(struct map *m)
 	m->check = m->judge_at = NEVER;
 }
 
-/* News settle for a moment: whether the route was another one meanwhile, or
- * is now. */
+/* Acts on news once they settle: was the route another one, or is it now? */
 static void
 news_step(struct map *m)
 {
 	struct route r;
-	int came = woke(m->w, m->news_slot);
 
-	if (came)
+	if (woke(m->w, m->news_slot))
 		route_read(m->news);
 	else if (m->now < m->at[SETTLED])
 		return;
