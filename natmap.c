@@ -2653,11 +2653,9 @@ probe_step(struct map *m)
 static void
 reach_want(struct map *m)
 {
-	struct reach *r = &m->reach;
-
-	for (struct flow *f = r->f; f < r->f + 4; f++)
+	for (struct flow *f = m->reach.f; f < m->reach.f + 4; f++)
 		flow_want(f, m->w);
-	wake_on(m->w, r->listener, POLLIN);
+	wake_on(m->w, m->reach.listener, POLLIN);
 }
 
 static void
@@ -2674,10 +2672,8 @@ reach_step(struct map *m)
 static void
 reach_start(struct map *m)
 {
-	struct reach *r = &m->reach;
-
-	r->listener = -1;
-	for (struct flow *f = r->f; f < r->f + 4; f++)
+	m->reach.listener = -1;
+	for (struct flow *f = m->reach.f; f < m->reach.f + 4; f++)
 		flow_init(f);
 	m->k = m->age = REACH_LIMIT;	/* no flow asks again */
 	m->lost = m->end;
