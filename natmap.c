@@ -2596,10 +2596,9 @@ probe_ended(struct map *m, int got)
 	fmt(r->why, sizeof r->why, what ? " (%s: %s)" : " (as %s says)",
 	    s->host->name, what);
 	flow_stop(&r->f[3], 0);
-	if (r->listener < 0)
-		m->end = m->now;
-	else if (m->end > m->now + REACH_ARRIVAL)
-		m->end = m->now + REACH_ARRIVAL;
+	int64_t end = m->now + (r->listener < 0 ? 0 : REACH_ARRIVAL);
+	if (m->end > end)
+		m->end = end;
 }
 
 /* Asks the service from another port: the NAT shall not know it from here. */
@@ -2632,9 +2631,8 @@ probe_step(struct map *m)
 	struct reach *r = &m->reach;
 	union addr a;
 	socklen_t len = sizeof a;
-	int fd;
 
-	while ((fd = accept(r->listener, &a.sa, &len)) >= 0) {
+	for (int fd; (fd = accept(r->listener, &a.sa, &len)) >= 0; ) {
 		close(fd);
 		if (addr_kind(&a) != A_PUBLIC ||
 		    is_server(m, &a, addr_same_host) ||
@@ -2723,11 +2721,10 @@ static enum finding
 reach_mapping(struct map *m, int *several)
 {
 	const struct server *first = m->reach.first;
-	enum finding mapping = UNKNOWN;
+	enum finding mapping = first && addr_same(&first->said.mapped,
+	    &first->said.local) ? NONE : UNKNOWN;
 	int n = 0;
 
-	if (first && addr_same(&first->said.mapped, &first->said.local))
-		mapping = NONE;
 	for (const struct server *s = m->stun; s; s = s->next) {
 		if (!s->said_at)
 			continue;
