@@ -2321,8 +2321,7 @@ news_step(struct map *m)
 		return;
 	find_route(m, &r);
 	int other = !route_same(&r, &m->route);
-	if (other || r.flags != m->route.flags)
-		m->moved = 1;
+	m->moved |= other | (r.flags != m->route.flags);
 	if (m->now < m->at[SETTLED]) {
 		int64_t at = m->settled + NEWS_GAP;
 		if (at < m->now + SETTLE)
