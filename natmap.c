@@ -900,11 +900,11 @@ event(int r)
 	return r < 0 ? -errno : r;
 }
 
-/* 1 when a is the address that was announced */
+/* 1 when e has the mapping that was announced */
 static NOINLINE int
-is_announced(struct map *m, const union addr *a)
+is_announced(struct map *m, const struct ends *e)
 {
-	return addr_same(a, &m->hook.next.mapped);
+	return addr_same(&e->mapped, &m->hook.next.mapped);
 }
 
 /* the contact with that server, NULL when there is none */
@@ -1285,7 +1285,7 @@ worst(struct map *m, int http, int answered)
 		    (answered && !(c->seen && is_open(c))))
 			continue;
 		int rank = !c->use.s ? 3 : c->late ? 2 : c->seen && !http &&
-		    m->known && !is_announced(m, &c->f.ends.mapped);
+		    m->known && !is_announced(m, &c->f.ends);
 		if (rank > most || (rank == most && c->f.born < bad->f.born)) {
 			most = rank;
 			bad = c;
@@ -1602,7 +1602,7 @@ target_port(struct map *m)
 	if (c->target_port || !port)
 		return c->target_port;
 	for (const struct server *s = m->stun; s; s = s->next)
-		n += is_announced(m, &s->said.mapped) && !is_twin(m, s);
+		n += is_announced(m, &s->said) && !is_twin(m, s);
 	n = n > 1;
 	if (port >= 1024)
 		n |= c->nstun == 1;
@@ -1635,7 +1635,7 @@ target_set(struct map *m)
 static void
 announce(struct map *m, const struct server *s)
 {
-	int moved = !is_announced(m, &s->said.mapped);
+	int moved = !is_announced(m, &s->said);
 
 	warn(&(NOTE "%pa is %pa from outside (%ps)")[m->cfg->script && moved],
 	    &s->said.local, &s->said.mapped, s->host);
@@ -1658,8 +1658,7 @@ announce(struct map *m, const struct server *s)
 		return;
 	/* it does not hold this one, or is HTTP, where nothing is mapped */
 	for (struct contact *c = m->contacts; c; c = c->next)
-		if (c->role == HOLDS && c->seen &&
-		    !is_announced(m, &c->f.ends.mapped))
+		if (c->role == HOLDS && c->seen && !is_announced(m, &c->f.ends))
 			contact_leave(m, c);
 }
 
@@ -1707,8 +1706,7 @@ rest_one(struct map *m)
 	int64_t at;
 
 	for (struct server *s = m->stun; s; s = s->next) {
-		if (s->said_at < m->doubt.began ||
-		    !is_announced(m, &s->said.mapped))
+		if (s->said_at < m->doubt.began || !is_announced(m, &s->said))
 			continue;
 		struct contact *c = contact_with(m, s);	/* UDP: not seen */
 		if (c && c->seen && !open_flows(m, c)) {
@@ -1755,8 +1753,7 @@ say_differ(struct map *m, int outvoted)
 	if (!by)
 		by = m->hook.by;
 	for (struct server *s = m->stun; s; s = s->next) {
-		if (s->said_at < m->doubt.began ||
-		    is_announced(m, &s->said.mapped))
+		if (s->said_at < m->doubt.began || is_announced(m, &s->said))
 			continue;
 		if (!s->warned++)
 			warn("%ps says %pa, but %ps says %pa: %s", s->host,
@@ -1873,7 +1870,7 @@ static void
 weigh(struct map *m, struct server *s, const struct server *told, int news)
 {
 	struct doubt *d = &m->doubt;
-	int other = !is_announced(m, &s->said.mapped);
+	int other = !is_announced(m, &s->said);
 
 	if (!m->known) {
 		if (!d->by) {
@@ -1906,7 +1903,7 @@ heard(struct map *m, struct contact *c)
 	struct route r;
 
 	/* who says another address each time tells no more by that */
-	if (s->said_at >= m->doubt.began && !is_announced(m, &s->said.mapped))
+	if (s->said_at >= m->doubt.began && !is_announced(m, &s->said))
 		told = s;
 	if (c->f.born < s->said_at)	/* a newer flow was first */
 		return;
