@@ -1132,8 +1132,7 @@ contact_stop(struct map *m, struct contact *c)
 	flow_stop(&c->f, 0);
 	c->use.s = NULL;
 	c->use.a = NULL;
-	c->seen = 0;
-	c->late = c->event = 0;
+	c->seen = c->late = c->event = 0;
 	if (c->role != HOLDS)
 		c->role = FREE;
 }
@@ -1160,7 +1159,7 @@ contact_leave(struct map *m, struct contact *c)
 
 /* a free contact, else one that is not needed; NULL: there is none */
 static struct contact *
-contact_new(struct map *m)
+contact_new(struct map *m, int http)
 {
 	struct contact *c, *best = NULL;
 
@@ -1171,7 +1170,7 @@ contact_new(struct map *m)
 		best = c;
 	if (best) {
 		contact_stop(m, best);
-		best->http = 0;
+		best->http = http;
 	}
 	return best;
 }
@@ -1184,25 +1183,18 @@ next_flow(struct map *m, int64_t born)
 	return (m->now - born) * 2 < m->k ? born + m->k : m->now;
 }
 
-/* when a request that is sent now has failed */
-static int64_t
-limit(struct map *m)
-{
-	return m->now + (holds(m) ? ANSWER_LIMIT : HARD_LIMIT);
-}
-
 /* Opens a flow to the server's next address, which is known. */
 static void
 contact_open(struct map *m, struct contact *c)
 {
 	struct server *s = c->use.s;
 	const struct use *use = &m->contacts->use;
-	int fd = -1, i, fresh = 1;
+	int i = server_addr(s, use, 1, m->now);
 
-	while ((i = server_addr(s, use, fresh, m->now)) < 0 && fresh--)
-		;
-	if (i >= 0)		/* else another name has that address too */
-		fd = port_socket(m, LOCAL_FLOW);
+	if (i < 0)
+		i = server_addr(s, use, 0, m->now);
+	/* below 0: another name has that address too */
+	int fd = i < 0 ? i : port_socket(m, LOCAL_FLOW);
 	if (fd < 0) {
 		contact_stop(m, c);
 		c->due = m->now + BACKOFF_MIN;
@@ -1212,7 +1204,7 @@ contact_open(struct map *m, struct contact *c)
 	c->fresh = server_asked(m->stun, s, i, m->now);
 	c->event = event(flow_start(&c->f, s->kind, fd,
 	    m->udp & (m->relay != NULL), &s->addrs.a[i], s->host->name,
-	    m->now, limit(m)));
+	    m->now, m->now + (holds(m) ? ANSWER_LIMIT : HARD_LIMIT)));
 }
 
 /* Starts the look-up of a name that may be asked, where its addresses are
@@ -1220,13 +1212,11 @@ contact_open(struct map *m, struct contact *c)
 static void
 resolve(struct map *m, struct server *s)
 {
-	int family = m->cfg->family, age = LOOKUP_AGE;
+	int target = s == m->target;
 
-	if (s == m->target) {
-		family = AF_UNSPEC;
-		age = TARGET_AGE;
-	}
-	if (m->now < s->retry || server_resolve(s, family, age, m->now +
+	if (m->now < s->retry || server_resolve(s,
+	    target ? AF_UNSPEC : m->cfg->family,
+	    target ? TARGET_AGE : LOOKUP_AGE, m->now +
 	    (holds(m) && !m->cfg->check ? LOOKUP_LIMIT : HARD_LIMIT),
 	    m->now) == 0)
 		return;
@@ -1238,17 +1228,18 @@ resolve(struct map *m, struct server *s)
 static void
 contact_resolved(struct map *m, struct contact *c)
 {
-	if (c->use.s->addrs.n) {
+	if (c->use.s->addrs.n)
 		contact_open(m, c);
-	} else if (!c->use.s->lookup.pid) {	/* not found: was said */
+	else if (!c->use.s->lookup.pid)	/* not found: was said */
 		contact_ended(m, c, m->now);
-	}
 }
 
-/* Opens a flow to s as soon as its address is known. */
+/* Opens a flow to s, a check where c is free, once its address is known. */
 static void
 contact_start(struct map *m, struct contact *c, struct server *s)
 {
+	if (c->role == FREE)
+		c->role = CHECKS;
 	c->use.s = s;
 	c->due = m->now + m->k;
 	resolve(m, s);
@@ -1313,9 +1304,8 @@ balance(struct map *m, int http)
 	}
 	for (; n > 0 && (c = worst(m, http, 0)); n--)
 		contact_leave(m, c);
-	for (; n < 0 && (c = contact_new(m)); n++) {
+	for (; n < 0 && (c = contact_new(m, http)); n++) {
 		c->role = HOLDS;
-		c->http = http;
 		c->due = due;
 	}
 }
@@ -1365,10 +1355,9 @@ check_start(struct map *m, int how)
 	if (!s && how == FRESH && !m->udp && make_room(m))
 		s = choose(m, 0, how, NULL);
 	if (!s || (m->cfg->check && (s->said_at || s->fails)) ||
-	    !(c = contact_new(m)))
+	    !(c = contact_new(m, 0)))
 		return 0;	/* once is enough */
 	ask_live_too(m, s);
-	c->role = CHECKS;
 	contact_start(m, c, s);
 	return 1;
 }
@@ -1688,11 +1677,9 @@ ask_all(struct map *m)
 		if (c)
 			contact_stop(m, c);
 		else
-			c = contact_new(m);
+			c = contact_new(m, 0);
 		if (!c)
 			return;
-		if (c->role == FREE)
-			c->role = CHECKS;
 		contact_start(m, c, s);
 	}
 }
