@@ -1389,8 +1389,7 @@ checks_step(struct map *m)
 /* the verdict */
 
 struct voice {			/* what one name said */
-	const union addr *said; /* NULL: not heard, or the same server as an
-				   earlier name */
+	const union addr *said; /* NULL: not heard, or an earlier name's twin */
 	int fresh;		/* the NAT could not remember the flow */
 	int awaited;		/* not heard, and an answer may come */
 };
@@ -1414,39 +1413,34 @@ struct verdict {
 	int64_t ms;
 };
 
-/* how many voices there are for a; fresh: only those */
+/* how many voices there are for a, which may be NULL; fresh: only those */
 static int
 votes(const struct voice *v, int n, const union addr *a, int fresh)
 {
 	int sum = 0;
 
-	for (; n > 0; n--, v++)
+	for (; a && n > 0; n--, v++)
 		if (v->said && v->fresh >= fresh)
 			sum += addr_same(v->said, a);
 	return sum;
 }
 
 struct tally {
-	const union addr *best; /* said most often, not counting the one that
-				   was announced; NULL: nothing else was said */
+	int all, old;           /* votes for what was announced; fresh ones */
+	const union addr *best; /* said most often of all others, or NULL */
 	int votes;		/* for it */
 	int most;               /* names that say an address with so many votes:
 				   more than votes when two are tied */
 	int heard, awaited;	/* names */
-	int all, old;           /* votes for the one that was announced, and
-				   the fresh ones */
 };
 
 /* Others that the NAT may remember do not count against what was announced. */
 static struct tally
 count_voices(const struct voice *v, int n, const union addr *announced)
 {
-	struct tally t = { NULL, 0, 0, 0, 0, 0, 0 };
+	struct tally t = { votes(v, n, announced, 0),
+	    votes(v, n, announced, 1), NULL, 0, 0, 0, 0 };
 
-	if (announced) {
-		t.all = votes(v, n, announced, 0);
-		t.old = votes(v, n, announced, 1);
-	}
 	for (int i = 0; i < n; i++) {
 		t.awaited += v[i].awaited;
 		if (!v[i].said)
@@ -1461,8 +1455,7 @@ count_voices(const struct voice *v, int n, const union addr *announced)
 			t.most = 0;
 			t.best = v[i].said;
 		}
-		if (k == t.votes)
-			t.most++;
+		t.most += k == t.votes;
 	}
 	return t;
 }
@@ -1472,8 +1465,7 @@ count_voices(const struct voice *v, int n, const union addr *announced)
  *
  *   an address has two voices, more than any other     announce it
  *   one server is configured                           announce it
- *   one was heard, and no other is awaited or there    after 1 s announce it
- *     are only two
+ *   one of two was heard, or one and none is awaited   after 1 s announce it
  *   several were heard, and no other is awaited        announce the first
  *   else                                               the same after 4 s
  *
@@ -1499,23 +1491,20 @@ verdict(const struct voice *v, int n, const union addr *announced, int64_t age)
 	struct tally t = count_voices(v, n, announced);
 	struct verdict r = { announced ? ONE_OTHER : ANNOUNCE, t.best, t.heard,
 	    announced ? DOUBT_LIMIT : FIRST_LIMIT };
-	int may_come = t.awaited;
 
-	if (!announced) {
-		if (t.heard == 1) {
-			if (!may_come || n == 2)
-				r.ms = ALONE;
-			may_come |= n > 1;
-		}
+	if (!announced && t.heard == 1) {
+		if (!t.awaited || n == 2)
+			r.ms = ALONE;
+		t.awaited |= n > 1;     /* another one may still come */
 	}
 	r.ms -= age;
 	if (!t.best)		/* the one that began it says so no more */
-		r.ruling = announced && may_come && r.ms > 0 ? WAIT : NOTHING;
+		r.ruling = announced && t.awaited && r.ms > 0 ? WAIT : NOTHING;
 	else if (t.votes > 1 && t.votes > t.old && t.most == t.votes)
 		r.ruling = ANNOUNCE;
 	else if (t.old > 1 && t.old >= t.votes)
 		r.ruling = OUTVOTED;
-	else if (may_come && r.ms > 0)
+	else if (t.awaited && r.ms > 0)
 		r.ruling = WAIT;
 	else if (t.votes == 1 && t.all < 2 &&
 	    t.most + (announced && t.all == t.old) > 2)
