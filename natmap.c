@@ -1096,13 +1096,11 @@ port_socket(struct map *m, enum local_role role)
 	}
 	if (tries > PORT_TRIES)
 		tries = PORT_TRIES;
-	while ((fd = local_socket(&m->local, role)) < 0) {
+	for (; (fd = local_socket(&m->local, role)) < 0; port_next(m))
 		if (tries-- <= 0 || (errno != EADDRINUSE && errno != EACCES)) {
 			port_trouble(m, m->local.why);
 			return fd;
 		}
-		port_next(m);
-	}
 	if (m->port_error)
 		port_says(m, "can be used now");
 	m->port_error = 0;
@@ -1295,10 +1293,8 @@ balance(struct map *m, int http)
 	int64_t due = m->now, next;
 
 	for (c = m->contacts; c; c = c->next) {
-		if (c->http != http)
-			continue;
-		n += c->role == HOLDS;
-		if (http && c->role == LEAVING &&
+		n += c->http == http && c->role == HOLDS;
+		if ((c->http & http) && c->role == LEAVING &&
 		    (next = next_flow(m, c->f.born)) > due)
 			due = next;
 	}
@@ -1524,13 +1520,11 @@ verdict(const struct voice *v, int n, const union addr *announced, int64_t age)
 static int
 is_twin(struct map *m, const struct server *s)
 {
-	const struct server *o;
-
-	for (o = m->stun; o != s; o = o->next)
+	for (const struct server *o = m->stun; o != s; o = o->next)
 		if (o->said_at >= m->doubt.began &&
 		    addr_same(&o->said.peer, &s->said.peer))
-			break;
-	return o != s;
+			return 1;
+	return 0;
 }
 
 /* Collects what counts: answers to requests sent since the doubt began. */
@@ -1557,13 +1551,12 @@ voices(struct map *m, struct voice v[MAX_SERVERS])
 static const struct server *
 teller(struct map *m, const union addr *a)
 {
-	const struct server *by = m->doubt.by;
+	const struct doubt *d = &m->doubt;
 
-	if (by && addr_same(&by->said.mapped, a))
-		return by;
+	if (d->by && addr_same(&d->by->said.mapped, a))
+		return d->by;
 	for (const struct server *s = m->stun; s; s = s->next)
-		if (s->said_at >= m->doubt.began &&
-		    addr_same(&s->said.mapped, a))
+		if (s->said_at >= d->began && addr_same(&s->said.mapped, a))
 			return s;
 	return NULL;
 }
@@ -1581,12 +1574,8 @@ target_port(struct map *m)
 		return c->target_port;
 	for (const struct server *s = m->stun; s; s = s->next)
 		n += is_announced(m, &s->said) && !is_twin(m, s);
-	n = n > 1;
-	if (port >= 1024)
-		n |= c->nstun == 1;
-	else
-		n &= port == c->port_lo && port == c->port_hi;
-	if (n) {
+	if (port < 1024 ? n > 1 && port == c->port_lo && port == c->port_hi :
+	    n > 1 || c->nstun == 1) {
 		m->waits = 0;
 		return port;
 	}
@@ -1679,15 +1668,12 @@ ask_all(struct map *m)
 static void
 rest_one(struct map *m)
 {
-	int64_t at;
-
 	for (struct server *s = m->stun; s; s = s->next) {
 		if (s->said_at < m->doubt.began || !is_announced(m, &s->said))
 			continue;
 		struct contact *c = contact_with(m, s);	/* UDP: not seen */
-		if (c && c->seen && !open_flows(m, c)) {
-			at = m->now + RESET_MEMORY;
-		} else {
+		int64_t at = m->now + RESET_MEMORY;
+		if (!c || !c->seen || open_flows(m, c)) {
 			if (c && c->seen)
 				contact_stop(m, c);
 			at = server_fresh_at(m->stun, &s->said.peer);
@@ -1948,10 +1934,9 @@ contact_answered(struct map *m, struct contact *c)
 		forgive(m);
 	m->lost = m->now + m->age;
 	m->at[UNHELD] = m->lost + SILENCE;
-	int failures = server_answered(c->use.s);
-	if (failures)
-		warn("%ps: answers again (failures: %d)", c->use.s->host,
-		    failures);
+	int n = server_answered(c->use.s);
+	if (n)
+		warn("%ps: answers again (failures: %d)", c->use.s->host, n);
 	m->judge_at = c->late = c->event = 0;
 	c->due = c->f.asked + m->k;
 	if (!c->http)
@@ -2009,8 +1994,7 @@ static void
 hold(struct map *m, struct contact *c)
 {
 	struct server *s = NULL;
-	int how = c->http * RECENT;	/* the one that serves goes on */
-	int others = 0;
+	int others = 0, how = c->http * RECENT; /* who serves goes on */
 
 	if (m->udp && holds(m) && ++m->cycle < m->cfg->cycle) {
 		/* between two requests: a packet that wants no answer */
@@ -2076,16 +2060,16 @@ lookups_step(struct map *m)
 
 	for (struct server *s = m->server; s < m->last; s++) {
 		int r = server_step(m->stun, s, m->w, m->now);
-		if (r < 0) {
-			if (s == t || !s->addrs.n)
-				failed(m, s, NULL, ELOOKUP(s->lookup.gai));
-		} else if (r > 0 && s == t) {
+		if (r < 0 && (s == t || !s->addrs.n))
+			failed(m, s, NULL, ELOOKUP(s->lookup.gai));
+		else if (r > 0 && s != t)
+			check_fake(m, &s->addrs.a[0], s->host->name);
+		else if (r > 0) {
 			if (s->fails)
 				warn("target %s: found again", s->host->name);
 			s->fails = 0;
 			target_set(m);
-		} else if (r > 0)
-			check_fake(m, &s->addrs.a[0], s->host->name);
+		}
 	}
 	if (m->relay && !t->addrs.n)
 		resolve(m, t);
