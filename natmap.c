@@ -1561,39 +1561,32 @@ teller(struct map *m, const union addr *a)
 	return NULL;
 }
 
-/* The target's port; with -p 0 the public one, where two servers told it, or
- * the only one there is.  Below 1024 it must be that of -b: nobody outside
- * shall choose the service that they reach.  0: it waits. */
-static int
-target_port(struct map *m)
-{
-	const struct config *c = m->cfg;
-	int n = 0, port = addr_port(&m->hook.next.mapped);
-
-	if (c->target_port || !port)
-		return c->target_port;
-	for (const struct server *s = m->stun; s; s = s->next)
-		n += is_announced(m, &s->said) && !is_twin(m, s);
-	if (port < 1024 ? n > 1 && port == c->port_lo && port == c->port_hi :
-	    n > 1 || c->nstun == 1) {
-		m->waits = 0;
-		return port;
-	}
-	if (!m->waits++)
-		warn("-p 0: waiting: public port %d %s", port, port < 1024 ?
-		    "is below 1024, and not told by two servers and -b" :
-		    "was told by one server only");
-	return 0;
-}
-
-/* where the relay's new sessions go */
+/* Tells the relay where new sessions go: to the target's port, with -p 0 to the
+ * public one, where two servers told it, or the only one there is.  Below 1024
+ * it must be that of -b: nobody outside shall choose the service that they
+ * reach. */
 static void
 target_set(struct map *m)
 {
 	static struct addrs none;
+	const struct config *c = m->cfg;
 	struct addrs *to = &m->target->addrs;
-	int port = target_port(m);
+	int n = 0, port = addr_port(&m->hook.next.mapped);
 
+	for (const struct server *s = m->stun; s; s = s->next)
+		n += is_announced(m, &s->said) && !is_twin(m, s);
+	if (c->target_port || !port)
+		port = c->target_port;
+	else if (port < 1024 ? n > 1 && port == c->port_lo &&
+	    port == c->port_hi : n > 1 || c->nstun == 1)
+		m->waits = 0;
+	else {
+		if (!m->waits++)
+			warn("-p 0: waiting: public port %d %s", port,
+			    port < 1024 ? "is below 1024, and not told by two "
+			    "servers and -b" : "was told by one server only");
+		port = 0;
+	}
 	for (int i = 0; i < MAX_ADDRS; i++)
 		addr_set_port(&to->a[i], port);
 	relay_target(m->relay, port ? to : &none);
