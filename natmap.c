@@ -1012,9 +1012,8 @@ port_says(struct map *m, const char *what)
 	warn("%s port %d: %s", m->proto, m->local.port, what);
 }
 
-/* Logs who holds the port, and what the user can do; twin: only where it is
- * another natmap.  1: it was found.  The target may be a program on this
- * machine, at the mapped port. */
+/* Logs who holds the port, maybe the target itself, and what the user can do;
+ * twin: only where it is another natmap.  1: it was found. */
 static int
 port_owner(struct map *m, int twin, const char *why)
 {
@@ -1079,9 +1078,8 @@ port_next(struct map *m)
 		m->local.port = p < lo || p >= hi ? lo : p + 1;
 }
 
-/* A socket on the mapped port, for a flow in UDP the relay's.  Moves on in the
- * range, or to any port, only when the port cannot be used.  -1: said what is
- * in the way. */
+/* A socket on the mapped port, for a UDP flow the relay's.  Moves on, in the
+ * range or to any port, only when this one fails.  -1: the reason was said. */
 static int
 port_socket(struct map *m, enum local_role role)
 {
@@ -1205,8 +1203,7 @@ contact_open(struct map *m, struct contact *c)
 	    m->now, m->now + (holds(m) ? ANSWER_LIMIT : HARD_LIMIT)));
 }
 
-/* Starts the look-up of a name that may be asked, where its addresses are
- * missing or old. */
+/* Looks up a name that may be asked, where its addresses are missing or old. */
 static void
 resolve(struct map *m, struct server *s)
 {
@@ -1308,9 +1305,8 @@ balance(struct map *m, int http)
 
 /* checks */
 
-/* Frees a server for a new flow: closes a flow that is leaving, else the worst
- * one.  The last open flow is closed only where it is late, and nobody else
- * is being asked. */
+/* Frees a server for a new flow: closes a flow that is leaving, else the worst,
+ * the last open one only where it is late and nobody else is being asked. */
 static int
 make_room(struct map *m)
 {
@@ -1546,8 +1542,7 @@ voices(struct map *m, struct voice v[MAX_SERVERS])
 	}
 }
 
-/* the server that said a since the doubt began, rather the one that began it;
- * NULL: nobody did */
+/* who said a since the doubt began, rather who began it; NULL: nobody did */
 static const struct server *
 teller(struct map *m, const union addr *a)
 {
@@ -1679,8 +1674,7 @@ rest_one(struct map *m)
 	m->doubt.resting->rest = m->judge_at;
 }
 
-/* Before the first announcement: two more names are asked where answers
- * differ. */
+/* Before the first announcement: asks two more names where answers differ. */
 static int
 ask_more(struct map *m, int heard)
 {
@@ -1697,8 +1691,7 @@ ask_more(struct map *m, int heard)
 	return i;
 }
 
-/* Logs once of each server that it says something else than the others.
- * outvoted: it is left alone for a while. */
+/* Logs once who says something else; outvoted: it is left alone for a while. */
 static void
 say_differ(struct map *m, int outvoted)
 {
@@ -1819,8 +1812,8 @@ judge(struct map *m)
 		rule(m, &r);
 }
 
-/* What an answer means, when s has said the address of a just now.  news: its
- * flow is new to the NAT, or it said something else before. */
+/* What the answer of s means.  told: who said the same in this doubt; news: the
+ * flow is new to the NAT, or s said something else before. */
 static void
 weigh(struct map *m, struct server *s, const struct server *told, int news)
 {
