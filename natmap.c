@@ -1049,8 +1049,7 @@ port_trouble(struct map *m, const char *why)
 		return;
 	m->port_error = error;
 	if (error == ENODEV)
-		warn("interface \"%s\": does not exist, waiting",
-		    c->interface);
+		warn("interface \"%s\": does not exist, waiting", c->interface);
 	else if (error == EADDRNOTAVAIL && c->source.sa.sa_family)
 		warn("source address %s: not on this machine, waiting",
 		    c->interface);
@@ -1246,13 +1245,12 @@ contact_start(struct map *m, struct contact *c, struct server *s)
 static int
 wanted(struct map *m, int http)
 {
-	int live = m->udp;
+	int live = m->udp, n = m->cfg->nstun;
 
 	if (http)
 		return m->http != NULL;
 	if (!m->known)
-		return m->cfg->nstun < FIRST_ASKED ? m->cfg->nstun :
-		    FIRST_ASKED;
+		return n < FIRST_ASKED ? n : FIRST_ASKED;
 	for (const struct server *s = m->http; s; s = s->next)
 		live |= s->live;
 	return 2 - live;
@@ -1421,8 +1419,7 @@ struct tally {
 	int all, old;           /* votes for what was announced; fresh ones */
 	const union addr *best; /* said most often of all others, or NULL */
 	int votes;		/* for it */
-	int most;               /* names that say an address with so many votes:
-				   more than votes when two are tied */
+	int most;               /* for all with as many: > votes when tied */
 	int heard, awaited;	/* names */
 };
 
@@ -1637,8 +1634,7 @@ ask_all(struct map *m)
 	for (struct server *s = m->stun; s; s = s->next) {
 		struct contact *c = contact_with(m, s);
 		if (s->asked >= m->doubt.began || s->retry > m->now ||
-		    m->now < s->rest ||
-		    (c && (!c->seen || !open_flows(m, c))))
+		    m->now < s->rest || (c && (!c->seen || !open_flows(m, c))))
 			continue;
 		if (c)
 			contact_stop(m, c);
@@ -1697,6 +1693,8 @@ say_differ(struct map *m, int outvoted)
 {
 	const union addr *old = &m->hook.next.mapped;
 	const struct server *by = teller(m, old);
+	const char *why = outvoted ? "outvoted, not asked for 10 minutes" :
+	    "one is wrong, or this NAT is not a cone; the second stays";
 
 	if (!by)
 		by = m->hook.by;
@@ -1705,10 +1703,7 @@ say_differ(struct map *m, int outvoted)
 			continue;
 		if (!s->warned++)
 			warn("%ps says %pa, but %ps says %pa: %s", s->host,
-			    &s->said.mapped, by->host, old, outvoted ?
-			    "outvoted, not asked for 10 minutes" :
-			    "one is wrong, or this NAT is not a cone; the "
-			    "second stays");
+			    &s->said.mapped, by->host, old, why);
 		if (m->udp)	/* until all are fresh */
 			s->rest = m->now + UDP_TWICE;
 		if (outvoted) {
@@ -1754,10 +1749,9 @@ rule(struct map *m, const struct verdict *r)
 		announce(m, r->ruling == ANNOUNCE ? teller(m, r->addr) :
 		    m->doubt.by);
 	if (r->ruling == RESTING) {
-		if (m->doubt.resting)
-			m->judge_at = m->doubt.resting->rest;
-		else
+		if (!m->doubt.resting)
 			rest_one(m);
+		m->judge_at = m->doubt.resting->rest;
 		return;
 	}
 	if (r->ruling != DIFFER) {
@@ -1803,8 +1797,7 @@ judge(struct map *m)
 			return;
 		r.ruling = ANNOUNCE;
 	}
-	if ((r.ruling != ANNOUNCE && ask_more(m, r.heard)) ||
-	    r.ruling == WAIT)
+	if ((r.ruling != ANNOUNCE && ask_more(m, r.heard)) || r.ruling == WAIT)
 		m->judge_at = m->now + r.ms;
 	else if (r.ruling == ANNOUNCE && m->known && m->now < m->calm_at)
 		m->judge_at = m->calm_at;
@@ -1836,9 +1829,8 @@ weigh(struct map *m, struct server *s, const struct server *told, int news)
 			announce(m, s);
 		else if (m->waits)
 			target_set(m);
-	} else if (d->began ? !told & (m->now >= d->again) : news) {
+	} else if (d->began ? !told & (m->now >= d->again) : news)
 		doubt(m, s, s->said_at);
-	}
 }
 
 /* Notes what a server said, and since when the NAT may know that flow. */
