@@ -603,39 +603,28 @@ pipe_close(struct relay *r)
 	r->pipe[0] = -1;
 }
 
+#ifdef SPLICE_F_MOVE
 /* Opens the pipe that all share, 256 KiB where that is allowed; 0 when there
  * is none.  Between two calls of pass() the pipe is empty. */
 static int
 pipe_open(struct relay *r)
 {
-#ifdef SPLICE_F_MOVE
-	if (r->pipe[0] >= 0)
-		return 1;
-	if (pipe2(r->pipe, O_NONBLOCK | O_CLOEXEC) == 0) {
+	if (r->pipe[0] < 0 && pipe2(r->pipe, O_NONBLOCK | O_CLOEXEC) == 0)
 		fcntl(r->pipe[0], F_SETPIPE_SZ, PIPE_SIZE);
-		return 1;
-	}
-#else
-	(void)r;
-#endif
-	return 0;
+	return r->pipe[0] >= 0;
 }
 
 /* Moves up to n bytes between a socket and a pipe. */
 static ssize_t
 fd_splice(int from, int to, size_t n)
 {
-#ifdef SPLICE_F_MOVE
 	return splice(from, NULL, to, NULL, n,
 	    SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
-#else
-	(void)from;
-	(void)to;
-	(void)n;
-	errno = EINVAL;
-	return -1;
-#endif
 }
+#else
+#define pipe_open(r)		0
+#define fd_splice(from, to, n)	(-1)
+#endif
 
 /* Gives the other leg what waits of this one; 1 when nothing is left. */
 static int
