@@ -1421,29 +1421,17 @@ answer(struct relay *r, struct session *s)
 
 /* stepping */
 
-static struct session *
-session_of(const struct relay *r, int fd)
-{
-	return (unsigned)fd < (unsigned)r->nfds ? r->by_fd[fd] : NULL;
-}
-
-static size_t
-leg_of(const struct session *s, int fd)
-{
-	return s->fd[1] == fd ? TARGET : CLIENT;
-}
-
 /* What poll shall wait for on the leg fd; -1 when it needs no slot, or is no
  * leg. */
 static int
 events(const struct relay *r, int fd)
 {
-	struct session *s = session_of(r, fd);
 	int ev = 0;
 
-	if (!s)
+	if ((unsigned)fd >= (unsigned)r->nfds || !r->by_fd[fd])
 		return -1;
-	size_t leg = leg_of(s, fd);
+	const struct session *s = r->by_fd[fd];
+	size_t leg = s->fd[1] == fd ? TARGET : CLIENT;
 	if (r->udp)
 		return POLLIN;
 	if (s->state == S_ENDING)
@@ -1457,17 +1445,13 @@ events(const struct relay *r, int fd)
 	return ev || !(s->hung & leg) ? ev : -1;
 }
 
-/* Steps the session of which a leg is ready. */
+/* Steps the session of which the leg p->fd is ready. */
 static void
-session_step(struct relay *r, const struct pollfd *p, int polled)
+session_step(struct relay *r, const struct pollfd *p)
 {
-	struct session *s = session_of(r, p->fd);
+	struct session *s = r->by_fd[p->fd];
+	size_t leg = s->fd[1] == p->fd ? TARGET : CLIENT;
 
-	if (!s)
-		return;
-	if (polled)
-		disarm(s);
-	size_t leg = leg_of(s, p->fd);
 	if (r->udp) {
 		answer(r, s);
 	} else if (s->state < S_OPEN) {
@@ -1496,8 +1480,10 @@ static NOINLINE void
 step_ready(struct relay *r, const struct pollfd *p, int n)
 {
 	for (; n > 0; n--, p++)
-		if (p->revents)
-			session_step(r, p, 1);
+		if (p->revents && r->by_fd[p->fd]) {
+			disarm(r->by_fd[p->fd]);
+			session_step(r, p);
+		}
 }
 
 /* Polls, without waiting, the legs of one poll of sessions, of that state at
@@ -1559,7 +1545,7 @@ read_signals(struct relay *r)
 			    (wanted | POLLERR | POLLHUP));
 			if (wanted >= 0 && p.revents &&
 			    (wanted || poll(&p, 1, 0) > 0))
-				session_step(r, &p, 0);
+				session_step(r, &p);
 		}
 	} while (got == sizeof si);
 #else
