@@ -227,9 +227,6 @@ struct relay {			/* what is used often comes first */
 				   rest_mark(); 0: it had none */
 };
 
-static void session_end(struct relay *, struct session *, enum why);
-static int fd_peer(int, union addr *);
-
 static int64_t
 min64(int64_t a, int64_t b)
 {
@@ -432,6 +429,16 @@ rest_mark(const struct relay *r)
 	return (uint32_t)r->now / PORT_REST * 2 + 1;
 }
 
+/* Writes to a what fd is connected to; -1 with errno where it is not, or not
+ * any more. */
+static NOINLINE int
+fd_peer(int fd, union addr *a)
+{
+	socklen_t len = sizeof *a;
+
+	return getpeername(fd, &a->sa, &len);
+}
+
 /* Ends s, by a reset where it was broken or refused. */
 static void
 session_end(struct relay *r, struct session *s, enum why why)
@@ -560,16 +567,6 @@ fd_error(int fd)
 
 	getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &n);
 	return (uint8_t)e;
-}
-
-/* Writes to a what fd is connected to; -1 with errno where it is not, or not
- * any more. */
-static NOINLINE int
-fd_peer(int fd, union addr *a)
-{
-	socklen_t len = sizeof *a;
-
-	return getpeername(fd, &a->sa, &len);
 }
 
 /* Would a connection to the address to come back to the mapped port?  So do
