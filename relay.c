@@ -227,10 +227,13 @@ struct relay {			/* what is used often comes first */
 				   rest_mark(); 0: it had none */
 };
 
-static int64_t
-min64(int64_t a, int64_t b)
+/* v within the two; the least counts where it is more than most. */
+static long
+clamp(long v, long most, long least)
 {
-	return a < b ? a : b;
+	if (v > most)
+		v = most;
+	return v < least ? least : v;
 }
 
 /* signals of idle sessions */
@@ -689,15 +692,12 @@ fitting(const struct relay *r, int fd, int bulk)
 #ifdef SO_MEMINFO
 	uint32_t m[6] = { 0 };	/* SK_MEMINFO_SNDBUF 3, WMEM_QUEUED 5 */
 	socklen_t len = sizeof m;
-	int64_t room;
 	int n = 0;
 
 	if (most != CHUNK &&
 	    getsockopt(fd, SOL_SOCKET, SO_MEMINFO, m, &len) == 0 &&
-	    ioctl(fd, SIOCOUTQNSD, &n) == 0) {
-		room = min64((int64_t)m[3] - m[5], UNSENT - n);
-		most = room > SCARCE ? (size_t)room : SCARCE;
-	}
+	    ioctl(fd, SIOCOUTQNSD, &n) == 0)
+		most = (size_t)clamp((int)(m[3] - m[5]), UNSENT - n, SCARCE);
 #else
 	(void)fd;
 #endif
@@ -1671,26 +1671,20 @@ set_limits(struct relay *r)
 {
 	int files = (int)(files_now() / 2U) - RESERVED / 2;
 	int most = r->cfg->max_sessions;
-#ifdef __linux__
-	struct sysinfo ram;
-#endif
 
 	if (most > files)
 		warn("-n %d: the limit of open files allows %d", most, files);
 	if (!most) {
 		most = SESSIONS;
 #ifdef __linux__
+		struct sysinfo ram;
 		if (sysinfo(&ram) == 0)
-			most = (int)min64(most, (int64_t)((uint64_t)ram.totalram
-			    * ram.mem_unit / (8 * SESSION_RAM)));
+			most = (int)clamp((long)((uint64_t)ram.totalram *
+			    ram.mem_unit / (8 * SESSION_RAM)), SESSIONS, 0);
 #endif
 	}
-	if (most > files)
-		most = files;
-	r->max = most < 1 ? 1 : most;
-	int guests = 2 * (files - r->max);
-	r->guests_max = guests > GUESTS ? GUESTS :
-	    guests < GUESTS / 8 ? GUESTS / 8 : guests;
+	r->max = (int)clamp(most, files, 1);
+	r->guests_max = (int)clamp(2 * (files - r->max), GUESTS, GUESTS / 8);
 }
 
 /* Sets the options of the mapped port's socket.  In UDP it shall tell to which
