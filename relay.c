@@ -208,7 +208,7 @@ struct relay {			/* what is used often comes first */
 				   mapped port itself */
 	struct addrs target;	/* n 0: not known yet, the listener waits */
 	int guests_max;		/* guests at most */
-	int failing;		/* the target, as was said of it */
+	int failing;		/* errno that was logged of the target, or 0 */
 	size_t pending;		/* bytes in all struct pending */
 	int look;               /* descriptor from which to look at those that
 				   end */
@@ -871,11 +871,9 @@ dial_any(struct relay *r, struct session *s)
 static void
 target_is(struct relay *r, int e)
 {
-	int failing = e != 0;
-
-	if (r->failing == failing)
+	if (!e == !r->failing)
 		return;
-	r->failing = failing;
+	r->failing = e;
 	warn("target %pa: %s", &r->target.a[0],
 	    e ? strerror(e) : "answers again");
 }
