@@ -1187,23 +1187,21 @@ static void
 address(struct msghdr *h, struct session *s)
 {
 	const union addr *a = &s->pair.peer;
-	struct in6_pktinfo *v6;
-#ifdef IP_PKTINFO
-	struct in_pktinfo *v4;
-#endif
 
 	h->msg_name = &s->pair.client;
 	h->msg_namelen = addr_len(&s->pair.client);
 	if (addr_any(a))
 		return;
 	if (a->sa.sa_family == AF_INET6) {
-		v6 = attach(h, IPPROTO_IPV6, IPV6_PKTINFO, sizeof *v6);
+		struct in6_pktinfo *v6 =
+		    attach(h, IPPROTO_IPV6, IPV6_PKTINFO, sizeof *v6);
 		v6->ipi6_addr = a->in6.sin6_addr;
 		v6->ipi6_ifindex = a->in6.sin6_scope_id;
 	}
 #ifdef IP_PKTINFO
 	else {
-		v4 = attach(h, IPPROTO_IP, IP_PKTINFO, sizeof *v4);
+		struct in_pktinfo *v4 =
+		    attach(h, IPPROTO_IP, IP_PKTINFO, sizeof *v4);
 		memset(v4, 0, sizeof *v4);
 		v4->ipi_spec_dst = a->in.sin_addr;
 	}
@@ -1261,7 +1259,6 @@ compose(struct mmsghdr *m, struct iovec *iov, const struct iovec *end,
     size_t segment, struct session *s)
 {
 	struct iovec *next;
-	uint16_t *size;
 	int n;
 
 	for (n = 0; iov < end; n++, iov = next) {
@@ -1274,8 +1271,8 @@ compose(struct mmsghdr *m, struct iovec *iov, const struct iovec *end,
 		if (s)
 			address(h, s);
 		if (h->msg_iovlen > 1) {
-			size = attach(h, IPPROTO_UDP, UDP_SEGMENT,
-			    sizeof *size);
+			uint16_t *size =
+			    attach(h, IPPROTO_UDP, UDP_SEGMENT, sizeof *size);
 			*size = (uint16_t)iov->iov_len;
 		}
 	}
