@@ -114,15 +114,11 @@ struct mmsghdr {
 
 enum session_state { S_WAITING, S_GUEST, S_OPEN, S_ENDING, STATES };
 
-enum armed {			/* do the legs of a session send signals? */
-	ARMED_NEVER,		/* no, and F_SETSIG was not yet called */
-	ARMED_OFF,
-	ARMED_ON
-};
+/* Do the legs of a session send signals?  NEVER: F_SETSIG was not yet called */
+enum armed { ARMED_NEVER, ARMED_OFF, ARMED_ON };
 
 enum why {			/* why a session ended */
-	WHY_CLOSED, WHY_ERROR, WHY_REFUSED, WHY_IDLE, WHY_LIMIT, WHY_STOP,
-	WHYS
+	WHY_CLOSED, WHY_ERROR, WHY_REFUSED, WHY_IDLE, WHY_LIMIT, WHY_STOP, WHYS
 };
 
 static const char why_text[WHYS][10] = {
@@ -165,19 +161,17 @@ struct session {
 	struct pair pair;
 };
 
-union control {			/* ancillary data of a datagram */
-	size_t align;		/* as that of struct cmsghdr */
-	unsigned char buf[CMSG_SPACE(sizeof(struct in6_pktinfo)) +
-	    CMSG_SPACE(sizeof(uint16_t))];
-};
-
 struct batch {			/* of datagrams; lies in r->buf */
 	struct mmsghdr msg[BATCH];	/* read; those that were looked at
 					   serve to send */
 	struct iovec iov[BATCH];
 	struct dgram {
 		struct pair pair;
-		union control control;
+		union {
+			size_t align;	/* as that of struct cmsghdr */
+			unsigned char buf[CMSG_SPACE(sizeof(uint16_t)) +
+			    CMSG_SPACE(sizeof(struct in6_pktinfo))];
+		} control;		/* ancillary data */
 		unsigned char data[DGRAM];
 	} dgram[BATCH];
 };
