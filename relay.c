@@ -1072,24 +1072,19 @@ accept_one(struct relay *r)
 static void
 accept_some(struct relay *r)
 {
-	int e = 0;
-
-	for (int k = ACCEPTS;; k--) {
-		if (k == 0)
-			return;
-		if (r->n - r->guests >= r->max && r->guests >= r->guests_max &&
+	for (int k = 0; k < ACCEPTS; k++) {
+		int full = r->n - r->guests >= r->max &&
+		    r->guests >= r->guests_max &&
 		    (evict_crowd(r, NOBODY, 0) <= 0 ||
-		    !evict(r, S_GUEST, GUEST_AGE)))
-			break;
-		if (accept_one(r) < 0 && errno != ECONNABORTED) {
-			e = errno;
-			if (fd_again())
-				return;
-			break;
+		    !evict(r, S_GUEST, GUEST_AGE));
+		if (!full && (accept_one(r) == 0 || errno == ECONNABORTED))
+			continue;
+		if (full || !fd_again()) {
+			complain(r, full ? 0 : errno);
+			r->room_at = r->now + ACCEPT_PAUSE;
 		}
+		return;
 	}
-	complain(r, e);
-	r->room_at = r->now + ACCEPT_PAUSE;
 }
 
 /* Guests take the room that others left, or that can be made now. */
