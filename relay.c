@@ -1508,9 +1508,7 @@ read_signals(struct relay *r)
 {
 #ifdef F_SETSIG
 	struct signalfd_siginfo si[32], *q;
-	struct pollfd p;
 	ssize_t got;
-	int wanted;
 
 	do {
 		got = read(r->sigfd, si, sizeof si);
@@ -1519,13 +1517,10 @@ read_signals(struct relay *r)
 				check_all(r);
 				continue;
 			}
-			p.fd = q->ssi_fd;
-			wanted = events(r, p.fd);
-			p.events = (short)wanted;
-			p.revents = (short)((int)q->ssi_band &
-			    (wanted | POLLERR | POLLHUP));
-			if (wanted >= 0 && p.revents &&
-			    (wanted || poll(&p, 1, 0) > 0))
+			int ev = events(r, q->ssi_fd);
+			int came = (int)q->ssi_band & (ev | POLLERR | POLLHUP);
+			struct pollfd p = { q->ssi_fd, (short)ev, (short)came };
+			if (ev >= 0 && came && (ev || poll(&p, 1, 0) > 0))
 				session_step(r, &p);
 		}
 	} while (got == sizeof si);
