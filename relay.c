@@ -1575,17 +1575,15 @@ relay_step(struct relay *r, struct wake *w, int64_t now)
 static void
 want_sessions(struct relay *r, struct wake *w)
 {
-	int n;
-
 	r->first = w->n;
 	for (size_t k = 0; k < STATES; k++) {
-		struct idle *head = &r->list[k];
-		struct idle *e = head->next;
+		const struct idle *e, *head = &r->list[k];
+		int n = 0;
 		if (r->limit[k])
-			wake_at(w, e->last + r->limit[k]);
+			wake_at(w, head->next->last + r->limit[k]);
 		if (k == S_ENDING)
 			break;
-		for (e = head->prev, n = 0; e != head; e = e->prev) {
+		for (e = head->prev; e != head; e = e->prev) {
 			struct session *s = (struct session *)e;
 			if (!must_poll(r, s, n, w)) {
 				if (e->last < r->armed_to)
@@ -1620,8 +1618,6 @@ relax(struct relay *r)
 void
 relay_want(struct relay *r, struct wake *w)
 {
-	int fd = -1;
-
 	if (r->check_at == NEVER) {
 		if (r->now - r->active >= ACTIVE)
 			relax(r);
@@ -1629,11 +1625,11 @@ relay_want(struct relay *r, struct wake *w)
 			r->check_at = r->now + (r->sigfd >= 0 ? CHECK_ALL :
 			    CHECK_PLAIN + (r->n >> 6));
 	}
+	r->slot = -1;
 	if (r->now < r->room_at)
 		wake_at(w, r->room_at);
 	else if (r->udp || r->target.n)
-		fd = r->fd;
-	r->slot = wake_on(w, fd, POLLIN);
+		r->slot = wake_on(w, r->fd, POLLIN);
 	r->sigslot = wake_on(w, r->sigfd, POLLIN);
 	want_sessions(r, w);
 	wake_at(w, r->look_at);
