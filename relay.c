@@ -976,14 +976,10 @@ evict_crowd(struct relay *r, uint64_t own, int most)
 {
 	struct idle *e, *next, *head = &r->list[S_OPEN];
 	uint64_t crowd = NOBODY;
-	int count[BUCKETS] = { 0 }, share = r->max >> 2;
-	int64_t old = r->now - ROOM_IDLE;
+	int count[BUCKETS] = { 0 }, batch = most == ROOM_BATCH;
+	int share = batch ? ROOM_SHARE : r->max >> 2, n = share;
+	int64_t old = r->now - (batch ? ROOM_AGE : ROOM_IDLE);
 
-	if (most == ROOM_BATCH) {
-		old = r->now - ROOM_AGE;
-		share = ROOM_SHARE;
-	}
-	int n = share;
 	r->seed++;
 	for (e = head->next; e != head; e = e->next)
 		count[hash_of(r, &((struct session *)e)->pair.client, 0)]++;
