@@ -343,20 +343,17 @@ touch(struct relay *r, struct session *s)
 static int
 leg_open(struct relay *r, struct session *s, size_t leg, int fd)
 {
-	struct session **p = r->by_fd;
-	int n = 2 * fd;
-
 	if (fd >= r->nfds) {
-		p = enlarge(p, (size_t)r->nfds * sizeof *p,
-		    (size_t)n * sizeof *p);
+		struct session **p = enlarge(r->by_fd,
+		    (size_t)r->nfds * sizeof *p, 2 * (size_t)fd * sizeof *p);
 		if (!p) {
 			fd_close(fd);
 			return -1;
 		}
 		r->by_fd = p;
-		r->nfds = n;
+		r->nfds = 2 * fd;
 	}
-	p[fd] = s;
+	r->by_fd[fd] = s;
 	s->fd[leg - 1] = fd;
 	return 0;
 }
@@ -440,23 +437,20 @@ fd_peer(int fd, union addr *a)
 static void
 session_end(struct relay *r, struct session *s, enum why why)
 {
-	const char *colon = NULL, *error = NULL;
-	struct session **p;
+	const char *error = s->err ? strerror(s->err) : NULL;
 
 	if (r->udp) {		/* late answers may come to its port */
-		for (p = bucket(r, &s->pair.client); *p != s;)
+		struct session **p = bucket(r, &s->pair.client);
+		while (*p != s)
 			p = &(*p)->u.next;
 		*p = s->u.next;
 		r->rest[s->pair.peer.in.sin_port % PORTS] =
 		    (uint8_t)rest_mark(r);
 		fd_peer(s->fd[1], &s->pair.peer);	/* for the log */
 	}
-	if (s->err) {
-		colon = ": ";
-		error = strerror(s->err);
-	}
 	note("%pa to %pa: %s%s%s after %d s, %pd bytes in, %pd out",
-	    &s->pair.client, &s->pair.peer, why_text[why], colon, error,
+	    &s->pair.client, &s->pair.peer, why_text[why],
+	    error ? ": " : NULL, error,
 	    (int)((r->now - s->born) / 1000), &s->bytes[0], &s->bytes[1]);
 	for (size_t leg = CLIENT; leg <= TARGET; leg++) {
 		if (!r->udp)
@@ -1748,12 +1742,10 @@ void
 relay_report(const struct relay *r)
 {
 	warn("relay: %d sessions now, %u ever, %pd bytes in, %pd out; "
-	    "closed %u, broken %u, refused %u, idle %u, "
-	    "made room %u; no room %u times", r->n, r->ever,
-	    &r->bytes[0], &r->bytes[1],
-	    r->ended[WHY_CLOSED], r->ended[WHY_ERROR],
-	    r->ended[WHY_REFUSED], r->ended[WHY_IDLE],
-	    r->ended[WHY_LIMIT], r->no_room);
+	    "closed %u, broken %u, refused %u, idle %u, made room %u; "
+	    "no room %u times", r->n, r->ever, &r->bytes[0], &r->bytes[1],
+	    r->ended[WHY_CLOSED], r->ended[WHY_ERROR], r->ended[WHY_REFUSED],
+	    r->ended[WHY_IDLE], r->ended[WHY_LIMIT], r->no_room);
 }
 
 void
