@@ -232,23 +232,6 @@ clamp(long v, long most, long least)
 
 /* signals of idle sessions */
 
-/* The descriptor that tells of signals; -1 where there are none. */
-static int
-signals_fd(void)
-{
-#ifdef F_SETSIG
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGRTMIN);
-	sigaddset(&set, SIGIO);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-#else
-	return -1;
-#endif
-}
-
 /* Asks the kernel for a signal whenever a leg of s becomes ready, or for no
  * more signals; -1 with errno. */
 static int
@@ -1703,7 +1686,7 @@ relay_start(const struct config *cfg, const struct relay_calls *calls, int fd,
 	r->now = now;
 	r->udp = cfg->type == SOCK_DGRAM;
 	set_limits(r);
-	r->slot = r->sigslot = r->pipe[0] = -1;
+	r->slot = r->sigslot = r->sigfd = r->pipe[0] = -1;
 	r->limit[S_OPEN] = cfg->idle_timeout * (int64_t)1000;
 	r->limit[S_WAITING] = r->udp ? r->limit[S_OPEN] : CONNECT;
 	r->limit[S_ENDING] = ENDING;
@@ -1714,7 +1697,14 @@ relay_start(const struct config *cfg, const struct relay_calls *calls, int fd,
 		idle_init(--e);
 		e->last = NEVER;
 	}
-	r->sigfd = signals_fd();
+#ifdef F_SETSIG
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGRTMIN);
+	sigaddset(&set, SIGIO);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	r->sigfd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+#endif
 	port_options(r);
 	return r;
 }
