@@ -56,6 +56,9 @@
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 0
 #endif
+#ifndef TCP_CONGESTION
+#define TCP_CONGESTION -1	/* no option: refused */
+#endif
 #ifndef MSG_WAITFORONE
 #define mmsghdr plain_mmsghdr
 struct mmsghdr {
@@ -1644,16 +1647,9 @@ port_options(struct relay *r)
 
 	if (!r->udp) {
 		tune(r, r->fd);
-		if (!name)
-			return;
-#ifdef TCP_CONGESTION
-		if (setsockopt(r->fd, IPPROTO_TCP, TCP_CONGESTION, name,
-		    (socklen_t)strlen(name)) == 0)
-			return;
-#else
-		errno = ENOPROTOOPT;
-#endif
-		warn("congestion control %s: not used:", name);
+		if (name && setsockopt(r->fd, IPPROTO_TCP, TCP_CONGESTION,
+		    name, (socklen_t)strlen(name)) < 0)
+			warn("congestion control %s: not used:", name);
 		return;
 	}
 	if (r->local.sa.sa_family == AF_INET6)
