@@ -1252,7 +1252,6 @@ forward(struct relay *r, struct session *s, size_t leg, struct iovec *iov,
 {
 	struct mmsghdr *m = r->buf->msg;
 	size_t segment = r->segment;
-	int fd = r->fd;
 
 	if (!s)
 		return;
@@ -1261,13 +1260,11 @@ forward(struct relay *r, struct session *s, size_t leg, struct iovec *iov,
 		r->bytes[leg - 1] += one->iov_len;
 	}
 	touch(r, s);
-	if (leg == CLIENT) {
-		fd = s->fd[1];
+	int fd = leg == CLIENT ? s->fd[1] : r->fd;
+	if (leg == CLIENT)
 		s = NULL;		/* it is connected */
-	}
 	while (iov < end) {
-		int n = compose(m, iov, end, segment, s);
-		n = exchange(fd, m, n);
+		int n = exchange(fd, m, compose(m, iov, end, segment, s));
 		for (int k = 0; k < n; k++)
 			iov += m[k].msg_hdr.msg_iovlen;
 		if (n > 0)
