@@ -628,7 +628,6 @@ static int
 pass(struct relay *r, struct session *s, size_t leg, size_t n, int piped)
 {
 	int to = s->fd[OTHER(leg) - 1];
-	struct pending *p;
 	ssize_t sent = piped ? fd_splice(r->pipe[0], to, n) :
 	    send(to, r->buf, n, 0);
 
@@ -639,7 +638,7 @@ pass(struct relay *r, struct session *s, size_t leg, size_t n, int piped)
 	n -= (size_t)sent;
 	if (n == 0)
 		return 0;
-	p = malloc(sizeof *p + n);
+	struct pending *p = malloc(sizeof *p + n);
 	if (!p || (piped && read(r->pipe[0], p->data, n) != (ssize_t)n)) {
 		free(p);
 		pipe_close(r);          /* what is in it is nobody's */
@@ -1093,14 +1092,14 @@ relay_accept(struct relay *r)
 static int
 exchange(int fd, struct mmsghdr *m, int n)
 {
-	ssize_t len;
 #ifdef MSG_WAITFORONE
 	int k = n ? sendmmsg(fd, m, (unsigned)n, 0) :
 	    recvmmsg(fd, m, BATCH, 0, NULL);
 	if (k >= 0 || errno != ENOSYS)
 		return k;
 #endif
-	len = n ? sendmsg(fd, &m->msg_hdr, 0) : recvmsg(fd, &m->msg_hdr, 0);
+	ssize_t len = n ? sendmsg(fd, &m->msg_hdr, 0) :
+	    recvmsg(fd, &m->msg_hdr, 0);
 	m->msg_len = (unsigned)len;
 	return len < 0 ? -1 : 1;
 }
@@ -1223,10 +1222,9 @@ static int
 compose(struct mmsghdr *m, struct iovec *iov, const struct iovec *end,
     size_t segment, struct session *s)
 {
-	struct iovec *next;
-	int n;
+	int n = 0;
 
-	for (n = 0; iov < end; n++, iov = next) {
+	for (struct iovec *next; iov < end; n++, iov = next) {
 		next = run_end(segment, iov, end);
 		struct msghdr *h = &m[n].msg_hdr;
 		h->msg_namelen = 0;
