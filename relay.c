@@ -403,10 +403,10 @@ bucket(struct relay *r, const union addr *client)
 }
 
 /* A number for now that is odd, and grows by two with each PORT_REST. */
-static unsigned
+static uint8_t
 rest_mark(const struct relay *r)
 {
-	return (uint32_t)r->now / PORT_REST * 2 + 1;
+	return (uint8_t)((uint32_t)r->now / PORT_REST * 2 + 1);
 }
 
 /* Writes to a what fd is connected to; -1 with errno where it is not, or not
@@ -430,8 +430,7 @@ session_end(struct relay *r, struct session *s, enum why why)
 		while (*p != s)
 			p = &(*p)->u.next;
 		*p = s->u.next;
-		r->rest[s->pair.peer.in.sin_port % PORTS] =
-		    (uint8_t)rest_mark(r);
+		r->rest[s->pair.peer.in.sin_port % PORTS] = rest_mark(r);
 		fd_peer(s->fd[1], &s->pair.peer);	/* for the log */
 	}
 	note("%pa to %pa: %s%s%s after %d s, %pd bytes in, %pd out",
@@ -847,8 +846,7 @@ target_is(struct relay *r, int e)
 	if (!e == !r->failing)
 		return;
 	r->failing = e;
-	warn("target %pa: %s", &r->target.a[0],
-	    e ? strerror(e) : "answers again");
+	warn("target %pa: %s", r->target.a, e ? strerror(e) : "answers again");
 }
 
 /* TCP: the same, and ends s when no address is left.  A client that is here
