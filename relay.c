@@ -201,14 +201,12 @@ struct relay {			/* what is used often comes first */
 	unsigned no_room;	/* failures to make a session */
 	uint32_t seed;		/* of the hashes */
 	unsigned segment;       /* UDP: longest datagram of a segmented send */
-	unsigned self;          /* mask: addresses of the target that are the
-				   mapped port itself */
+	unsigned self;          /* mask: which of target are the mapped port */
 	struct addrs target;	/* n 0: not known yet, the listener waits */
 	int guests_max;		/* guests at most */
 	int failing;		/* errno that was logged of the target, or 0 */
 	size_t pending;		/* bytes in all struct pending */
-	int look;               /* descriptor from which to look at those that
-				   end */
+	int look;               /* fd from which to look at those that end */
 	int64_t room_at;	/* ms: the listener is not polled before */
 	int64_t active;		/* ms: when a session was */
 	int64_t armed_to;	/* ms: armed are all not active since then */
@@ -220,8 +218,7 @@ struct relay {			/* what is used often comes first */
 	struct relay_calls calls;
 	union addr local;	/* what fd is bound to */
 	struct session *hash[BUCKETS];	/* UDP: by client */
-	uint8_t rest[PORTS];	/* UDP: when the port's session ended, as in
-				   rest_mark(); 0: it had none */
+	uint8_t rest[PORTS];	/* UDP: rest_mark() of its last end; 0: none */
 };
 
 /* v within the two; the least counts where it is more than most. */
@@ -944,10 +941,9 @@ evict(struct relay *r, size_t state, int64_t age)
 }
 
 /* Ends at most that many sessions, idle for longest, of the source that has
- * the most and one that is idle for age ms, but not of own.  The source keeps
- * share; both depend on whether a batch shall end.  Returns how many it has
- * more.  Counts by hash: a collision can hide a source for one call only, the
- * seed changes with each. */
+ * the most and an old one, but not of own.  The source keeps its share; returns
+ * how many it has more.  Counts by hash: a collision can hide a source for one
+ * call only, the seed changes with each. */
 static int
 evict_crowd(struct relay *r, uint64_t own, int most)
 {
@@ -1284,9 +1280,9 @@ serves(const struct session *s, const struct pair *a)
 	    addr_same_host(&s->pair.peer, &a->peer);
 }
 
-/* A session for a client that comes for the first time; NULL if there can be
- * none.  Room is made by one without an answer, or else by any, the one that
- * was idle for longest: the target may still work on what came just now. */
+/* A session for a new client; NULL if there can be none.  Room is made by one
+ * without an answer, or else by any, the one that was idle for longest: the
+ * target may still work on what came just now. */
 static struct session *
 client_new(struct relay *r, struct session **bucket, const struct pair *a)
 {
@@ -1468,10 +1464,9 @@ check_all(struct relay *r)
 	while (fd);
 }
 
-/* Reads the signals of armed sessions, and steps each that a signal names; or
- * all when the kernel had no room to queue a signal (SIGIO).  A signal tells
- * what came to its descriptor.  It may be stale, and that nothing is wanted of
- * the leg but came an error is rare: there poll says the truth. */
+/* Steps each session that a signal names, or all when the kernel had no room to
+ * queue one (SIGIO).  A signal tells what came.  It may be stale: where nothing
+ * is wanted of the leg but an error came, which is rare, poll says the truth */
 static void
 read_signals(struct relay *r)
 {
