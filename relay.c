@@ -24,9 +24,9 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #ifdef __linux__
+#include <sys/signalfd.h>
 #include <sys/sysinfo.h>
 #endif
-#include <sys/uio.h>
 #include <netinet/tcp.h>
 #include <netinet/udp.h>
 #include <errno.h>
@@ -49,9 +49,6 @@
 /* <linux/sockios.h> is not in every toolchain. */
 #if defined SO_MEMINFO && !defined SIOCOUTQNSD
 #define SIOCOUTQNSD	0x894b
-#endif
-#ifdef F_SETSIG
-#include <sys/signalfd.h>
 #endif
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 0
@@ -165,8 +162,7 @@ struct session {
 };
 
 struct batch {			/* of datagrams; lies in r->buf */
-	struct mmsghdr msg[BATCH];	/* read; those that were looked at
-					   serve to send */
+	struct mmsghdr msg[BATCH];	/* read; once looked at, for sending */
 	struct iovec iov[BATCH];
 	struct dgram {
 		struct pair pair;
