@@ -676,13 +676,10 @@ take(struct relay *r, struct session *s, size_t leg)
 	int bulk = s->bulk & (int)leg, fd = s->fd[leg - 1];
 	size_t most = fitting(r, s->fd[OTHER(leg) - 1], bulk);
 	int piped = bulk && most >= CHUNK && pipe_open(r);
-	ssize_t n = -1;
+	ssize_t n = piped ? fd_splice(fd, r->pipe[1], most) : -1;
 
-	if (piped) {
-		n = fd_splice(fd, r->pipe[1], most);
-		piped = n >= 0 || (errno != EINVAL && errno != ENOSYS);
-	}
-	if (!piped) {
+	if (n < 0 && (!piped || errno == EINVAL || errno == ENOSYS)) {
+		piped = 0;
 		if (most > CHUNK)
 			most = CHUNK;
 		n = recv(fd, r->buf, most, 0);
