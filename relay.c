@@ -1273,39 +1273,10 @@ serves(const struct session *s, const struct pair *a)
 	    addr_same_host(&s->pair.peer, &a->peer);
 }
 
-/* A session for a new client; NULL if there can be none.  Room is made by one
- * without an answer, or else by any, the one that was idle for longest: the
- * target may still work on what came just now. */
-static struct session *
-client_new(struct relay *r, struct session **bucket, const struct pair *a)
-{
-	struct session *s = NULL;
-	int e = 0;
-
-	if (r->n < r->max || evict(r, S_WAITING, ROOM_UDP) ||
-	    evict(r, S_OPEN, ROOM_UDP)) {
-		s = session_new();
-		e = ENOMEM;
-	}
-	if (s && dial_any(r, s) == 0) {
-		s->pair = *a;
-		s->pair.peer.in.sin_port = (in_port_t)r->port;
-		s->u.next = *bucket;
-		*bucket = s;
-		session_begin(r, s);
-		return s;
-	}
-	if (s)
-		e = s->err;
-	if (e != EADDRINUSE)
-		complain(r, e);
-	free(s);
-	return NULL;
-}
-
 /* The session of a client, an old or a new one; NULL if there can be none.
  * What is sent to a client with an address and port of the target comes back
- * for ever. */
+ * for ever.  Room is made by one without an answer, or else by any, the one
+ * that was idle for longest: the target may still work on what came just now */
 static struct session *
 client(struct relay *r, const struct pair *a)
 {
@@ -1316,7 +1287,27 @@ client(struct relay *r, const struct pair *a)
 			return NULL;
 	while (s && !serves(s, a))
 		s = s->u.next;
-	return s || !r->target.n ? s : client_new(r, b, a);
+	if (s || !r->target.n)
+		return s;
+	if (r->n >= r->max && !evict(r, S_WAITING, ROOM_UDP) &&
+	    !evict(r, S_OPEN, ROOM_UDP)) {
+		complain(r, 0);
+		return NULL;
+	}
+	s = session_new();
+	if (!s || dial_any(r, s) != 0) {
+		int e = s ? s->err : ENOMEM;
+		if (e != EADDRINUSE)
+			complain(r, e);
+		free(s);
+		return NULL;
+	}
+	s->pair = *a;
+	s->pair.peer.in.sin_port = (in_port_t)r->port;
+	s->u.next = *b;
+	*b = s;
+	session_begin(r, s);
+	return s;
 }
 
 /* Reads a batch from the mapped port; 1 when there may be more. */
