@@ -1356,8 +1356,6 @@ answer(struct relay *r, struct session *s)
 static int
 events(const struct relay *r, int fd)
 {
-	int ev = 0;
-
 	if ((unsigned)fd >= (unsigned)r->nfds || !r->by_fd[fd])
 		return -1;
 	const struct session *s = r->by_fd[fd];
@@ -1368,8 +1366,7 @@ events(const struct relay *r, int fd)
 		return s->broken & leg ? -1 : POLLOUT;
 	if (s->state < S_OPEN)
 		return leg == TARGET ? POLLOUT : 0;
-	if (!(s->eof & leg) && !s->u.pending[leg - 1])
-		ev |= POLLIN;
+	int ev = s->eof & leg || s->u.pending[leg - 1] ? 0 : POLLIN;
 	if (s->u.pending[OTHER(leg) - 1])
 		ev |= POLLOUT;
 	return ev || !(s->hung & leg) ? ev : -1;
