@@ -645,26 +645,23 @@ pass(struct relay *r, struct session *s, size_t leg, size_t n, int piped)
 	return 0;
 }
 
-/* How much may be taken for fd: of a bulk flow what fits there, the rest would
- * have to wait in memory.  Nor shall much wait unsent in the kernel: of a
- * stalled session then little is read, and the other leg's buffer stays
- * small. */
+/* How much may be taken of a leg: of a bulk flow what fits the other, the rest
+ * would have to wait in memory.  Nor shall much wait unsent in the kernel: of a
+ * stalled session then little is read, and this leg's buffer stays small. */
 static size_t
-fitting(const struct relay *r, int fd, int bulk)
+fitting(const struct relay *r, const struct session *s, size_t leg)
 {
 	size_t most = r->pending >= PENDING_MOST ? SCARCE :
-	    bulk ? PIPE_SIZE : CHUNK;
+	    s->bulk & leg ? PIPE_SIZE : CHUNK;
 #ifdef SO_MEMINFO
 	uint32_t m[6] = { 0 };	/* SK_MEMINFO_SNDBUF 3, WMEM_QUEUED 5 */
 	socklen_t len = sizeof m;
-	int n = 0;
+	int fd = s->fd[OTHER(leg) - 1], n = 0;
 
 	if (most != CHUNK &&
 	    getsockopt(fd, SOL_SOCKET, SO_MEMINFO, m, &len) == 0 &&
 	    ioctl(fd, SIOCOUTQNSD, &n) == 0)
 		most = (size_t)clamp((int)(m[3] - m[5]), UNSENT - n, SCARCE);
-#else
-	(void)fd;
 #endif
 	return most;
 }
@@ -673,9 +670,9 @@ fitting(const struct relay *r, int fd, int bulk)
 static ssize_t
 take(struct relay *r, struct session *s, size_t leg)
 {
-	int bulk = s->bulk & (int)leg, fd = s->fd[leg - 1];
-	size_t most = fitting(r, s->fd[OTHER(leg) - 1], bulk);
-	int piped = bulk && most >= CHUNK && pipe_open(r);
+	int fd = s->fd[leg - 1];
+	size_t most = fitting(r, s, leg);
+	int piped = s->bulk & leg && most >= CHUNK && pipe_open(r);
 	ssize_t n = piped ? fd_splice(fd, r->pipe[1], most) : -1;
 
 	if (n < 0 && (!piped || errno == EINVAL || errno == ENOSYS)) {
