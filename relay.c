@@ -1519,7 +1519,7 @@ want_sessions(struct relay *r, struct wake *w)
 {
 	r->first = w->n;
 	for (size_t k = 0; k < STATES; k++) {
-		const struct idle *e, *head = &r->list[k];
+		struct idle *e, *head = &r->list[k];
 		int n = 0;
 		if (r->limit[k])
 			wake_at(w, head->next->last + r->limit[k]);
