@@ -6,7 +6,6 @@
  */
 #include "natmap.h"
 
-#include <sys/ioctl.h>
 #ifdef __linux__
 #include <sys/prctl.h>
 #endif
@@ -22,7 +21,6 @@
 #include <limits.h>
 #include <netdb.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,41 +85,30 @@ text_of(int kind, const void *p, char buf[SERVER_TEXT])
 	return buf;
 }
 
-/* The text of the conversion at *f, maybe in room, of which *n bytes count, 0:
- * all.  Moves *f to the conversion's last character. */
-static const char *
-text_convert(const char **f, va_list *ap, char room[SERVER_TEXT], size_t *n)
-{
-	size_t least = 1;
-	const char *s;
-
-	*n = 0;
-	if (**f == '.')
-		*n = least = strtoul(*f + 1, (char **)f, 10);
-	if (**f == 's' || **f == 'p') {
-		s = va_arg(*ap, const char *);
-		if (**f == 'p')
-			s = text_of(*++*f, s, room);
-	} else {
-		int64_t v = va_arg(*ap, int);
-		*n = 0;
-		if (**f != 'd')
-			v = (unsigned)v;
-		s = digits(room, v, least, **f == 'x' ? 16 : 10);
-	}
-	return s;
-}
-
 static int
-vfmt(char *buf, size_t size, const char *f, va_list *ap)
+vfmt(char *buf, size_t size, const char *f, va_list ap)
 {
 	char room[SERVER_TEXT], *p = buf, *end = buf + size - 1;
 
 	for (; *f; f++) {
 		const char *s = f;
-		size_t n = 1;
-		if (*f == '%' && *++f != '%')
-			s = text_convert(&f, ap, room, &n);
+		size_t n = 1, least = 1;	/* bytes of s; 0: all */
+		if (*f == '%' && *++f != '%') {
+			n = 0;
+			if (*f == '.')
+				n = least = strtoul(f + 1, (char **)&f, 10);
+			if (*f == 's' || *f == 'p') {
+				s = va_arg(ap, const char *);
+				if (*f == 'p')
+					s = text_of(*++f, s, room);
+			} else {
+				int64_t v = va_arg(ap, int);
+				n = 0;
+				if (*f != 'd')
+					v = (unsigned)v;
+				s = digits(room, v, least, *f == 'x' ? 16 : 10);
+			}
+		}
 		while (s && *s && p < end) {
 			*p++ = *s++;
 			if (--n == 0)
@@ -139,7 +126,7 @@ fmt(char *buf, size_t size, const char *f, ...)
 	int n;
 
 	va_start(ap, f);
-	n = vfmt(buf, size, f, &ap);
+	n = vfmt(buf, size, f, ap);
 	va_end(ap);
 	return n;
 }
@@ -232,7 +219,7 @@ warn(const char *f, ...)
 	int n = fmt(line, 32, out.syslog > 0 ? "<%d>natmap[%d]: " : "natmap: ",
 	    LOG_DAEMON + level, (int)getpid());
 	va_start(ap, f);
-	n += vfmt(line + n, 600, f, &ap);
+	n += vfmt(line + n, 600, f, ap);
 	va_end(ap);
 	n += fmt(line + n, 90, f[strlen(f) - 1] == ':' ? " %.80s\n" : "\n",
 	    error);
