@@ -29,7 +29,6 @@
 #include <netinet/in.h>
 #include <net/if.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 

@@ -21,6 +21,7 @@
 #include <limits.h>
 #include <netdb.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,10 +124,9 @@ int
 fmt(char *buf, size_t size, const char *f, ...)
 {
 	va_list ap;
-	int n;
 
 	va_start(ap, f);
-	n = vfmt(buf, size, f, ap);
+	int n = vfmt(buf, size, f, ap);
 	va_end(ap);
 	return n;
 }
@@ -202,8 +202,6 @@ log_write(const char *line, int n)
 		out.lost--;
 }
 
-#define LOG_DAEMON      (3 << 3 | 3)    /* syslog's priority of an error */
-
 void
 warn(const char *f, ...)
 {
@@ -217,7 +215,7 @@ warn(const char *f, ...)
 	if (out.syslog < 0)	/* /dev/log was not there yet */
 		log_connect();
 	int n = fmt(line, 32, out.syslog > 0 ? "<%d>natmap[%d]: " : "natmap: ",
-	    LOG_DAEMON + level, (int)getpid());
+	    27 + level, (int)getpid());	/* syslog's LOG_DAEMON | LOG_ERR */
 	va_start(ap, f);
 	n += vfmt(line + n, 600, f, ap);
 	va_end(ap);
@@ -390,7 +388,6 @@ random_bytes(void *buf, size_t n)
 	static uint32_t seed;
 	unsigned char *p = buf;
 	struct timespec ts;
-	int fd;
 
 	/* The last resort, should the kernel have no random numbers for us. */
 	clock_gettime(CLOCK_REALTIME, &ts);
@@ -403,7 +400,7 @@ random_bytes(void *buf, size_t n)
 	if (syscall(SYS_getrandom, p, n, 1 /* GRND_NONBLOCK */) == (ssize_t)n)
 		return;
 #endif
-	fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+	int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
 	(void)!read(fd, p, n);
 	close(fd);
 }
@@ -547,9 +544,7 @@ fd_probes(int fd, int idle, int every, int count)
 	fd_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, every);
 	fd_option(fd, IPPROTO_TCP, TCP_KEEPCNT, count);
 #else
-	(void)idle;
-	(void)every;
-	(void)count;
+	(void)(idle + every + count);
 #endif
 }
 
@@ -651,9 +646,7 @@ caught_one(int sig)
 	unsigned char c = (unsigned char)sig;
 	int e = errno;
 
-	if (write(sigpipe[1], &c, 1) < 0) {
-		/* A full pipe already tells of a signal. */
-	}
+	(void)!write(sigpipe[1], &c, 1);	/* full, it tells of one */
 	errno = e;
 }
 
@@ -839,23 +832,20 @@ script_reap(struct script *s)
 
 /* look-up of names */
 
-#define NO_RIGHTS	65534		/* a uid and gid without rights */
-
 /* The child: gives up what a hostile name server's answer could make use of. */
 static void
 lookup_confine(void)
 {
 	static struct rlimit none;
 #if defined __linux__ && !defined NATMAP_PORTABLE
-	unsigned id = NO_RIGHTS;
-	int fd;
+	unsigned id = 65534;		/* a uid and gid without rights */
 
 	if (geteuid() == 0) {
 		setgroups(0, NULL);
 		setresgid(id, id, 0);
 		setresuid(id, id, 0);
 		/* Android: such a uid may open no socket.  So root it is. */
-		fd = socket(AF_INET, SOCK_DGRAM, 0);
+		int fd = socket(AF_INET, SOCK_DGRAM, 0);
 		if (fd < 0 || (access("/etc/resolv.conf", R_OK) < 0 &&
 		    errno == EACCES))
 			id = 0;
@@ -877,7 +867,6 @@ lookup_child(struct addrs *got, int fd, const char *host, int port, int family)
 	static char options[] = "RES_OPTIONS=timeout:1";
 	static struct addrinfo hints;
 	struct addrinfo *list;
-	union addr *a;
 
 	if (dup2(fd, 3) < 0)
 		_exit(1);
@@ -892,9 +881,9 @@ lookup_child(struct addrs *got, int fd, const char *host, int port, int family)
 	got->n = -abs(getaddrinfo(host, NULL, &hints, &list));
 	for (struct addrinfo *ai = got->n ? NULL : list;
 	    ai && got->n < MAX_ADDRS; ai = ai->ai_next) {
-		if (ai->ai_addrlen > sizeof *a)
+		if (ai->ai_addrlen > sizeof got->a[0])
 			continue;
-		a = &got->a[got->n++];
+		union addr *a = &got->a[got->n++];
 		memcpy(a, ai->ai_addr, ai->ai_addrlen);
 		addr_set_port(a, port);
 	}
