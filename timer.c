@@ -182,32 +182,13 @@ log_put(const char *line, int n)
 	return write(log_fd, line, (size_t)n) == n;
 }
 
-/* Writes one line, or counts the line as lost where a write would block. */
-static void
-log_write(const char *line, int n)
-{
-	const char *f = "<28>natmap: %u lines of the log were lost\n";
-	struct pollfd p = { log_fd, POLLOUT, 0 };
-	char lost[64];
-
-	out.lost++;
-	poll(&p, 1, 0);
-	if (!(p.revents & POLLOUT))
-		return;
-	if (out.lost > 1 && log_put(lost, fmt(lost, sizeof lost,
-	    out.syslog > 0 ? f : f + strlen("<28>"), out.lost - 1)))
-		out.lost = 1;
-	if (log_put(line, n) ||
-	    (out.syslog > 0 && log_connect() == 0 && log_put(line, n)))
-		out.lost--;
-}
-
 void
 warn(const char *f, ...)
 {
 	const char *error = strerror(errno);
+	const char *missed = "<28>natmap: %u lines of the log were lost\n";
 	int level = *f > *NOTE ? 1 : *f++ - 1;
-	char line[736];
+	char line[736], lost[64];
 	va_list ap;
 
 	if (level > out.level + 1)
@@ -221,7 +202,17 @@ warn(const char *f, ...)
 	va_end(ap);
 	n += fmt(line + n, 90, f[strlen(f) - 1] == ':' ? " %.80s\n" : "\n",
 	    error);
-	log_write(line, n);
+	out.lost++;			/* unless it is written below */
+	struct pollfd p = { log_fd, POLLOUT, 0 };
+	poll(&p, 1, 0);
+	if (!(p.revents & POLLOUT))	/* a write would block */
+		return;
+	if (out.lost > 1 && log_put(lost, fmt(lost, sizeof lost, out.syslog > 0
+	    ? missed : missed + strlen("<28>"), out.lost - 1)))
+		out.lost = 1;
+	if (log_put(line, n) ||
+	    (out.syslog > 0 && log_connect() == 0 && log_put(line, n)))
+		out.lost--;
 }
 
 /* addresses */
