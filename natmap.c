@@ -518,7 +518,7 @@ read_options(struct config *c, int argc, char **argv)
 				read_option(c, optarg);
 			given |= i;
 		}
-		log_level(c->level);
+		log_level = c->level;
 	}
 	for (int i = optind; i < argc; i++) {
 		if (!given)
@@ -2612,7 +2612,7 @@ reach_start(struct map *m)
 	if (m->http)
 		resolve(m, m->http);
 	addr_set_port(&m->route.source, m->local.port);
-	log_level((m->cfg->level > 0) - 1);	/* -v: which servers fail */
+	log_level = (m->cfg->level > 0) - 1;	/* -v: which servers fail */
 	if (m->port_error)
 		m->end = m->now;
 }
@@ -2790,7 +2790,7 @@ startable(struct map *m)
 	}
 	if (!strict)
 		return;
-	log_level(0);		/* -q does not hide what is fatal */
+	log_level = 0;		/* -q does not hide what is fatal */
 	int fd = port_socket(m, c->target && !c->check ? LOCAL_SERVER :
 	    LOCAL_FLOW);
 	if (fd < 0 && !c->check && m->port_error != ENODEV &&
@@ -2800,7 +2800,7 @@ startable(struct map *m)
 		m->spare = fd;
 	else
 		close(fd);
-	log_level(c->level);
+	log_level = c->level;
 }
 
 /* Detaches.  Returns a descriptor: the parent exits 0 when a byte is written

@@ -128,8 +128,8 @@ char *addr_host(const union addr *a, char buf[ADDR_TEXT]);
 int addr_parse(union addr *a, const char *host, int family);
 
 /* timer.c: the log */
-void log_level(int level);	/* -1: what is fatal, 0: warnings, 1: notes */
-extern int log_fd;		/* where it goes, at first stderr */
+extern int log_level;	/* -1: what is fatal, 0 at first: warnings, 1: notes */
+extern int log_fd;	/* where it goes, at first stderr */
 void log_to_syslog(void);	/* from now on */
 /* writes a line if that does not block, else counts it as lost; a format that
  * ends in ':' gets the text of errno.  It may begin with: */

@@ -133,19 +133,13 @@ fmt(char *buf, size_t size, const char *f, ...)
 
 /* the log */
 
+int log_level;
 int log_fd = STDERR_FILENO;	/* or a socket to /dev/log */
 
 static struct {
-	int level;              /* -1 only what is fatal, 0 warnings, 1 notes */
 	int syslog;             /* 1: to that socket; -1: it is not yet open */
 	unsigned lost;		/* lines that would have blocked */
 } out;
-
-void
-log_level(int level)
-{
-	out.level = level;
-}
 
 void
 log_to_syslog(void)
@@ -191,7 +185,7 @@ warn(const char *f, ...)
 	char line[736], lost[64];
 	va_list ap;
 
-	if (level > out.level + 1)
+	if (level > log_level + 1)
 		return;
 	if (out.syslog < 0)	/* /dev/log was not there yet */
 		log_connect();

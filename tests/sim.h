@@ -935,7 +935,7 @@ static void
 start(const char *args)
 {
 	options(&sim.c, args);
-	log_level(sim.c.level);
+	log_level = sim.c.level;
 	wake_clear(&sim.w);
 	map_init(&sim.m, &sim.c, &sim.w);
 }
@@ -965,7 +965,7 @@ end(void)
 	CHECK(open_fds() == sim.fds);
 	fclose(sim.log);
 	log_fd = STDERR_FILENO;
-	log_level(0);
+	log_level = 0;
 }
 
 /* As hook_deliver() does: the newest mapping is what the script is called

@@ -2689,7 +2689,7 @@ main(int argc, char **argv)
 	log_file = tmpfile();
 	fcntl(fileno(log_file), F_SETFL, O_APPEND);
 	log_fd = fileno(log_file);
-	log_level(1);
+	log_level = 1;
 	signal(SIGPIPE, SIG_IGN);
 	tcp_sessions();
 	tcp_bytes_and_room();

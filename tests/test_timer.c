@@ -453,11 +453,11 @@ log_lines(void)
 	warn("%s", line);
 	errno = ENOENT;
 	warn("%s:", line);
-	log_level(-1);
+	log_level = -1;
 	warn("not said");
-	log_level(1);
+	log_level = 1;
 	note("said");
-	log_level(0);
+	log_level = 0;
 	log_read(p[0], text, sizeof text);
 	CHECK(strncmp(text, "natmap: one: No such file or directory\n"
 	    "natmap: two 2\nnatmap: xxx", 64) == 0);
@@ -516,7 +516,7 @@ log_quits(void)
 	pid = fork();
 	if (pid == 0) {
 		log_fd = p[1];
-		log_level(-1);
+		log_level = -1;
 		warn("not said");
 		quit(7, "%s: is bad", "x");
 	}
@@ -1073,7 +1073,7 @@ script_limits(void)
 {
 	struct script s = { "x", NOBODY, 0, SIGTERM, NEVER };
 
-	log_level(-1);
+	log_level = -1;
 	CHECK(script_signal(&s, NEVER - 1) == 0);
 	script_limit(&s, 1000);
 	CHECK(script_signal(&s, 999) == 0);
@@ -1094,7 +1094,7 @@ script_limits(void)
 	CHECK(script_signal(&s, 90000 + RUN_KILL) == SIGKILL);
 	s.pid = 0;			/* it has ended */
 	CHECK(script_signal(&s, 2000) == 0);
-	log_level(0);
+	log_level = 0;
 }
 
 static char script_path[] = "/tmp/natmap-script.XXXXXX";
