@@ -291,13 +291,20 @@ addr_kind(const union addr *a)
 	return k->kind;
 }
 
-/* RFC 5952: the longest run of zero groups, two or more, becomes "::".  Returns
- * the end of the text. */
-static char *
-v6_text(const unsigned char *b, char *p)
+char *
+addr_host(const union addr *a, char buf[ADDR_TEXT])
 {
+	const unsigned char *b = (const void *)&a->in.sin_addr;
 	int run = 0, at = -1, longest = 1;
+	char *p = buf;
 
+	buf[0] = '\0';
+	if (a->sa.sa_family == AF_INET)
+		fmt(buf, ADDR_TEXT, "%d.%d.%d.%d", b[0], b[1], b[2], b[3]);
+	if (a->sa.sa_family != AF_INET6)
+		return buf;
+	/* RFC 5952: the longest run of zero groups, two or more, is "::" */
+	b = a->in6.sin6_addr.s6_addr;
 	for (int i = 0; i < 8; i++) {
 		run = b[2 * i] | b[2 * i + 1] ? 0 : run + 1;
 		if (run > longest) {
@@ -313,22 +320,8 @@ v6_text(const unsigned char *b, char *p)
 		p += fmt(p, 6, run ? &"::"[i < 7] : &":%x"[i == 0],
 		    (unsigned)b[2 * i] << 8 | b[2 * i + 1]);
 	}
-	return p;
-}
-
-char *
-addr_host(const union addr *a, char buf[ADDR_TEXT])
-{
-	const unsigned char *b = (const void *)&a->in.sin_addr;
-
-	buf[0] = '\0';
-	if (a->sa.sa_family == AF_INET)
-		fmt(buf, ADDR_TEXT, "%d.%d.%d.%d", b[0], b[1], b[2], b[3]);
-	if (a->sa.sa_family == AF_INET6) {
-		char *p = v6_text(a->in6.sin6_addr.s6_addr, buf);
-		if (a->in6.sin6_scope_id)
-			fmt(p, 12, "%%%u", (unsigned)a->in6.sin6_scope_id);
-	}
+	if (a->in6.sin6_scope_id)
+		fmt(p, 12, "%%%u", (unsigned)a->in6.sin6_scope_id);
 	return buf;
 }
 
