@@ -415,23 +415,19 @@ wake_clear(struct wake *w)
 int
 wake_on(struct wake *w, int fd, int events)
 {
-	struct pollfd *p;
 	int cap = 2 * w->cap + 16;
 
 	if (fd < 0)
 		return -1;
 	if (w->n == w->cap) {
-		p = enlarge(w->fds, (size_t)w->cap * sizeof *p,
+		struct pollfd *p = enlarge(w->fds, (size_t)w->cap * sizeof *p,
 		    (size_t)cap * sizeof *p);
 		if (!p)
 			return -1;
 		w->fds = p;
 		w->cap = cap;
 	}
-	p = &w->fds[w->n];
-	p->fd = fd;
-	p->events = (short)events;
-	p->revents = 0;
+	w->fds[w->n] = (struct pollfd){ fd, (short)events, 0 };
 	return w->n++;
 }
 
@@ -481,8 +477,6 @@ void
 idle_touch(struct idle *head, struct idle *e, int64_t now)
 {
 	e->last = now;
-	if (head->prev == e)
-		return;
 	idle_drop(e);
 	e->prev = head->prev;
 	e->next = head;
@@ -745,16 +739,14 @@ int
 script_start(struct script *s, const char *const argv[], char *env)
 {
 	char *const *av = (char *const *)(uintptr_t)argv;
-	char *next;
 	pid_t pid;
 
 	if (script_check(av[1]) < 0 || (pid = child_fork()) < 0)
 		return -1;
 	if (pid == 0) {
-		for (; *env; env = next) {
-			next = env + strcspn(env, "\n");
-			*next++ = '\0';
-			set_env(env, strcspn(env, "=") + 1);
+		while (*env) {
+			char *line = strsep(&env, "\n");
+			set_env(line, strcspn(line, "=") + 1);
 		}
 		terminal_leave();
 		execv(av[1], av + 1);
