@@ -412,14 +412,9 @@ static const char kernel_socket[] = KERNEL "it cannot be seen (a container?): "
     "sharing it needs --pid=host and SYS_PTRACE";
 static const char *const unseen = kernel_socket + sizeof KERNEL - 1;
 
-#if defined __linux__ && !defined NATMAP_PORTABLE
-/* Numbers that are the same everywhere, but for the base of mips. */
-#if defined __mips__ && _MIPS_SIM == 1
-#define SYSCALL_BASE	4000
-#elif defined __mips__ && _MIPS_SIM == 2
-#define SYSCALL_BASE	6000
-#elif defined __mips__
-#define SYSCALL_BASE	5000
+/* Linux's numbers are the same everywhere, but for the base of mips. */
+#ifdef __mips__
+#define SYSCALL_BASE	(_MIPS_SIM == 1 ? 4000 : _MIPS_SIM == 2 ? 6000 : 5000)
 #else
 #define SYSCALL_BASE	0
 #endif
@@ -434,23 +429,19 @@ static const char *const unseen = kernel_socket + sizeof KERNEL - 1;
 static int
 copy_fd(pid_t pid, int fd)
 {
+#if defined __linux__ && !defined NATMAP_PORTABLE
 	int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (pidfd < 0)
 		return -1;
 	int copy = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
 	fd_close(pidfd);
 	return copy;
-}
 #else
-static int
-copy_fd(pid_t pid, int fd)
-{
-	(void)pid;
-	(void)fd;
+	(void)(pid + fd);
 	errno = ENOSYS;
 	return -1;
-}
 #endif
+}
 
 /* Makes one socket shareable: sets the flags that it has not; or as it was:
  * takes back what we set.  Returns what is in the way, or NULL.  Sockets of the
@@ -1269,17 +1260,16 @@ server_error(const struct server *s, int error)
  * The route out of the machine, and the kernel's news of routes.
  */
 
-#if defined AF_NETLINK && !defined NATMAP_PORTABLE
-/* <linux/netlink.h> and <linux/rtnetlink.h> are not in every toolchain. */
-enum {
-	NETLINK_ROUTE = 0,
-	RTMGRP_LINK = 1, RTMGRP_IPV4_IFADDR = 0x10, RTMGRP_IPV4_ROUTE = 0x40,
-	RTMGRP_IPV6_IFADDR = 0x100, RTMGRP_IPV6_ROUTE = 0x400
-};
-
 int
 route_open(void)
 {
+#if defined AF_NETLINK && !defined NATMAP_PORTABLE
+	/* <linux/rtnetlink.h> is not in every toolchain. */
+	enum {
+		NETLINK_ROUTE = 0, RTMGRP_LINK = 1, RTMGRP_IPV4_IFADDR = 0x10,
+		RTMGRP_IPV4_ROUTE = 0x40, RTMGRP_IPV6_IFADDR = 0x100,
+		RTMGRP_IPV6_ROUTE = 0x400
+	};
 	struct {
 		sa_family_t family;
 		unsigned short pad;
@@ -1288,21 +1278,13 @@ route_open(void)
 	    RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE };
 	int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
 
-	if (fd_setup(fd) < 0 ||
-	    bind(fd, (const struct sockaddr *)(const void *)&nl,
-	    sizeof nl) < 0) {
-		close(fd);
-		return -1;
-	}
-	return fd;
-}
-#else
-int
-route_open(void)
-{
+	if (fd_setup(fd) >= 0 && bind(fd, (const struct sockaddr *)
+	    (const void *)&nl, sizeof nl) == 0)
+		return fd;
+	close(fd);
+#endif
 	return -1;
 }
-#endif
 
 void
 route_read(int fd)
@@ -1314,19 +1296,15 @@ route_read(int fd)
 		;
 }
 
-#if defined SIOCGIFCONF && !defined NATMAP_PORTABLE
-#define LINKS	64
-
 /* Finds the device, or the interface with the IPv4 source address. */
 static void
 find_link(int fd, const char *dev, struct route *r)
 {
-	struct ifreq list[LINKS], *link = list;
-	struct ifconf conf;
+#if defined SIOCGIFCONF && !defined NATMAP_PORTABLE
+	struct ifreq list[64], *link = list;
+	struct ifconf conf = { .ifc_len = sizeof list, .ifc_req = list };
 	struct sockaddr_in in;
 
-	conf.ifc_len = sizeof list;
-	conf.ifc_req = list;
 	if (dev)
 		fmt(link->ifr_name, sizeof link->ifr_name, "%s", dev);
 	else if (r->source.sa.sa_family != AF_INET ||
@@ -1346,15 +1324,11 @@ find_link(int fd, const char *dev, struct route *r)
 		r->flags = (unsigned)link->ifr_flags & (IFF_UP | IFF_RUNNING);
 		r->index = if_nametoindex(link->ifr_name);
 	}
-}
 #else
-static void
-find_link(int fd, const char *dev, struct route *r)
-{
 	(void)fd;
 	r->index = dev ? if_nametoindex(dev) : 0;
-}
 #endif
+}
 
 void
 route_find(const struct local *l, const union addr *to, struct route *r)
