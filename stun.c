@@ -222,14 +222,12 @@ add_holder(struct holder **list, const char *line, int port, int type)
 	enum { PORT = 2, STATE = 5, UID = 11, INODE = 13, NUMBERS };
 	char *s = (char *)(uintptr_t)line;
 	unsigned long number[NUMBERS];
-	struct holder *h;
-	int i;
 
-	for (i = 0; i < NUMBERS; i++, s += *s == ':')
+	for (int i = 0; i < NUMBERS; i++, s += *s == ':')
 		number[i] = strtoul(s, &s, i < UID ? 16 : 10);
 	if (number[PORT] != (unsigned long)port || number[INODE] == 0)
 		return 0;
-	h = calloc(1, sizeof *h);
+	struct holder *h = calloc(1, sizeof *h);
 	if (!h)
 		return -1;
 	h->o.listening = type == SOCK_DGRAM || number[STATE] == 0x0a;
@@ -308,9 +306,8 @@ search(struct holder *list, const char *folder, pid_t pid)
 {
 	char path[64];
 	struct dirent *e;
-	DIR *d;
+	DIR *d = opendir(folder);
 
-	d = opendir(folder);
 	if (!d)
 		return;
 	while ((e = readdir(d)) != NULL) {
@@ -404,7 +401,6 @@ local_owner(const struct local *l, struct owner *o)
  * machine could take the service's datagrams. */
 static const int flags[] = { SO_REUSEADDR, SO_REUSEPORT };
 
-static const char *const no_proc = "sharing it needs /proc";
 static const char *const not_root = "sharing it needs root";
 static const char *const old_kernel = "sharing it needs Linux 5.6";
 #define KERNEL	"the kernel itself (WireGuard?), or "
@@ -496,7 +492,7 @@ share_port(struct local *l, int on)
 		l->uid = first_holder(list)->o.uid;
 	free_holders(l->shared);
 	l->shared = list;
-	return why || r >= 0 ? why : no_proc;
+	return why || r >= 0 ? why : "sharing it needs /proc";
 }
 
 void
@@ -559,9 +555,7 @@ local_socket(struct local *l, enum local_role role)
 #define OTHER_ADDRESS		0x802c
 
 /* of a message without attributes: type, length and cookie */
-static const unsigned char header[] = {
-	0, 0, 0, 0, 0x21, 0x12, 0xa4, 0x42
-};
+static const unsigned char header[] = { 0, 0, 0, 0, 0x21, 0x12, 0xa4, 0x42 };
 
 static unsigned int
 be16(const unsigned char *p)
@@ -615,8 +609,6 @@ read_address(const unsigned char *p, size_t n, unsigned int type,
 	const unsigned char *found = attribute(p, n, type), *mask = zeros;
 	unsigned char *host = (unsigned char *)&a->in.sin_addr;
 	sa_family_t family = AF_INET;
-	size_t i;
-	int port;
 
 	memset(a, 0, sizeof *a);
 	if (!found)
@@ -631,9 +623,9 @@ read_address(const unsigned char *p, size_t n, unsigned int type,
 		host = a->in6.sin6_addr.s6_addr;
 	} else if (n != 4 || found[5] != 1)
 		return -1;
-	for (i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++)
 		host[i] = found[8 + i] ^ mask[i];
-	port = (int)(be16(found + 6) ^ be16(mask));
+	int port = (int)(be16(found + 6) ^ be16(mask));
 	if (port == 0)
 		return -1;
 	addr_set_port(a, port);
@@ -972,12 +964,10 @@ take_http(struct flow *f, size_t n)
 static NOINLINE int
 read_once(struct flow *f)
 {
-	size_t want = f->kind == FLOW_TCP ? STUN_HEADER + f->more :
-	    sizeof f->buf - 1;
-	ssize_t n;
+	size_t want = (f->kind == FLOW_TCP ? STUN_HEADER + f->more :
+	    sizeof f->buf - 1) - f->have;
+	ssize_t n = recv(f->fd, f->buf + f->have, want, 0);
 
-	want -= f->have;
-	n = recv(f->fd, f->buf + f->have, want, 0);
 	if (n < 0)
 		return fd_again() ? READ_ALL : f->kind == FLOW_UDP ? 0 : -1;
 	if (f->kind == FLOW_UDP)
@@ -1078,11 +1068,11 @@ server_step(struct server *list, struct server *s, const struct wake *w,
     int64_t now)
 {
 	int64_t at[MAX_ADDRS];
-	int i, r = lookup_step(&s->lookup, w, now);
+	int r = lookup_step(&s->lookup, w, now);
 
 	if (r <= 0)
 		return r;
-	for (i = 0; i < MAX_ADDRS; i++) /* beyond got.n it does no harm */
+	for (int i = 0; i < MAX_ADDRS; i++) /* beyond got.n: no harm */
 		at[i] = server_fresh_at(list, &s->lookup.got.a[i]);
 	memcpy(s->fresh_at, at, sizeof at);
 	s->addrs = s->lookup.got;
@@ -1111,11 +1101,11 @@ server_addr(const struct server *s, const struct use *use, int fresh,
     int64_t now)
 {
 	/* after a while the addresses that failed are tried again */
-	int all = now >= s->asked + BACKOFF_MAX, i, k;
+	int all = now >= s->asked + BACKOFF_MAX;
 	const struct use *u;
 
-	for (k = 0; k < s->addrs.n; k++) {
-		i = (s->turn + k) % s->addrs.n;
+	for (int k = 0; k < s->addrs.n; k++) {
+		int i = (s->turn + k) % s->addrs.n;
 		if ((!all && s->tried >> i & 1) ||
 		    (fresh && now < s->fresh_at[i]))
 			continue;
