@@ -44,8 +44,7 @@
 #define ECLOSED         ESHUTDOWN       /* the peer closed the connection */
 #define ENOTANSWER      EBADMSG         /* what came is not an answer */
 #define EFALSE          EDOM            /* an address that cannot be ours */
-#define EREFUSED        1000            /* plus its code: a STUN error, or an
-					   HTTP status */
+#define EREFUSED        1000            /* plus a STUN error, an HTTP status */
 #define ELOOKUP(gai)    (-EREFUSED - (gai)) /* of an EAI_ code, and back */
 
 union addr {			/* sa.sa_family is 0 while unset */
@@ -94,15 +93,12 @@ struct config {
 	struct host stun[MAX_SERVERS], http[MAX_SERVERS];
 };
 
-#if defined __GNUC__
+#ifndef __GNUC__
+#define __attribute__(what)
+#endif
 #define PRINTF(a, b)	__attribute__((format(printf, a, b)))
 #define NORETURN	__attribute__((noreturn))
 #define NOINLINE	__attribute__((noinline))	/* else longer */
-#else
-#define PRINTF(a, b)
-#define NORETURN
-#define NOINLINE
-#endif
 
 /* timer.c: text and addresses */
 /* snprintf for %s %d %u %x, with a precision; %s of NULL is nothing; %pd is an
@@ -180,21 +176,20 @@ int fd_set_option(int fd, unsigned option, int value);
 /* level and name share an argument, as calls of it are many */
 #define fd_option(fd, level, name, value) \
 	fd_set_option(fd, (unsigned)(level) << 16 | (unsigned)(name), value)
-/* TCP: small writes go at once, and the kernel asks a silent peer count times,
- * every so many s, after idle s without a byte, before it takes it for gone */
+/* TCP: small writes go at once; idle s after a byte the kernel asks, every so
+ * many s and count times, whether the peer is there */
 void fd_probes(int fd, int idle, int every, int count);
 /* on: close sends a reset, and frees the 4-tuple at once */
 void fd_abortive(int fd, int on);
 void fd_close(int fd);		/* keeps errno */
 int fd_name(int fd, union addr *a);	/* what it is bound to; or -1 */
 int fd_connect(int fd, const union addr *to);	/* or begins to; or -1 */
-/* at the start, after files_raise(): opens 0, 1 and 2 where they are closed;
- * the programs that we run get no other descriptor that we inherited */
+/* after files_raise(): opens 0, 1 and 2 where they are closed; no program that
+ * we run gets another descriptor that we inherited */
 void fd_inherited(void);
-/* Writes our pid to a file, which stays locked as long as we live; a reader
- * never sees half of it, and a link is not followed.  0; -1 with errno; 1: the
- * file that is there is locked by a program that runs.  After -1 a descriptor
- * may stay open, as the program is to end */
+/* Writes our pid to a file, never half of it, and locks it as long as we live;
+ * follows no link.  1: a program that runs has locked it; -1 with errno, and a
+ * descriptor may stay open, as we are to end then */
 int pid_write(const char *path);
 
 /* timer.c: signals and children */
@@ -204,9 +199,7 @@ int signals_open(void);
 int signals_next(void);		/* that came; 0: none */
 void files_raise(void);		/* RLIMIT_NOFILE, but not of children */
 int files_now(void);		/* how many we may have */
-
-/* begins a session of our own with nothing to read: a question to the terminal
- * fails, which nobody would see */
+/* a session of our own, with nothing to read: nobody would see a question */
 void terminal_leave(void);
 
 struct script {			/* run now and then; a run outlives us */
@@ -219,9 +212,8 @@ struct script {			/* run now and then; a run outlives us */
 
 /* 0 when path can be run, -1 with errno: EISDIR a folder */
 int script_check(const char *path);
-/* Runs the program argv[1] with its arguments, in a session of its own and
- * with nothing to read; the shell argv[0] reads a script without #!.  env, to
- * add to the environment: lines of NAME=value.  0, or -1 with errno */
+/* runs argv[1] in a session of its own, without #! by the shell argv[0]; env:
+ * lines of NAME=value for the environment.  0, or -1 with errno */
 int script_start(struct script *s, const char *const argv[], char *env);
 /* ends the run that is there at that time: TERM, then KILL, to its group;
  * changes nothing once TERM was sent, which script_stopped() tells */
@@ -272,11 +264,10 @@ enum local_role {
 	LOCAL_SERVER		/* TCP: listens; UDP: owns the port alone */
 };
 
-/* A non-blocking, close-on-exec socket bound to the mapped port as l says; sets
- * l->port when it was 0.  A port of a service is made shareable first (bind
- * mode).  -1 with errno: EADDRINUSE it cannot be shared, for which l->why is a
- * constant sentence, or NULL; ENODEV no such interface, EADDRNOTAVAIL the
- * source address is not there. */
+/* A socket bound to the mapped port as l says; sets l->port when it was 0, and
+ * makes the port of a service shareable (bind mode).  -1 with errno: EADDRINUSE
+ * it cannot be shared, l->why is a constant sentence, or NULL; ENODEV there is
+ * no such interface, EADDRNOTAVAIL no such source address */
 int local_socket(struct local *l, enum local_role role);
 /* at the end: takes back what was set on the service's sockets */
 void local_release(struct local *l);
@@ -288,11 +279,9 @@ int local_owner(const struct local *l, struct owner *o);
 /* stun.c: flows to servers */
 #define STUN_ID         12      /* bytes of a transaction id (RFC 8489) */
 #define STUN_HEADER	20
-
 /* 1 when p[n] can be a STUN message (RFC 8489 section 5) */
 int stun_is_message(const unsigned char *p, size_t n);
-/* sends a Binding indication (RFC 8489 section 6.1) from a UDP socket that is
- * not connected */
+/* sends a Binding indication (section 6.1) by UDP; fd is not connected */
 void stun_indicate(int fd, const union addr *peer);
 
 struct http_reader {		/* one answer's header, read byte by byte */
@@ -342,8 +331,7 @@ struct flow {
 	int sent;		/* UDP: requests sent of this transaction */
 	int64_t resend;		/* ms: UDP, the next request; or NEVER */
 	int64_t deadline;	/* ms: when the transaction has failed */
-	const char *host;	/* HTTP: for the Host field; "host/path": GET
-				   it, buf has the body */
+	const char *host;	/* HTTP; "host/path": GET, with buf the body */
 	unsigned char request[STUN_HEADER];	/* STUN: its id at the end */
 	struct http_reader http;
 	struct ends ends;
@@ -364,18 +352,16 @@ void flow_want(struct flow *f, struct wake *w);
 /* 1: answered; -1: the flow failed, with errno (ETIMEDOUT: no answer, ECLOSED,
  * ENOTANSWER, EREFUSED ...), and is closed; in FLOW_OPEN too */
 int flow_step(struct flow *f, const struct wake *w, int64_t now);
-/* A datagram on a shared socket: 1 when it is the answer (as from step), 0
- * when it is not, -1 when it is a STUN error.  to is our own address, and
- * port. */
+/* a datagram on a shared socket, to our own address: 1 it is the answer, 0 it
+ * is not, -1 it is a STUN error, as of flow_step() */
 int flow_claim(struct flow *f, const union addr *from, const union addr *to,
     const unsigned char *p, size_t n);
 /* closes: STUN over TCP by a reset, HTTP by FIN, or by a reset on abort */
 void flow_stop(struct flow *f, int abort);
 
 /* stun.c: servers */
-
-/* Zeros at first, but for next, kind, host, and the -1 of lookup.
- * What is used most comes first. */
+/* zeros at first, but for next, kind, host, and the -1 of lookup; what is used
+ * most comes first */
 struct server {
 	struct server *next;
 	enum flow_kind kind;	/* of the flows to it */
