@@ -2318,7 +2318,6 @@ map_init(struct map *m, const struct config *cfg, struct wake *w)
 	m->doubt.began = m->lost = m->now;
 	m->at[UNHELD] = m->now + SILENCE;
 	for (struct contact *c = m->contact + CONTACTS; c-- > m->contact; ) {
-		flow_init(&c->f);
 		c->next = m->contacts;
 		c->use.next = c->next ? &c->next->use : NULL;
 		m->contacts = c;
@@ -2605,8 +2604,6 @@ static void
 reach_start(struct map *m)
 {
 	m->reach.listener = -1;
-	for (struct flow *f = m->reach.f; f < m->reach.f + 4; f++)
-		flow_init(f);
 	m->k = m->age = REACH_LIMIT;	/* no flow asks again */
 	m->lost = m->end;
 	if (m->http)

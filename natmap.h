@@ -312,12 +312,12 @@ enum flow_kind { FLOW_UDP, FLOW_TCP, FLOW_HTTP };       /* STUN over UDP, TCP */
  *
  * A failure closes the flow.  So does whatever comes in OPEN, but over UDP and
  * but for 16 KiB after an HTTP answer.  A shared flow has no slot; in UDP left
- * is always 0.
+ * is always 0.  Zeros are a CLOSED flow.
  */
 enum flow_state { FLOW_CLOSED, FLOW_ASKING, FLOW_OPEN, FLOW_BODY };
 
 struct flow {
-	int fd, slot;		/* -1 when closed */
+	int fd, slot;		/* -1 when it was closed */
 	enum flow_kind kind;
 	enum flow_state state;
 	unsigned more;		/* STUN over TCP: due after the header */
@@ -338,7 +338,6 @@ struct flow {
 	unsigned char buf[STUN_HEADER + 512];
 };
 
-void flow_init(struct flow *f);
 /* Connects fd, which it takes, of local_socket(), to peer and asks; shared: fd
  * is the relay's UDP socket; deadline NEVER: does not ask, but waits for what
  * is asked for by another.  -1 with errno: f is closed, and knows peer. */

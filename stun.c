@@ -758,16 +758,9 @@ http_read(struct http_reader *h, const char *p, size_t n, size_t *used)
  */
 
 void
-flow_init(struct flow *f)
-{
-	memset(f, 0, sizeof *f);
-	f->fd = f->slot = -1;
-}
-
-void
 flow_stop(struct flow *f, int abort)
 {
-	if (f->fd >= 0 && !f->shared) {
+	if (f->state != FLOW_CLOSED && !f->shared) {
 		if (abort)
 			fd_abortive(f->fd, 1);
 		fd_close(f->fd);
@@ -864,9 +857,11 @@ int
 flow_start(struct flow *f, enum flow_kind kind, int fd, int shared,
     const union addr *peer, const char *host, int64_t now, int64_t deadline)
 {
-	flow_init(f);
+	memset(f, 0, sizeof *f);
 	f->kind = kind;
 	f->fd = fd;
+	f->slot = -1;
+	f->state = FLOW_ASKING;		/* flow_stop() is to close it */
 	f->shared = shared;
 	f->ends.peer = *peer;
 	f->host = host;

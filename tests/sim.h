@@ -475,7 +475,7 @@ flow_close(struct flow *f, enum what what)
 	int e = errno;
 
 	path_close(f, what);
-	if (f->fd >= 0 && !f->shared)
+	if (f->state != FLOW_CLOSED && !f->shared)
 		close(f->fd);
 	f->fd = -1;
 	f->state = FLOW_CLOSED;
@@ -494,9 +494,10 @@ sim_flow_start(struct flow *f, enum flow_kind kind, int fd, int shared,
     const union addr *to, const char *host, int64_t now, int64_t deadline)
 {
 	CHECK(f->state == FLOW_CLOSED);
-	flow_init(f);
+	memset(f, 0, sizeof *f);
 	f->kind = kind;
 	f->fd = fd;
+	f->state = FLOW_ASKING;
 	f->shared = shared;
 	f->ends.peer = *to;
 	f->host = host;
@@ -508,7 +509,6 @@ sim_flow_start(struct flow *f, enum flow_kind kind, int fd, int shared,
 		return -1;
 	}
 	if (deadline == NEVER) {
-		f->state = FLOW_ASKING;
 		f->deadline = deadline;
 		return 0;
 	}

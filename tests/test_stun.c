@@ -101,7 +101,7 @@ decode(const unsigned char *p, size_t n, const unsigned char *id, char *text)
 	struct flow f;
 	int r;
 
-	flow_init(&f);
+	memset(&f, 0, sizeof f);
 	new_message(f.request, REQUEST);
 	memcpy(f.request + 8, id, STUN_ID);
 	memcpy(copy, p, n);
@@ -889,7 +889,7 @@ tcp_request_waits(void)
 	fcntl(sv[1], F_SETFL, O_NONBLOCK);
 	while (send(sv[0], fill, sizeof fill, 0) > 0)
 		;
-	flow_init(&b);
+	memset(&b, 0, sizeof b);
 	b.kind = FLOW_TCP;
 	b.fd = sv[0];
 	CHECK(flow_ask(&b, 0, 0, 5000) == 0 && b.left == STUN_HEADER);
@@ -913,7 +913,7 @@ writes_go_on_where_they_stopped(void)
 	int sv[2];
 
 	socketpair(AF_UNIX, SOCK_STREAM, 0, sv);
-	flow_init(&f);
+	memset(&f, 0, sizeof f);
 	f.kind = FLOW_HTTP;
 	f.fd = sv[0];
 	f.host = "www.example.org";
@@ -1200,7 +1200,7 @@ keepalive_host_field(void)
 	struct flow k;
 	size_t i;
 
-	flow_init(&k);
+	memset(&k, 0, sizeof k);
 	addr_parse(&k.ends.peer, "::1", AF_INET6);
 	for (i = 0; i < sizeof t / sizeof *t; i++) {
 		k.host = t[i].host;
