@@ -2255,7 +2255,8 @@ news_step(struct map *m)
 	else if (m->now < m->at[SETTLED])
 		return;
 	find_route(m, &r);
-	int other = !route_same(&r, &m->route);
+	int other = r.index != m->route.index ||
+	    !addr_same_host(&r.source, &m->route.source);
 	m->moved |= other | (r.flags != m->route.flags);
 	if (m->now < m->at[SETTLED]) {
 		int64_t at = m->settled + NEWS_GAP;

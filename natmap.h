@@ -448,7 +448,6 @@ int route_open(void);
 void route_read(int fd);
 /* finds the route to an address from the mapped port's device and mark */
 void route_find(const struct local *l, const union addr *to, struct route *r);
-int route_same(const struct route *a, const struct route *b);
 
 /* relay.c */
 struct relay;

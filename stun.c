@@ -1327,9 +1327,3 @@ route_find(const struct local *l, const union addr *to, struct route *r)
 	addr_set_port(&r->source, l->port);
 	close(fd);
 }
-
-int
-route_same(const struct route *a, const struct route *b)
-{
-	return a->index == b->index && addr_same_host(&a->source, &b->source);
-}
