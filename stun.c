@@ -71,9 +71,7 @@ decimal(const char *s)
 	return strtoul(s, NULL, 10);
 }
 
-/*
- * The mapped port's sockets.
- */
+/* the mapped port's sockets */
 
 /* Lets sockets bind beside a listener; 1 where the kernel cannot (Linux before
  * 3.9). */
@@ -116,13 +114,12 @@ new_socket(const struct local *l, int type)
 	/* these fail where the socket is not an IPv6 one */
 	fd_option(fd, IPPROTO_IPV6, IPV6_ADDR_PREFERENCES, PREFER_PUBLIC);
 	fd_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
-	if (fd_setup(fd) < 0 || (c->mark != 0 &&
-	    fd_option(fd, SOL_SOCKET, SO_MARK, (int)c->mark) < 0) ||
-	    local_rebind(l, fd) < 0) {
-		fd_close(fd);
-		return -1;
-	}
-	return fd;
+	if (fd_setup(fd) >= 0 && (c->mark == 0 ||
+	    fd_option(fd, SOL_SOCKET, SO_MARK, (int)c->mark) >= 0) &&
+	    local_rebind(l, fd) >= 0)
+		return fd;
+	fd_close(fd);
+	return -1;
 }
 
 static int
@@ -196,10 +193,8 @@ local_rebind(const struct local *l, int fd)
 	    (socklen_t)strlen(dev) + 1);
 }
 
-/*
- * Who else holds the port: its sockets from /proc/net, the processes that
- * have them open from /proc/PID/fd.
- */
+/* who else holds the port: its sockets from /proc/net, the processes that have
+ * them open from /proc/PID/fd */
 
 struct holder {
 	struct holder *next;	/* of the line before */
@@ -392,10 +387,8 @@ local_owner(const struct local *l, struct owner *o)
 	return r;
 }
 
-/*
- * Sharing the port of a running service: its sockets get the reuse flags from
- * outside, ours is created under its uid.  What we set is taken back.
- */
+/* sharing the port of a running service: its sockets get the reuse flags from
+ * outside, ours is created under its uid; what we set is taken back */
 
 /* UDP goes without the first, which no uid guards there: any user of the
  * machine could take the service's datagrams. */
@@ -660,11 +653,9 @@ stun_decode(struct flow *f, const unsigned char *p, size_t n)
 	return -1;
 }
 
-/*
- * The reader of HTTP answers to HEAD (RFC 9112): a status line, fields, and an
- * empty line, each ending in LF or CR LF; answers of class 1xx come before
- * the one that counts.
- */
+/* the reader of HTTP answers to HEAD (RFC 9112): a status line, fields, and an
+ * empty line, each ending in LF or CR LF; answers of class 1xx come before the
+ * one that counts */
 
 enum http_reply { HTTP_BAD = -1, HTTP_MORE, HTTP_DONE };
 
@@ -752,10 +743,8 @@ http_read(struct http_reader *h, const char *p, size_t n, size_t *used)
 	return r;
 }
 
-/*
- * Flows to servers.  The functions above flow_fail() return -1 with errno and
- * leave the flow open.
- */
+/* flows to servers; the functions that are not flow_*() return -1 with errno
+ * and leave the flow open */
 
 void
 flow_stop(struct flow *f, int abort)
@@ -1026,10 +1015,8 @@ flow_claim(struct flow *f, const union addr *from, const union addr *to,
 	return r;
 }
 
-/*
- * Servers: a name, its addresses in turn, when it may be asked again, and what
- * it said last.  Choosing one changes nothing.
- */
+/* servers: a name, its addresses in turn, when it may be asked again, and what
+ * it said last; choosing one changes nothing */
 
 int
 server_resolve(struct server *s, int family, int64_t age, int64_t limit,
@@ -1241,9 +1228,7 @@ server_error(const struct server *s, int error)
 	return buf;
 }
 
-/*
- * The route out of the machine, and the kernel's news of routes.
- */
+/* the route out of the machine, and the kernel's news of routes */
 
 int
 route_open(void)

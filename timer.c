@@ -66,13 +66,12 @@ digits(char room[SERVER_TEXT], int64_t v, size_t least, unsigned base)
 static NOINLINE const char *
 text_of(int kind, const void *p, char buf[SERVER_TEXT])
 {
-	const int64_t *number = p;
 	struct host host;
 	char text[ADDR_TEXT];
 
 	if (kind == 'd' || kind == 'p')
-		return digits(buf, kind == 'd' ? *number : addr_port(p),
-		    kind == 'd', 10);
+		return digits(buf, kind == 'd' ? *(const int64_t *)p :
+		    addr_port(p), kind == 'd', 10);
 	if (kind == 'h')
 		return addr_host(p, buf);
 	if (kind == 's')
