@@ -1398,8 +1398,11 @@ enum ruling {
 
 struct verdict {
 	enum ruling ruling;
-	const union addr *addr;
-	int heard;		/* names */
+	const union addr *addr; /* said most often of all others, or NULL */
+	int votes;		/* for it */
+	int most;               /* for all with as many: > votes when tied */
+	int all, old;           /* votes for what was announced; fresh ones */
+	int heard, awaited;	/* names */
 	int64_t ms;
 };
 
@@ -1415,38 +1418,30 @@ votes(const struct voice *v, int n, const union addr *a, int fresh)
 	return sum;
 }
 
-struct tally {
-	int all, old;           /* votes for what was announced; fresh ones */
-	const union addr *best; /* said most often of all others, or NULL */
-	int votes;		/* for it */
-	int most;               /* for all with as many: > votes when tied */
-	int heard, awaited;	/* names */
-};
-
 /* Others that the NAT may remember do not count against what was announced. */
-static struct tally
+static struct verdict
 count_voices(const struct voice *v, int n, const union addr *announced)
 {
-	struct tally t = { votes(v, n, announced, 0),
-	    votes(v, n, announced, 1), NULL, 0, 0, 0, 0 };
+	struct verdict r = { .all = votes(v, n, announced, 0),
+	    .old = votes(v, n, announced, 1) };
 
 	for (int i = 0; i < n; i++) {
-		t.awaited += v[i].awaited;
+		r.awaited += v[i].awaited;
 		if (!v[i].said)
 			continue;
-		t.heard++;
-		if (v[i].fresh < (t.all > 0) ||
+		r.heard++;
+		if (v[i].fresh < (r.all > 0) ||
 		    (announced && addr_same(v[i].said, announced)))
 			continue;
-		int k = votes(v, n, v[i].said, t.all > 0);
-		if (k > t.votes) {
-			t.votes = k;
-			t.most = 0;
-			t.best = v[i].said;
+		int k = votes(v, n, v[i].said, r.all > 0);
+		if (k > r.votes) {
+			r.votes = k;
+			r.most = 0;
+			r.addr = v[i].said;
 		}
-		t.most += k == t.votes;
+		r.most += k == r.votes;
 	}
-	return t;
+	return r;
 }
 
 /*
@@ -1477,32 +1472,32 @@ count_voices(const struct voice *v, int n, const union addr *announced)
 static struct verdict
 verdict(const struct voice *v, int n, const union addr *announced, int64_t age)
 {
-	struct tally t = count_voices(v, n, announced);
-	struct verdict r = { announced ? ONE_OTHER : ANNOUNCE, t.best, t.heard,
-	    announced ? DOUBT_LIMIT : FIRST_LIMIT };
+	struct verdict r = count_voices(v, n, announced);
 
-	if (!announced && t.heard == 1) {
-		if (!t.awaited || n == 2)
+	r.ruling = announced ? ONE_OTHER : ANNOUNCE;
+	r.ms = announced ? DOUBT_LIMIT : FIRST_LIMIT;
+	if (!announced && r.heard == 1) {
+		if (!r.awaited || n == 2)
 			r.ms = ALONE;
-		t.awaited |= n > 1;     /* another one may still come */
+		r.awaited |= n > 1;     /* another one may still come */
 	}
 	r.ms -= age;
-	if (!t.best)		/* the one that began it says so no more */
-		r.ruling = announced && t.awaited && r.ms > 0 ? WAIT : NOTHING;
-	else if (t.votes > 1 && t.votes > t.old && t.most == t.votes)
+	if (!r.addr)		/* the one that began it says so no more */
+		r.ruling = announced && r.awaited && r.ms > 0 ? WAIT : NOTHING;
+	else if (r.votes > 1 && r.votes > r.old && r.most == r.votes)
 		r.ruling = ANNOUNCE;
-	else if (t.old > 1 && t.old >= t.votes)
+	else if (r.old > 1 && r.old >= r.votes)
 		r.ruling = OUTVOTED;
-	else if (t.awaited && r.ms > 0)
+	else if (r.awaited && r.ms > 0)
 		r.ruling = WAIT;
-	else if (t.votes == 1 && t.all < 2 &&
-	    t.most + (announced && t.all == t.old) > 2)
+	else if (r.votes == 1 && r.all < 2 &&
+	    r.most + (announced && r.all == r.old) > 2)
 		r.ruling = DIFFER;
-	else if (t.old)
+	else if (r.old)
 		r.ruling = ONE_EACH;
-	else if (t.all)
+	else if (r.all)
 		r.ruling = RESTING;
-	else if (t.most > t.votes)
+	else if (r.most > r.votes)
 		r.ruling = SEVERAL;
 	return r;
 }
