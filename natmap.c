@@ -2441,25 +2441,6 @@ filter_start(struct map *m, struct server *s)
 		memcpy(r->f[i].request, r->f[0].request, STUN_HEADER);
 }
 
-/* Who answers from where it was asked, or with an error, cannot tell. */
-static void
-filter_step(struct map *m)
-{
-	struct reach *r = &m->reach;
-	int end = flow_step(&r->f[0], m->w, m->now), error = errno;
-
-	if (flow_step(&r->f[1], m->w, m->now) > 0)
-		r->seen = BY_ADDRESS;
-	if (flow_step(&r->f[2], m->w, m->now) > 0) {
-		r->filtering = INDEPENDENT;
-		flow_stop(&r->f[0], 0);
-	} else if (end < 0 && error == ETIMEDOUT) {
-		r->tests++;
-		if (r->seen > r->filtering)
-			r->filtering = r->seen;
-	}
-}
-
 /* Asks who is to be asked now; 0 when nobody is, and nobody is awaited. */
 static int
 reach_ask(struct map *m)
@@ -2578,19 +2559,24 @@ probe_step(struct map *m)
 }
 
 static void
-reach_want(struct map *m)
-{
-	for (struct flow *f = m->reach.f; f < m->reach.f + 4; f++)
-		flow_want(f, m->w);
-	wake_on(m->w, m->reach.listener, POLLIN);
-}
-
-static void
 reach_step(struct map *m)
 {
+	struct reach *r = &m->reach;
+
 	contacts_step(m);
-	filter_step(m);
-	if (*m->reach.why)
+	/* who answers from where it was asked, or with an error, cannot tell */
+	int end = flow_step(&r->f[0], m->w, m->now), error = errno;
+	if (flow_step(&r->f[1], m->w, m->now) > 0)
+		r->seen = BY_ADDRESS;
+	if (flow_step(&r->f[2], m->w, m->now) > 0) {
+		r->filtering = INDEPENDENT;
+		flow_stop(&r->f[0], 0);
+	} else if (end < 0 && error == ETIMEDOUT) {
+		r->tests++;
+		if (r->seen > r->filtering)
+			r->filtering = r->seen;
+	}
+	if (*r->why)
 		probe_step(m);
 	else if (!reach_ask(m))
 		probe_start(m);
@@ -2732,6 +2718,7 @@ signals(struct map *m)
 static NOINLINE int
 run(struct map *m, int sigfd)
 {
+	struct reach *r = &m->reach;
 	int check = m->cfg->check;
 
 	m->end = check ? m->now + REACH_LIMIT :
@@ -2746,9 +2733,11 @@ run(struct map *m, int sigfd)
 		int slot = wake_on(m->w, sigfd, POLLIN);
 		wake_at(m->w, m->end);
 		contacts_want(m);
-		if (check)
-			reach_want(m);
-		else
+		if (check) {
+			for (struct flow *f = r->f; f < r->f + 4; f++)
+				flow_want(f, m->w);
+			wake_on(m->w, r->listener, POLLIN);
+		} else
 			map_want(m);
 		m->now = wake_wait(m->w, m->now);
 		if (woke(m->w, slot))
