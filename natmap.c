@@ -2132,37 +2132,29 @@ claim(void *arg, const union addr *from, const union addr *to,
 	return stun_is_message(p, n) && is_server(m, from, addr_same);
 }
 
-/* 1 when a client at a proves that others reach the port: a is no address of
- * ours, nor of a network that we may be in. */
-static int
-is_outside(struct map *m, const union addr *a)
-{
-	union addr own = *a;
-
-	if (addr_kind(a) != A_PUBLIC || addr_same_host(a, &m->hook.next.mapped)
-	    || (a->sa.sa_family == AF_INET6 && memcmp(&a->in6.sin6_addr,
-	    &m->route.source.in6.sin6_addr, 8) == 0))
-		return 0;
-	int fd = socket(a->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return 0;
-	addr_set_port(&own, 0);
-	int bound = bind(fd, &own.sa, addr_len(&own)) == 0;
-	close(fd);
-	return !bound;
-}
-
-/* a client came: the target's address may have changed since */
+/* A client came: the target's address may have changed since.  A client at no
+ * address of ours, nor of a network that we may be in, proves that others reach
+ * the port. */
 static void
 used(void *arg, const union addr *client)
 {
 	struct map *m = arg;
+	union addr own = *client;
 
-	if (!m->reached && is_outside(m, client)) {
-		m->reached = 1;
-		warn("%ph came in from outside: the port is reachable", client);
-	}
 	resolve(m, m->target);
+	if (m->reached || addr_kind(&own) != A_PUBLIC ||
+	    addr_same_host(&own, &m->hook.next.mapped) ||
+	    (own.sa.sa_family == AF_INET6 && memcmp(&own.in6.sin6_addr,
+	    &m->route.source.in6.sin6_addr, 8) == 0))
+		return;
+	int fd = socket(own.sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return;
+	addr_set_port(&own, 0);
+	m->reached = bind(fd, &own.sa, addr_len(&own)) < 0;
+	close(fd);
+	if (m->reached)
+		warn("%ph came in from outside: the port is reachable", client);
 }
 
 /* Opens the relay's port as soon as it can be had. */
