@@ -681,48 +681,40 @@ hook_complain(struct hook *h, int fatal)
 		    fatal || h->cfg->once ? NULL : ", trying again");
 }
 
-/* Starts the script with the fields of the line; as script_start(). */
-static int
-hook_run(struct hook *h, char *line)
-{
-	const struct config *c = h->cfg;
-	char env[1024];
-	const char *argv[9] = { "/bin/sh", h->run.path };
-
-	for (int i = 2; i < 8; i++)
-		argv[i] = strsep(&line, " \n");
-	fmt(env, sizeof env, "NATMAP_OLD_ADDR=%ph\nNATMAP_OLD_PORT=%pp\n"
-	    "NATMAP_STUN=%ps\nNATMAP_INTERFACE=%.64s\n"
-	    "NATMAP_TARGET=%.255s\nNATMAP_TARGET_PORT=%.0d\n",
-	    &h->last, &h->last,
-	    h->by->host, c->interface, c->target, !c->target ? 0 :
-	    c->target_port ? c->target_port : addr_port(&h->next.mapped));
-	return script_start(&h->run, argv, env);
-}
-
-/* Delivers the newest mapping, or begins to. */
+/* Delivers the newest mapping, or begins to: the script gets the fields of the
+ * line. */
 static void
 hook_deliver(struct hook *h, int64_t now)
 {
-	char four[ADDR_TEXT], line[4 * ADDR_TEXT];
-	int s, n = fmt(line, sizeof line, "%ph %pp %s %d %s %ph\n",
-	    &h->next.mapped, &h->next.mapped,
-	    ip4p(&h->next.mapped, four), addr_port(&h->next.local),
-	    h->cfg->type == SOCK_DGRAM ? "udp" : "tcp", &h->next.local);
+	const struct config *c = h->cfg;
+	const union addr *mapped = &h->next.mapped;
+	const char *argv[9] = { "/bin/sh", h->run.path };
+	char four[ADDR_TEXT], line[4 * ADDR_TEXT], env[1024], *rest = line;
+	int s = RUN_RETRY / 1000, n = fmt(line, sizeof line,
+	    "%ph %pp %s %d %s %ph\n", mapped, mapped, ip4p(mapped, four),
+	    addr_port(&h->next.local), c->type == SOCK_DGRAM ? "udp" : "tcp",
+	    &h->next.local);
 
 	h->sent = h->next;
 	h->pending = 0;
 	if (h->run.path) {
-		if (hook_run(h, line) == 0)
+		for (int i = 2; i < 8; i++)
+			argv[i] = strsep(&rest, " \n");
+		fmt(env, sizeof env, "NATMAP_OLD_ADDR=%ph\n"
+		    "NATMAP_OLD_PORT=%pp\nNATMAP_STUN=%ps\n"
+		    "NATMAP_INTERFACE=%.64s\nNATMAP_TARGET=%.255s\n"
+		    "NATMAP_TARGET_PORT=%.0d\n", &h->last, &h->last,
+		    h->by->host, c->interface, c->target, !c->target ? 0 :
+		    c->target_port ? c->target_port : addr_port(mapped));
+		if (script_start(&h->run, argv, env) == 0)
 			return;
-		s = RUN_RETRY / 1000;
 	} else if (write(STDOUT_FILENO, line, (size_t)n) == n) {
 		hook_done(h);
 		return;
 	} else
 		s = hook_pause(h, 0);
 	hook_complain(h, 0);
-	h->failed = h->cfg->once;
+	h->failed = c->once;
 	hook_failed(h, s, now);
 }
 
