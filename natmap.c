@@ -617,27 +617,13 @@ hook_pause(struct hook *h, int least)
 	return s > least ? s : least;
 }
 
-/* Says how a run failed; it is repeated in so many s, or not. */
-static void
-hook_blame(struct hook *h, int status, int again)
-{
-	const int sig = WTERMSIG(status), code = WEXITSTATUS(status);
-	const char *why = code == 126 ? "is not executable)" : code == 127 ?
-	    "was not found; does that line end in CR?)" : NULL;
-
-	warn((again ? NOTE "%s: %s %d%s%s, trying again in %d s" :
-	    NOTE "%s: %s %d%s%s") + (h->status != status), h->run.path,
-	    sig ? "ended by signal" : "failed with status", sig + code,
-	    why ? " (a command or the #! interpreter " : NULL, why, again);
-	if (again)
-		h->status = status;
-}
-
 /* A run has ended: decides whether it is repeated, and when. */
 static NOINLINE void
 hook_ended(struct hook *h, int64_t now)
 {
-	int status = h->run.status, again = 0;
+	int status = h->run.status, code = WEXITSTATUS(status), again = 0;
+	const char *why = code == 126 ? "is not executable)" : code == 127 ?
+	    "was not found; does that line end in CR?)" : NULL;
 
 	if (status == 0)
 		h->ones = -1;
@@ -657,7 +643,13 @@ hook_ended(struct hook *h, int64_t now)
 	if (!script_stopped(&h->run)) {
 		h->failed = h->cfg->once;
 		again = h->failed || h->pending ? 0 : hook_pause(h, again);
-		hook_blame(h, status, again);
+		warn((again ? NOTE "%s: %s %d%s%s, trying again in %d s" :
+		    NOTE "%s: %s %d%s%s") + (h->status != status), h->run.path,
+		    code ? "failed with status" : "ended by signal",
+		    code ? code : WTERMSIG(status), why ?
+		    " (a command or the #! interpreter " : NULL, why, again);
+		if (again)
+			h->status = status;
 	}
 	hook_failed(h, again, now);
 }
