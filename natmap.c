@@ -1162,14 +1162,19 @@ next_flow(struct map *m, int64_t born)
 	return (m->now - born) * 2 < m->k ? born + m->k : m->now;
 }
 
-/* Opens a flow to the server's next address, which is known. */
+/* Opens a flow to the server's next address, once one is known. */
 static void
 contact_open(struct map *m, struct contact *c)
 {
 	struct server *s = c->use.s;
 	const struct use *use = &m->contacts->use;
-	int i = server_addr(s, use, 1, m->now);
 
+	if (!s->addrs.n) {
+		if (!s->lookup.pid)	/* not found: was said */
+			contact_ended(m, c, m->now);
+		return;
+	}
+	int i = server_addr(s, use, 1, m->now);
 	if (i < 0)
 		i = server_addr(s, use, 0, m->now);
 	/* below 0: another name has that address too */
@@ -1203,15 +1208,6 @@ resolve(struct map *m, struct server *s)
 	s->retry = m->now + BACKOFF_HARD;
 }
 
-static void
-contact_resolved(struct map *m, struct contact *c)
-{
-	if (c->use.s->addrs.n)
-		contact_open(m, c);
-	else if (!c->use.s->lookup.pid)	/* not found: was said */
-		contact_ended(m, c, m->now);
-}
-
 /* Opens a flow to s, a check where c is free, once its address is known. */
 static void
 contact_start(struct map *m, struct contact *c, struct server *s)
@@ -1221,7 +1217,7 @@ contact_start(struct map *m, struct contact *c, struct server *s)
 	c->use.s = s;
 	c->due = m->now + m->k;
 	resolve(m, s);
-	contact_resolved(m, c);
+	contact_open(m, c);
 }
 
 /* how many flows are to hold the mapping; TCP: two, one of them to an HTTP
@@ -2050,7 +2046,7 @@ contacts_step(struct map *m)
 		if (c->event > 0)
 			contact_answered(m, c);
 		else if (!c->event && c->use.s && !is_open(c))
-			contact_resolved(m, c);
+			contact_open(m, c);
 		else if (c->f.state == FLOW_ASKING &&
 		    m->now >= contact_next(m, c))
 			overtake(m, c);
