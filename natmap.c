@@ -32,9 +32,8 @@
 /* The policy's times, ms. */
 #define LATE_UDP	3000    /* unanswered: the next server is asked too */
 #define LATE_TCP	2500
-#define ANSWER_LIMIT	10000	/* unanswered: the flow has failed */
+#define ANSWER_LIMIT	10000	/* unanswered: flow or look-up has failed */
 #define HARD_LIMIT      4000    /* the same while nothing holds the mapping */
-#define LOOKUP_LIMIT	10000
 #define LOOKUP_AGE      600000  /* older addresses are looked up again */
 #define TARGET_AGE	60000
 #define BACKOFF_HARD    4000    /* the cap while nothing holds the mapping */
@@ -1196,11 +1195,10 @@ static void
 resolve(struct map *m, struct server *s)
 {
 	int target = s == m->target;
+	int limit = holds(m) && !m->cfg->check ? ANSWER_LIMIT : HARD_LIMIT;
 
-	if (m->now < s->retry || server_resolve(s,
-	    target ? AF_UNSPEC : m->cfg->family,
-	    target ? TARGET_AGE : LOOKUP_AGE, m->now +
-	    (holds(m) && !m->cfg->check ? LOOKUP_LIMIT : HARD_LIMIT),
+	if (m->now < s->retry || server_resolve(s, target ? AF_UNSPEC :
+	    m->cfg->family, target ? TARGET_AGE : LOOKUP_AGE, m->now + limit,
 	    m->now) == 0)
 		return;
 	if (!s->repeats++)
