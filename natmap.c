@@ -368,18 +368,6 @@ value_of(struct config *c, const char *arg)
 	return NULL;
 }
 
-/* the port of a service's name */
-static int
-service(const struct config *c, const char *value)
-{
-	const struct servent *found = getservbyname(value,
-	    c->type == SOCK_DGRAM ? "udp" : "tcp");
-
-	if (!found)
-		bad(value, "no port or known service");
-	return ntohs((uint16_t)found->s_port);
-}
-
 static NOINLINE void
 read_option(struct config *c, const char *arg)
 {
@@ -419,9 +407,14 @@ read_option(struct config *c, const char *arg)
 		if (read_literal(c, value, &c->source) == 0)
 			c->device = last && !c->source.in6.sin6_scope_id ?
 			    last + 1 : NULL;
+	} else if (kind == PORT && (*value < '0' || *value > '9')) {
+		const struct servent *service = getservbyname(value,
+		    c->type == SOCK_DGRAM ? "udp" : "tcp");
+		if (!service)
+			bad(value, "no port or known service");
+		*(int *)at = ntohs((uint16_t)service->s_port);
 	} else if (kind >= NUMBER)
-		*(int *)at = kind == PORT && (*value < '0' || *value > '9') ?
-		    service(c, value) : number(value, value, kind == SOME);
+		*(int *)at = number(value, value, kind == SOME);
 	else if (kind == HELP)
 		usage(0);
 	else {
