@@ -361,8 +361,8 @@ value_of(struct config *c, const char *arg)
 		warn("%s: used as \"%.80s\"", given, value);
 	if (*value || opt->letter < LETTERS)
 		return value;
-	if (kind == TARGET && !c->target)
-		c->target = "";
+	if (kind == TARGET && !c->target.name)
+		c->target.name = "";
 	warn("%s: as if not given", given);
 	free(value);
 	return NULL;
@@ -373,7 +373,6 @@ read_option(struct config *c, const char *arg)
 {
 	void *at = (char *)c + opt->at;
 	char *value = NULL, *last;
-	struct host h;
 	int kind = opt->kind;
 
 	if (arg && !(value = value_of(c, arg)))
@@ -390,10 +389,9 @@ read_option(struct config *c, const char *arg)
 		read_probe(c, value, at);
 	else if (kind == SERVERS)
 		read_servers(c, value, at);
-	else if (kind == TARGET) {
-		read_host(c, value, &h);
-		c->target = h.name;
-	} else if (kind >= DEVICE) {
+	else if (kind == TARGET)
+		read_host(c, value, at);
+	else if (kind >= DEVICE) {
 		if (!*value)
 			bad(value, "its value is missing");
 		/* the last one wins */
@@ -445,17 +443,17 @@ check_options(struct config *c)
 		c->nhttp = c->probe.name && c->type == SOCK_STREAM;
 	} else if (c->probe.name)
 		conflict(OPT_PROBE, "only with --check");
-	if (!c->target) {
+	if (!c->target.name) {
 		if (c->target_port > 0)
 			quit(2, "-p/--target-port \"%d\": only with -t",
 			    c->target_port);
-	} else if (!*c->target)
-		c->target = NULL;
+	} else if (!*c->target.name)
+		c->target.name = NULL;
 	else if (c->target_port < 0)
 		conflict('t', "its port (-p) is missing");
-	if (c->once && (c->daemon || c->target))
+	if (c->once && (c->daemon || c->target.name))
 		conflict('1', "not with -d or -t");
-	if (c->proxy_protocol && (c->type == SOCK_DGRAM || !c->target))
+	if (c->proxy_protocol && (c->type == SOCK_DGRAM || !c->target.name))
 		conflict(OPT_PROXY, "only with -t and in TCP");
 	if (!c->keepalive)
 		c->keepalive = c->type == SOCK_DGRAM ? UDP_KEEPALIVE :
@@ -688,8 +686,9 @@ hook_deliver(struct hook *h, int64_t now)
 		    "NATMAP_OLD_PORT=%pp\nNATMAP_STUN=%ps\n"
 		    "NATMAP_INTERFACE=%.64s\nNATMAP_TARGET=%.255s\n"
 		    "NATMAP_TARGET_PORT=%.0d\n", &h->last, &h->last,
-		    h->by->host, c->interface, c->target, !c->target ? 0 :
-		    c->target_port ? c->target_port : addr_port(mapped));
+		    h->by->host, c->interface, c->target.name,
+		    !c->target.name ? 0 : c->target_port ? c->target_port :
+		    addr_port(mapped));
 		if (script_start(&h->run, argv, env) == 0)
 			return;
 	} else if (write(STDOUT_FILENO, line, (size_t)n) == n) {
@@ -850,7 +849,6 @@ struct map {                    /* what is used most comes first: see size */
 	struct hook hook;
 	struct route route;
 	struct contact contact[CONTACTS];
-	struct host target_host;
 	/* last: the pages of unused entries are never allocated */
 	struct server server[2 * MAX_SERVERS + 1];
 	struct reach reach;
@@ -993,7 +991,7 @@ port_says(struct map *m, const char *what)
 static int
 port_owner(struct map *m, int twin, const char *why)
 {
-	const struct config *c = m->cfg;
+	const char *target = m->cfg->target.name;
 	union addr a;
 	struct owner o;
 	const char *hint = why ?
@@ -1001,9 +999,9 @@ port_owner(struct map *m, int twin, const char *why)
 
 	if (local_owner(&m->local, &o) != 1 || o.twin < twin)
 		return 0;
-	if (c->target && c->target_port == m->local.port &&
-	    (addr_parse(&a, c->target, AF_UNSPEC) < 0 ?
-	    !strcmp(c->target, "localhost") : addr_kind(&a) == A_LOOPBACK ||
+	if (target && m->cfg->target_port == m->local.port &&
+	    (addr_parse(&a, target, AF_UNSPEC) < 0 ?
+	    !strcmp(target, "localhost") : addr_kind(&a) == A_LOOPBACK ||
 	    addr_same_host(&a, &m->route.source)))
 		hint = ", the target: without -t natmap shares its port";
 	warn("%s port %d: in use by %s%s%.0d%suid %u%s%s%s%s", m->proto,
@@ -2134,7 +2132,7 @@ serve(struct map *m)
 {
 	struct relay_calls calls = { m, claim, used };
 
-	if (!m->cfg->target || m->relay || m->now < m->serve_at)
+	if (!m->cfg->target.name || m->relay || m->now < m->serve_at)
 		return;
 	int fd = m->spare > 0 ? m->spare : port_socket(m, LOCAL_SERVER);
 	m->spare = 0;
@@ -2270,8 +2268,7 @@ map_init(struct map *m, const struct config *cfg, struct wake *w)
 	m->stun = servers_init(m, cfg->stun, cfg->nstun, m->udp ? FLOW_UDP :
 	    FLOW_TCP);
 	m->http = servers_init(m, cfg->http, cfg->nhttp, FLOW_HTTP);
-	m->target_host.name = cfg->target;
-	m->target = servers_init(m, &m->target_host, cfg->target != NULL,
+	m->target = servers_init(m, &cfg->target, cfg->target.name != NULL,
 	    FLOW_TCP);
 	m->check = m->at[SETTLED] = m->at[SERVED] = NEVER;
 	m->doubt.began = m->lost = m->now;
@@ -2292,7 +2289,7 @@ is_unserved(struct map *m)
 {
 	struct owner o;
 
-	return !m->cfg->target && local_owner(&m->local, &o) >= 0 &&
+	return !m->cfg->target.name && local_owner(&m->local, &o) >= 0 &&
 	    !(o.listening && o.pid != getpid());
 }
 
@@ -2305,7 +2302,7 @@ map_want(struct map *m)
 	hook_want(&m->hook, m->w);
 	if (m->relay)
 		relay_want(m->relay, m->w);
-	else if (m->cfg->target)
+	else if (m->cfg->target.name)
 		wake_at(m->w, m->serve_at);
 }
 
@@ -2736,12 +2733,12 @@ startable(struct map *m)
 	if (!strict)
 		return;
 	log_level = 0;		/* -q does not hide what is fatal */
-	int fd = port_socket(m, c->target && !c->check ? LOCAL_SERVER :
+	int fd = port_socket(m, c->target.name && !c->check ? LOCAL_SERVER :
 	    LOCAL_FLOW);
 	if (fd < 0 && !c->check && m->port_error != ENODEV &&
 	    m->port_error != EADDRNOTAVAIL)
 		exit(1);
-	if (c->target && !c->check)
+	if (c->target.name && !c->check)
 		m->spare = fd;
 	else
 		close(fd);

@@ -81,7 +81,7 @@ struct config {
 	int port_random;
 	const char *congestion;	/* NULL: the system's */
 	int idle_timeout;	/* s without a byte; 0: never */
-	const char *target;	/* NULL: bind mode */
+	struct host target;	/* name NULL: bind mode; port always 0 */
 	int target_port;	/* host order; 0: the public port */
 	int proxy_protocol;	/* TCP: tell it the client's address */
 	int max_sessions;	/* 0: from the limits of the machine */

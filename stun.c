@@ -508,7 +508,7 @@ local_socket(struct local *l, enum local_role role)
 	l->why = NULL;
 	int fd = bound_socket(l, role);
 	if (fd < 0 && errno == EADDRINUSE && role == LOCAL_FLOW && port &&
-	    !l->cfg->target) {
+	    !l->cfg->target.name) {
 		l->why = share_port(l, 1);
 		fd = bound_socket(l, role);
 		if (fd < 0)

@@ -136,7 +136,7 @@ texts(void)
 		{ "-C bbr", AT(congestion), "bbr" },
 		{ "--congestion bbr", AT(congestion), "bbr" },
 		{ "--pid-file /p", AT(pid_file), "/p" },
-		{ "-t host -p 1", AT(target), "host" },
+		{ "-t host -p 1", AT(target.name), "host" },
 		{ "-d", AT(probe.name), NULL },
 		{ "--check --probe h", AT(probe.name), "h" },
 		{ "--check --probe h", AT(probe_path), "" },
@@ -147,9 +147,9 @@ texts(void)
 		{ "--check --probe 192.0.2.1/a:b", AT(probe_path), "a:b" },
 		{ "--check -6 --probe [::1]/p", AT(probe.name), "::1" },
 		{ "-6 --check --probe ::1", AT(probe.name), "::1" },
-		{ "-t 192.0.2.1 -p 1", AT(target), "192.0.2.1" },
-		{ "-t 2001:db8::1 -p 1", AT(target), "2001:db8::1" },
-		{ "-t [2001:db8::1] -p 1", AT(target), "2001:db8::1" }
+		{ "-t 192.0.2.1 -p 1", AT(target.name), "192.0.2.1" },
+		{ "-t 2001:db8::1 -p 1", AT(target.name), "2001:db8::1" },
+		{ "-t [2001:db8::1] -p 1", AT(target.name), "2001:db8::1" }
 	};
 	struct config c;
 	const char *got;
@@ -418,7 +418,7 @@ show_options(const char *args)
 	printf(" k=%d c=%d T=%d f=%u b=%d-%d p=%d t=%s i=%s device=%s "
 	    "source=%s e=%s C=%s", c.keepalive, c.cycle, c.idle_timeout,
 	    (unsigned)c.mark, c.port_lo, c.port_hi, c.target_port,
-	    c.target ? c.target : "-", c.interface ? c.interface : "-",
+	    c.target.name ? c.target.name : "-", c.interface ? c.interface : "-",
 	    c.device ? c.device : "-", source, c.script ? c.script : "-",
 	    c.congestion ? c.congestion : "-");
 	for (i = 0; i < c.nstun; i++)

@@ -1398,7 +1398,7 @@ ports_of_ones_own(void)
 
 	for (i = 0; i < 2; i++) {
 		local_init(&a, &c, AF_INET, types[i], 0);
-		c.target = "t";
+		c.target.name = "t";
 		fd = local_socket(&a, LOCAL_SERVER);
 		CHECK(fd != -1 && a.why == NULL && a.port != 0);
 		CHECK(fd_name(fd, &at) == 0 && addr_port(&at) == a.port);
@@ -1453,7 +1453,7 @@ flows_beside_ones_own_listener(void)
 	int s, one, two;
 
 	local_init(&l, &c, AF_INET, SOCK_STREAM, 0);
-	c.target = "t";
+	c.target.name = "t";
 	s = local_socket(&l, LOCAL_SERVER);
 	one = local_socket(&l, LOCAL_FLOW);
 	two = local_socket(&l, LOCAL_FLOW);
@@ -1474,7 +1474,7 @@ flows_beside_an_old_listener(void)
 	int s, one, i;
 
 	local_init(&l, &c, AF_INET, SOCK_STREAM, 0);
-	c.target = "t";
+	c.target.name = "t";
 	close(local_socket(&l, LOCAL_SERVER));
 	s = local_socket(&l, LOCAL_SERVER);
 	CHECK(s != -1 && l.listener == 0);
@@ -1743,12 +1743,12 @@ share_with(struct service v, int possible)
 	struct owner o;
 
 	local_init(&l, &c, AF_INET, v.type, v.port);
-	c.target = "t";
+	c.target.name = "t";
 	CHECK(local_socket(&l, LOCAL_FLOW) == -1 &&
 	    errno == EADDRINUSE && l.why == NULL);
 	CHECK(local_owner(&l, &o) == 1 && o.listening && o.twin);
 	CHECK(o.uid == v.uid && o.pid == v.pid);
-	c.target = NULL;
+	c.target.name = NULL;
 	fd = local_socket(&l, LOCAL_FLOW);
 	if (possible || v.reuseport) {
 		CHECK(fd != -1 && l.why == NULL);
