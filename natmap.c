@@ -810,9 +810,8 @@ struct map {                    /* what is used most comes first: see size */
 	struct contact *contacts;	/* all of them */
 	int udp;		/* else TCP */
 	int known;              /* the mapping of this network was announced */
-	int late;		/* so many servers are late: others are to be
-				   asked as well; -1: one that failed was asked,
-				   one that answered last is to be asked */
+	int late;		/* so many other servers are to be asked; -1: one
+				   that answered last, beside one that failed */
 	int quit;		/* the signal that ends us, 0: run on */
 	struct relay *relay;	/* NULL: not started */
 	int port_error;		/* errno logged of the port; 0: none */
@@ -924,10 +923,9 @@ say_silence(struct map *m)
 			bad = s;
 		}
 	if (bad && !m->port_error)	/* which was said */
-		warn("%s: %d server%s tried: %s",
-		    m->hook.next.mapped.sa.sa_family ? "the mapping was lost" :
-		    "no mapping yet", n, n > 1 ? "s" : NULL, server_error(bad,
-		    bad->logged[0]));
+		warn("%s: %d server%s tried: %s", m->hook.by ?
+		    "the mapping was lost" : "no mapping yet", n, n > 1 ? "s" :
+		    NULL, server_error(bad, bad->logged[0]));
 }
 
 static int port_owner(struct map *, int, const char *);
@@ -1078,8 +1076,7 @@ port_socket(struct map *m, enum local_role role)
 	return fd;
 }
 
-/* 198.18.0.0/15 is for benchmarks; who meets it is behind a proxy that
- * invents addresses (RFC 2544). */
+/* 198.18.0.0/15 is for benchmarks (RFC 2544), or a proxy has invented it. */
 static void
 check_fake(struct map *m, const union addr *a, const char *of)
 {
