@@ -443,13 +443,12 @@ check_options(struct config *c)
 		c->nhttp = c->probe.name && c->type == SOCK_STREAM;
 	} else if (c->probe.name)
 		conflict(OPT_PROBE, "only with --check");
-	if (!c->target.name) {
-		if (c->target_port > 0)
-			quit(2, "-p/--target-port \"%d\": only with -t",
-			    c->target_port);
-	} else if (!*c->target.name)
+	if (!c->target.name && c->target_port > 0)
+		quit(2, "-p/--target-port \"%d\": only with -t",
+		    c->target_port);
+	if (c->target.name && !*c->target.name)
 		c->target.name = NULL;
-	else if (c->target_port < 0)
+	else if (c->target.name && c->target_port < 0)
 		conflict('t', "its port (-p) is missing");
 	if (c->once && (c->daemon || c->target.name))
 		conflict('1', "not with -d or -t");
@@ -810,7 +809,7 @@ struct map {                    /* what is used most comes first: see size */
 	struct contact *contacts;	/* all of them */
 	int udp;		/* else TCP */
 	int known;              /* the mapping of this network was announced */
-	int late;		/* so many other servers are to be asked; -1: one
+	int late;		/* so many more servers are to be asked; -1: one
 				   that answered last, beside one that failed */
 	int quit;		/* the signal that ends us, 0: run on */
 	struct relay *relay;	/* NULL: not started */
