@@ -1153,16 +1153,15 @@ static void
 contact_open(struct map *m, struct contact *c)
 {
 	struct server *s = c->use.s;
-	const struct use *use = &m->contacts->use;
 
 	if (!s->addrs.n) {
 		if (!s->lookup.pid)	/* not found: was said */
 			contact_ended(m, c, m->now);
 		return;
 	}
-	int i = server_addr(s, use, 1, m->now);
+	int i = server_addr(s, &m->contacts->use, 1, m->now);
 	if (i < 0)
-		i = server_addr(s, use, 0, m->now);
+		i = server_addr(s, &m->contacts->use, 0, m->now);
 	/* below 0: another name has that address too */
 	int fd = i < 0 ? i : port_socket(m, LOCAL_FLOW);
 	if (fd < 0) {
