@@ -234,10 +234,8 @@ static int
 arm(struct session *s, enum armed on)
 {
 #ifdef F_SETSIG
-	int i, fd;
-
-	for (i = 2; i-- > 0;) {
-		fd = s->fd[i];
+	for (int i = 2; i-- > 0;) {
+		int fd = s->fd[i];
 		if (fd < 0)
 			continue;
 		if ((s->armed == ARMED_NEVER &&
