@@ -643,33 +643,27 @@ pass(struct relay *r, struct session *s, size_t leg, size_t n, int piped)
 	return 0;
 }
 
-/* How much may be taken of a leg: of a bulk flow what fits the other, the rest
- * would have to wait in memory.  Nor shall much wait unsent in the kernel: of a
- * stalled session then little is read, and this leg's buffer stays small. */
-static size_t
-fitting(const struct relay *r, const struct session *s, size_t leg)
+/* Moves what a leg has at once to the other; returns how many bytes.  Of a bulk
+ * flow no more than fits the other, the rest would have to wait in memory.  Nor
+ * shall much wait unsent in the kernel: of a stalled session then little is
+ * read, and this leg's buffer stays small. */
+static ssize_t
+take(struct relay *r, struct session *s, size_t leg)
 {
+	int fd = s->fd[leg - 1];
 	size_t most = r->pending >= PENDING_MOST ? SCARCE :
 	    s->bulk & leg ? PIPE_SIZE : CHUNK;
 #ifdef SO_MEMINFO
 	uint32_t m[6] = { 0 };	/* SK_MEMINFO_SNDBUF 3, WMEM_QUEUED 5 */
 	socklen_t len = sizeof m;
-	int fd = s->fd[OTHER(leg) - 1], n = 0;
+	int to = s->fd[OTHER(leg) - 1], unsent = 0;
 
 	if (most != CHUNK &&
-	    getsockopt(fd, SOL_SOCKET, SO_MEMINFO, m, &len) == 0 &&
-	    ioctl(fd, SIOCOUTQNSD, &n) == 0)
-		most = (size_t)clamp((int)(m[3] - m[5]), UNSENT - n, SCARCE);
+	    getsockopt(to, SOL_SOCKET, SO_MEMINFO, m, &len) == 0 &&
+	    ioctl(to, SIOCOUTQNSD, &unsent) == 0)
+		most = (size_t)clamp((int)(m[3] - m[5]), UNSENT - unsent,
+		    SCARCE);
 #endif
-	return most;
-}
-
-/* Moves what a leg has at once to the other; returns how many bytes. */
-static ssize_t
-take(struct relay *r, struct session *s, size_t leg)
-{
-	int fd = s->fd[leg - 1];
-	size_t most = fitting(r, s, leg);
 	int piped = s->bulk & leg && most >= CHUNK && pipe_open(r);
 	ssize_t n = piped ? fd_splice(fd, r->pipe[1], most) : -1;
 
