@@ -1018,24 +1018,22 @@ accept_one(struct relay *r)
 	return 0;
 }
 
-/* Behind guests for whom there is no room may wait a client of another source,
- * for whom there is: then a guest goes. */
-static void
-accept_some(struct relay *r)
+/* 1 when there may be more.  Behind guests for whom there is no room may wait a
+ * client of another source, for whom there is: then a guest goes. */
+static int
+accept_next(struct relay *r)
 {
-	for (int k = 0; k < ACCEPTS; k++) {
-		int full = r->n - r->guests >= r->max &&
-		    r->guests >= r->guests_max &&
-		    (evict_crowd(r, NOBODY, 0) <= 0 ||
-		    !evict(r, S_GUEST, GUEST_AGE));
-		if (!full && (accept_one(r) == 0 || errno == ECONNABORTED))
-			continue;
-		if (full || !fd_again()) {
-			complain(r, full ? 0 : errno);
-			r->room_at = r->now + ACCEPT_PAUSE;
-		}
-		return;
+	int full = r->n - r->guests >= r->max &&
+	    r->guests >= r->guests_max &&
+	    (evict_crowd(r, NOBODY, 0) <= 0 || !evict(r, S_GUEST, GUEST_AGE));
+
+	if (!full && (accept_one(r) == 0 || errno == ECONNABORTED))
+		return 1;
+	if (full || !fd_again()) {
+		complain(r, full ? 0 : errno);
+		r->room_at = r->now + ACCEPT_PAUSE;
 	}
+	return 0;
 }
 
 /* Guests take the room that others left, or that can be made now. */
@@ -1497,11 +1495,9 @@ relay_step(struct relay *r, struct wake *w, int64_t now)
 	seat_guests(r);
 	if (!woke(w, r->slot))
 		return;
-	if (!r->udp)
-		accept_some(r);
-	else
-		for (int k = 4; k > 0 && receive(r); k--)
-			;
+	int most = r->udp ? 4 : ACCEPTS;
+	while (most-- > 0 && (r->udp ? receive(r) : accept_next(r)))
+		;
 }
 
 /* wanting */
