@@ -536,25 +536,6 @@ fd_error(int fd)
 	return (uint8_t)e;
 }
 
-/* Would a connection to the address to come back to the mapped port?  So do
- * those to an own address: their source is the same address, or loopback. */
-static NOINLINE int
-is_self(const struct relay *r, const union addr *to)
-{
-	union addr from;
-
-	if (to->in.sin_port != r->local.in.sin_port ||
-	    to->sa.sa_family != r->local.sa.sa_family ||
-	    (!addr_any(&r->local) && !addr_same_host(&r->local, to)))
-		return 0;
-	int fd = fd_socket(to->sa.sa_family, SOCK_DGRAM);
-	fd_connect(fd, to);
-	int self = fd_name(fd, &from) == 0 &&
-	    (addr_same_host(&from, to) || addr_kind(&from) == A_LOOPBACK);
-	close(fd);
-	return self;
-}
-
 /* TCP: bytes on their way */
 
 static NOINLINE void
@@ -1665,13 +1646,27 @@ relay_fd(const struct relay *r)
 	return r->fd;
 }
 
+/* Connections to own addresses come back to the mapped port, too: their source
+ * is the same address, or loopback. */
 void
 relay_target(struct relay *r, const struct addrs *to)
 {
 	unsigned self = 0;
 
-	for (int k = 0; k < to->n; k++)
-		self |= (unsigned)is_self(r, &to->a[k]) << k;
+	for (int k = 0; k < to->n; k++) {
+		const union addr *a = &to->a[k];
+		union addr from;
+		if (a->in.sin_port != r->local.in.sin_port ||
+		    a->sa.sa_family != r->local.sa.sa_family ||
+		    (!addr_any(&r->local) && !addr_same_host(&r->local, a)))
+			continue;
+		int fd = fd_socket(a->sa.sa_family, SOCK_DGRAM);
+		fd_connect(fd, a);
+		if (fd_name(fd, &from) == 0 && (addr_same_host(&from, a) ||
+		    addr_kind(&from) == A_LOOPBACK))
+			self |= 1U << k;
+		close(fd);
+	}
 	if (self && !r->self)
 		warn("relay: target is the mapped port itself, refused");
 	r->self = self;

@@ -1687,16 +1687,14 @@ the_mapped_port_as_target_is_refused(void)
 static void
 the_same_port_elsewhere_is_no_self(void)
 {
-	union addr a;
+	struct addrs to = { 3, { { { 0 } } } };
 
 	setup(SOCK_STREAM, "127.0.0.1");
-	a = r->local;
-	a.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1);
-	CHECK(!is_self(r, &a));
-	a = r->local;
-	addr_set_port(&a, addr_port(&a) ^ 1);
-	CHECK(!is_self(r, &a));
-	CHECK(is_self(r, &r->local));
+	to.a[0] = to.a[1] = to.a[2] = r->local;
+	to.a[0].in.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1);
+	addr_set_port(&to.a[1], addr_port(&r->local) ^ 1);
+	relay_target(r, &to);
+	CHECK(r->self == 1 << 2);
 	teardown();
 }
 
