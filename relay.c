@@ -15,9 +15,8 @@
  * Each state has a list of sessions, sorted by last activity.  A session that
  * rested for ACTIVE ms is armed: a signal tells which descriptor is ready
  * (F_SETSIG), and poll need not know it.  A session that moves twice in a row
- * is disarmed and polled.  On a system without F_SETSIG the relay polls all
- * sessions every few milliseconds while one is active, and waits for all of
- * them when none is.
+ * is disarmed and polled.  Without F_SETSIG the relay polls all sessions every
+ * few milliseconds while one is active, and waits for all when none is.
  */
 #include "natmap.h"
 
@@ -108,8 +107,7 @@ struct mmsghdr {
 #define SEGMENTED	65000	/* in one segmented send */
 #define BUCKETS		1024	/* of the UDP table */
 #define PORTS           32768   /* of UDP sessions: the upper half, in turn */
-#define V6_SOURCE	8	/* bytes of an address that a host cannot
-				   choose: all of a /64 are one source */
+#define V6_SOURCE	8	/* bytes: a /64 can be all of one host */
 #define NOBODY		UINT64_MAX	/* is no client's source */
 
 enum session_state { S_WAITING, S_GUEST, S_OPEN, S_ENDING, STATES };
@@ -400,8 +398,7 @@ rest_mark(const struct relay *r)
 	return (uint8_t)((uint32_t)r->now / PORT_REST * 2 + 1);
 }
 
-/* Writes to a what fd is connected to; -1 with errno where it is not, or not
- * any more. */
+/* Writes to a what fd is connected to; -1 where it is not, or not any more. */
 static NOINLINE int
 fd_peer(int fd, union addr *a)
 {
@@ -688,9 +685,8 @@ carry(struct relay *r, struct session *s, size_t leg)
 	    !s->u.pending[leg - 1]);
 }
 
-/* A leg is broken: brings the other what came before, then resets it, when its
- * peer has acknowledged all.  With a small buffer poll tells that nearly all
- * has gone. */
+/* A leg is broken: brings the other what came before, and resets it when all is
+ * acknowledged.  With a small buffer poll tells that nearly all has gone. */
 static void
 wind_up(struct relay *r, struct session *s)
 {
@@ -1319,8 +1315,7 @@ answer(struct relay *r, struct session *s)
 
 /* stepping */
 
-/* What poll shall wait for on the leg fd; -1 when it needs no slot, or is no
- * leg. */
+/* What poll shall wait for on fd; -1 when it needs no slot, or is no leg. */
 static int
 events(const struct relay *r, int fd)
 {
@@ -1381,9 +1376,8 @@ step_ready(struct relay *r, const struct pollfd *p, int n)
 		}
 }
 
-/* Polls, without waiting, the legs of one poll of sessions, of that state at
- * least, from descriptor fd on, and steps those that are ready.  Returns the
- * descriptor to go on with, 0 at the end. */
+/* Polls, without waiting, up to POLL_MOST legs of sessions, of that state at
+ * least, from fd on, and steps those ready.  Returns where to go on, or 0. */
 static int
 check_some(struct relay *r, int fd, int least)
 {
@@ -1573,8 +1567,7 @@ set_limits(struct relay *r)
 	r->guests_max = (int)clamp(2 * (files - r->max), GUESTS, GUESTS / 8);
 }
 
-/* Sets the options of the mapped port's socket.  In UDP it shall tell to which
- * of our addresses a datagram came. */
+/* Options of the mapped port.  UDP: tell to which address a datagram came. */
 static void
 port_options(struct relay *r)
 {
