@@ -1879,7 +1879,7 @@ contact_answered(struct map *m, struct contact *c)
 	if (!c->http)
 		heard(m, c);
 	else if (h->close || !h->max ||
-	    (unsigned)h->timeout <= (unsigned)m->cfg->keepalive)
+	    h->timeout <= (unsigned)m->cfg->keepalive)
 		c->role = LEAVING;      /* another may be up before it closes */
 	c->seen = 1;
 	if (c->role == CHECKS)

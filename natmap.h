@@ -287,10 +287,10 @@ void stun_indicate(int fd, const union addr *peer);
 struct http_reader {		/* one answer's header, read byte by byte */
 	int status;		/* 0: a status line comes next */
 	int close;		/* will it?  1 by version | 2 it said so */
-	int timeout;		/* s, from Keep-Alive; -1 unknown */
-	int max;		/* requests left, from Keep-Alive; -1 unknown */
 	unsigned total;         /* bytes of it with its 1xx; then of its body */
 	unsigned len;		/* bytes of line */
+	unsigned long timeout, max;     /* Keep-Alive's, s and requests left;
+					   ULONG_MAX: unknown */
 	char line[128];         /* a header line; what is longer is cut */
 };
 

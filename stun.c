@@ -659,22 +659,14 @@ stun_decode(struct flow *f, const unsigned char *p, size_t n)
 
 enum http_reply { HTTP_BAD = -1, HTTP_MORE, HTTP_DONE };
 
-static int
-is_digit(int c)
-{
-	return c >= '0' && c <= '9';
-}
-
 /* The number after name in a token. */
 static void
-parameter(char *token, const char *name, int *value)
+parameter(char *token, const char *name, unsigned long *value)
 {
 	const char *s = after(token, name);
 
-	if (!s || !is_digit(*s))
-		return;
-	unsigned long v = decimal(s);
-	*value = v > INT_MAX ? INT_MAX : (int)v;
+	if (s && *s >= '0' && *s <= '9')
+		*value = decimal(s);
 }
 
 /* RFC 9112 section 9.3: "close" wins, wherever it stands. */
@@ -712,13 +704,13 @@ end_of_line(struct http_reader *h)
 		h->status = 0;
 	else {          /* any digits for these, then a space or the end */
 		for (const char *form = "HTTP/1.0 000"; *form; form++, s++)
-			if (*form == '0' ? !is_digit(*s) : *s != *form)
+			if (*form == '0' ? *s < '0' || *s > '9' : *s != *form)
 				return HTTP_BAD;
 		if (*s != ' ' && *s != '\0')
 			return HTTP_BAD;
 		h->status = (int)decimal(h->line + 9);
 		h->close = h->line[7] == '0';
-		h->timeout = h->max = -1;
+		h->timeout = h->max = ULONG_MAX;
 		if (h->status < 100 || h->status == 101)
 			return HTTP_BAD;
 	}
