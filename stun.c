@@ -394,25 +394,18 @@ local_owner(const struct local *l, struct owner *o)
  * machine could take the service's datagrams. */
 static const int flags[] = { SO_REUSEADDR, SO_REUSEPORT };
 
-static const char *const not_root = "sharing it needs root";
-static const char *const old_kernel = "sharing it needs Linux 5.6";
 #define KERNEL	"the kernel itself (WireGuard?), or "
 static const char kernel_socket[] = KERNEL "it cannot be seen (a container?): "
     "sharing it needs --pid=host and SYS_PTRACE";
 static const char *const unseen = kernel_socket + sizeof KERNEL - 1;
 
 /* Linux's numbers are the same everywhere, but for the base of mips. */
-#ifdef __mips__
-#define SYSCALL_BASE	(_MIPS_SIM == 1 ? 4000 : _MIPS_SIM == 2 ? 6000 : 5000)
-#else
-#define SYSCALL_BASE	0
+#if !defined SYS_pidfd_open && defined __mips__
+#define SYS_pidfd_open	(_MIPS_SIM == 1 ? 4434 : _MIPS_SIM == 2 ? 6434 : 5434)
+#elif !defined SYS_pidfd_open
+#define SYS_pidfd_open	434
 #endif
-#ifndef SYS_pidfd_open
-#define SYS_pidfd_open	(SYSCALL_BASE + 434)
-#endif
-#ifndef SYS_pidfd_getfd
-#define SYS_pidfd_getfd	(SYSCALL_BASE + 438)
-#endif
+#define PIDFD_GETFD	(SYS_pidfd_open + 4)    /* SYS_pidfd_getfd, newer */
 
 /* Our own descriptor of what fd is in another process. */
 static int
@@ -422,7 +415,7 @@ copy_fd(pid_t pid, int fd)
 	int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (pidfd < 0)
 		return -1;
-	int copy = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+	int copy = (int)syscall(PIDFD_GETFD, pidfd, fd, 0);
 	fd_close(pidfd);
 	return copy;
 #else
@@ -457,10 +450,10 @@ share_holder(struct holder *h, int type, int on)
 		}
 		close(fd);
 	} else if (errno == ENOSYS)
-		return old_kernel;
+		return "sharing it needs Linux 5.6";
 	else if (errno == EPERM || errno == EACCES)
-		return geteuid() != 0 ? not_root : h->o.pid || h->o.uid ||
-		    type == SOCK_STREAM ? unseen : kernel_socket;
+		return geteuid() != 0 ? "sharing it needs root" : h->o.pid ||
+		    h->o.uid || type == SOCK_STREAM ? unseen : kernel_socket;
 	return NULL;
 }
 
