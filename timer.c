@@ -66,7 +66,6 @@ digits(char room[SERVER_TEXT], int64_t v, size_t least, unsigned base)
 static NOINLINE const char *
 text_of(int kind, const void *p, char buf[SERVER_TEXT])
 {
-	struct host host;
 	char text[ADDR_TEXT];
 
 	if (kind == 'd' || kind == 'p')
@@ -74,14 +73,10 @@ text_of(int kind, const void *p, char buf[SERVER_TEXT])
 		    addr_port(p), kind == 'd', 10);
 	if (kind == 'h')
 		return addr_host(p, buf);
-	if (kind == 's')
-		host = *(const struct host *)p;
-	else {
-		host.name = addr_host(p, text);
-		host.port = addr_port(p);
-	}
-	fmt(buf, SERVER_TEXT, strchr(host.name, ':') ? "[%.253s]:%d" :
-	    "%.253s:%d", host.name, host.port);
+	struct host h = kind == 's' ? *(const struct host *)p :
+	    (struct host){ addr_host(p, text), addr_port(p) };
+	fmt(buf, SERVER_TEXT, strchr(h.name, ':') ? "[%.253s]:%d" :
+	    "%.253s:%d", h.name, h.port);
 	return buf;
 }
 
@@ -660,11 +655,9 @@ files_now(void)
 void
 files_raise(void)
 {
-	struct rlimit most;
-
 	if (getrlimit(RLIMIT_NOFILE, &files) < 0)
 		return;
-	most.rlim_cur = most.rlim_max = files.rlim_max;
+	struct rlimit most = { files.rlim_max, files.rlim_max };
 	setrlimit(RLIMIT_NOFILE, &most);
 }
 
