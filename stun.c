@@ -237,7 +237,7 @@ static int
 read_table(struct holder **list, const char *six, const struct local *l)
 {
 	char path[32], buf[4096], *line, *end;
-	int type = l->cfg->type, r = -1;
+	int type = l->cfg->type, r = 0;
 	size_t n = 0;
 	ssize_t got;
 
@@ -246,17 +246,14 @@ read_table(struct holder **list, const char *six, const struct local *l)
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	while ((got = read(fd, buf + n, sizeof buf - 1 - n)) > 0) {
 		buf[n + (size_t)got] = '\0';
-		for (line = buf; (end = strchr(line, '\n')); line = end + 1) {
-			r = add_holder(list, line, l->port, type);
-			if (r < 0)
-				goto fail;
-		}
+		for (line = buf; (end = strchr(line, '\n')); line = end + 1)
+			if (add_holder(list, line, l->port, type) < 0)
+				r = -1;
 		n = strlen(line);
 		memmove(buf, line, n);
 	}
-fail:
 	close(fd);
-	return r;
+	return got < 0 ? -1 : r;
 }
 
 static void
