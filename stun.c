@@ -659,23 +659,6 @@ parameter(char *token, const char *name, unsigned long *value)
 		*value = decimal(s);
 }
 
-/* RFC 9112 section 9.3: "close" wins, wherever it stands. */
-static void
-field_line(struct http_reader *h)
-{
-	char *token, *connection = after(h->line, "Connection:");
-	char *s = connection ? connection : after(h->line, "Keep-Alive:");
-
-	while ((token = strsep(&s, " \t,")) != NULL)
-		if (!connection) {
-			parameter(token, "timeout=", &h->timeout);
-			parameter(token, "max=", &h->max);
-		} else if (strcasecmp(token, "close") == 0)
-			h->close |= 2;
-		else if (strcasecmp(token, "keep-alive") == 0)
-			h->close &= 2;
-}
-
 static NOINLINE enum http_reply
 end_of_line(struct http_reader *h)
 {
@@ -686,9 +669,18 @@ end_of_line(struct http_reader *h)
 		len--;
 	h->line[len] = '\0';
 	h->len = 0;
-	if (h->status && len > 0)
-		field_line(h);
-	else if (h->status >= 200)
+	if (h->status && len > 0) {     /* a field */
+		char *token, *conn = after(h->line, "Connection:");
+		char *at = conn ? conn : after(h->line, "Keep-Alive:");
+		while ((token = strsep(&at, " \t,")) != NULL)
+			if (!conn) {
+				parameter(token, "timeout=", &h->timeout);
+				parameter(token, "max=", &h->max);
+			} else if (strcasecmp(token, "close") == 0)
+				h->close |= 2;  /* it wins: section 9.3 */
+			else if (strcasecmp(token, "keep-alive") == 0)
+				h->close &= 2;
+	} else if (h->status >= 200)
 		return HTTP_DONE;
 	else if (h->status)
 		h->status = 0;
