@@ -313,9 +313,8 @@ search(struct holder *list, const char *folder, pid_t pid)
 		ssize_t n = readlinkat(dirfd(d), e->d_name, path,
 		    sizeof path - 1);
 		path[n > 0 ? n : 0] = '\0';
-		const char *inode = after(path, "socket:[");
-		struct holder *h = inode ?
-		    find_inode(list, decimal(inode)) : NULL;
+		const char *s = after(path, "socket:[");
+		struct holder *h = s ? find_inode(list, decimal(s)) : NULL;
 		if (h && h->o.pid == 0) {
 			h->o.pid = pid;
 			h->fd = number;
@@ -633,9 +632,8 @@ stun_decode(struct flow *f, const unsigned char *p, size_t n)
 		return read_address(p, n, XOR_MAPPED_ADDRESS, MAPPED_ADDRESS,
 		    &f->ends.mapped);
 	}
-	const unsigned char *e = be16(p) == ERROR ?
-	    attribute(p, n, ERROR_CODE) : NULL;
-	if (!e || be16(e + 2) < 4 || e[7] > 99)
+	const unsigned char *e = attribute(p, n, ERROR_CODE);
+	if (be16(p) != ERROR || !e || be16(e + 2) < 4 || e[7] > 99)
 		return -1;
 	int class = e[6] & 7;
 	if (class >= 3 && class <= 6)
@@ -1052,13 +1050,12 @@ server_addr(const struct server *s, const struct use *use, int fresh,
     int64_t now)
 {
 	/* after a while the addresses that failed are tried again */
-	int all = now >= s->asked + BACKOFF_MAX;
+	unsigned tried = now >= s->asked + BACKOFF_MAX ? 0 : s->tried;
 	const struct use *u;
 
 	for (int k = 0; k < s->addrs.n; k++) {
 		int i = (s->turn + k) % s->addrs.n;
-		if ((!all && s->tried >> i & 1) ||
-		    (fresh && now < s->fresh_at[i]))
+		if ((tried >> i & 1) || (fresh && now < s->fresh_at[i]))
 			continue;
 		for (u = use; u; u = u->next)
 			if (u->a && addr_same(u->a, &s->addrs.a[i]))
