@@ -259,10 +259,8 @@ struct owner {			/* who holds a port */
 	int listening;		/* one listens, or has any UDP socket */
 };
 
-enum local_role {
-	LOCAL_FLOW,		/* a flow to a server; shares the port */
-	LOCAL_SERVER		/* TCP: listens; UDP: owns the port alone */
-};
+/* a flow to a server shares the port; a server listens, or is alone in UDP */
+enum local_role { LOCAL_FLOW, LOCAL_SERVER };
 
 /* A socket bound to the mapped port as l says; sets l->port when it was 0, and
  * makes the port of a service shareable (bind mode).  -1 with errno: EADDRINUSE
