@@ -32,7 +32,7 @@
 /* The policy's times, ms. */
 #define LATE_UDP	3000    /* unanswered: the next server is asked too */
 #define LATE_TCP	2500
-#define ANSWER_LIMIT	10000	/* unanswered: flow or look-up has failed */
+#define ANSWER_LIMIT	10000	/* unanswered: it has failed */
 #define HARD_LIMIT      4000    /* the same while nothing holds the mapping */
 #define LOOKUP_AGE      600000  /* older addresses are looked up again */
 #define TARGET_AGE	60000
@@ -531,7 +531,7 @@ struct hook {
 	int failed;		/* --once: the mapping was not delivered */
 	int fails;		/* deliveries of next that failed */
 	int status;		/* of its last run that failed, or 0 */
-	int ones;		/* 1: status 1 is success; -1: no, 0 was seen */
+	int ones;		/* 1: status 1 is success; -1: 0 was seen */
 	int64_t retry;          /* ms: the delivery failed, not before this */
 	struct script run;
 	union addr last;	/* the public address that was delivered */
@@ -616,8 +616,7 @@ hook_ended(struct hook *h, int64_t now)
 
 	if (status == 0)
 		h->ones = -1;
-	else if (status == 1 << 8 && h->ones >= 0 &&
-	    !script_stopped(&h->run)) {
+	else if (status == 1 << 8 && h->ones >= 0 && !script_stopped(&h->run)) {
 		again = RUN_ONE;
 		if (h->status == status) {
 			warn("%s: status 1 again, now taken as success",
@@ -809,8 +808,8 @@ struct map {                    /* what is used most comes first: see size */
 	struct contact *contacts;	/* all of them */
 	int udp;		/* else TCP */
 	int known;              /* the mapping of this network was announced */
-	int late;		/* so many more servers are to be asked; -1: one
-				   that answered last, beside one that failed */
+	int late;		/* so many more servers are to be asked; -1:
+				   one that answers, beside one that failed */
 	int quit;		/* the signal that ends us, 0: run on */
 	struct relay *relay;	/* NULL: not started */
 	int port_error;		/* errno logged of the port; 0: none */
@@ -1614,7 +1613,7 @@ rest_one(struct map *m)
 	for (struct server *s = m->stun; s; s = s->next) {
 		if (s->said_at < m->doubt.began || !is_announced(m, &s->said))
 			continue;
-		struct contact *c = contact_with(m, s);	/* UDP: not seen */
+		struct contact *c = contact_with(m, s); /* UDP: not seen */
 		int64_t at = m->now + RESET_MEMORY;
 		if (!c || !c->seen || open_flows(m, c)) {
 			if (c && c->seen)

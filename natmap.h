@@ -124,7 +124,7 @@ char *addr_host(const union addr *a, char buf[ADDR_TEXT]);
 int addr_parse(union addr *a, const char *host, int family);
 
 /* timer.c: the log */
-extern int log_level;	/* -1: what is fatal, 0 at first: warnings, 1: notes */
+extern int log_level;	/* -1: what is fatal, 0: warnings, 1: notes */
 extern int log_fd;	/* where it goes, at first stderr */
 void log_to_syslog(void);	/* from now on */
 /* writes a line if that does not block, else counts it as lost; a format that

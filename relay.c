@@ -160,7 +160,7 @@ struct session {
 };
 
 struct batch {			/* of datagrams; lies in r->buf */
-	struct mmsghdr msg[BATCH];	/* read; once looked at, for sending */
+	struct mmsghdr msg[BATCH];      /* read; once looked at, to send */
 	struct iovec iov[BATCH];
 	struct dgram {
 		struct pair pair;
@@ -198,7 +198,7 @@ struct relay {			/* what is used often comes first */
 	unsigned self;          /* mask: which of target are the mapped port */
 	struct addrs target;	/* n 0: not known yet, the listener waits */
 	int guests_max;		/* guests at most */
-	int failing;		/* errno that was logged of the target, or 0 */
+	int failing;		/* errno logged of the target, or 0 */
 	size_t pending;		/* bytes in all struct pending */
 	int look;               /* fd from which to look at those that end */
 	int64_t room_at;	/* ms: the listener is not polled before */
@@ -212,7 +212,7 @@ struct relay {			/* what is used often comes first */
 	struct relay_calls calls;
 	union addr local;	/* what fd is bound to */
 	struct session *hash[BUCKETS];	/* UDP: by client */
-	uint8_t rest[PORTS];	/* UDP: rest_mark() of its last end; 0: none */
+	uint8_t rest[PORTS];	/* UDP: rest_mark() at the end; 0: none */
 };
 
 /* v within the two; the least counts where it is more than most. */
@@ -697,7 +697,7 @@ wind_up(struct relay *r, struct session *s)
 	pending_free(r, s, OTHER(dead));
 	carry(r, s, dead);
 	if (s->eof & dead && !s->u.pending[dead - 1]) {
-		int unsent = fd_peer(fd, &a) + 1;	/* 0: reset or closed */
+		int unsent = fd_peer(fd, &a) + 1;       /* 0: reset, closed */
 #ifdef TIOCOUTQ
 		if (unsent)
 			ioctl(fd, TIOCOUTQ, &unsent);
@@ -1000,8 +1000,7 @@ accept_one(struct relay *r)
 static int
 accept_next(struct relay *r)
 {
-	int full = r->n - r->guests >= r->max &&
-	    r->guests >= r->guests_max &&
+	int full = r->n - r->guests >= r->max && r->guests >= r->guests_max &&
 	    (evict_crowd(r, NOBODY, 0) <= 0 || !evict(r, S_GUEST, GUEST_AGE));
 
 	if (!full && (accept_one(r) == 0 || errno == ECONNABORTED))

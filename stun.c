@@ -397,7 +397,7 @@ static const char *const unseen = kernel_socket + sizeof KERNEL - 1;
 
 /* Linux's numbers are the same everywhere, but for the base of mips. */
 #if !defined SYS_pidfd_open && defined __mips__
-#define SYS_pidfd_open	(_MIPS_SIM == 1 ? 4434 : _MIPS_SIM == 2 ? 6434 : 5434)
+#define SYS_pidfd_open  (_MIPS_SIM == 1 ? 4434 : _MIPS_SIM == 2 ? 6434 : 5434)
 #elif !defined SYS_pidfd_open
 #define SYS_pidfd_open	434
 #endif

@@ -184,7 +184,7 @@ warn(const char *f, ...)
 	if (out.syslog < 0)	/* /dev/log was not there yet */
 		log_connect();
 	int n = fmt(line, 32, out.syslog > 0 ? "<%d>natmap[%d]: " : "natmap: ",
-	    27 + level, (int)getpid());	/* syslog's LOG_DAEMON | LOG_ERR */
+	    27 + level, (int)getpid()); /* syslog's LOG_DAEMON | LOG_ERR */
 	va_start(ap, f);
 	n += vfmt(line + n, 600, f, ap);
 	va_end(ap);

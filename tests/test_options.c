@@ -418,7 +418,8 @@ show_options(const char *args)
 	printf(" k=%d c=%d T=%d f=%u b=%d-%d p=%d t=%s i=%s device=%s "
 	    "source=%s e=%s C=%s", c.keepalive, c.cycle, c.idle_timeout,
 	    (unsigned)c.mark, c.port_lo, c.port_hi, c.target_port,
-	    c.target.name ? c.target.name : "-", c.interface ? c.interface : "-",
+	    c.target.name ? c.target.name : "-",
+	    c.interface ? c.interface : "-",
 	    c.device ? c.device : "-", source, c.script ? c.script : "-",
 	    c.congestion ? c.congestion : "-");
 	for (i = 0; i < c.nstun; i++)

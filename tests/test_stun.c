@@ -999,7 +999,8 @@ static const struct http_case http_cases[] = {
 	{ "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=-5, max=x, timeout=\r\n"
 	    "\r\n", HTTP_DONE, 200, 0, -1, -1, 0 },
 	{ "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1,"
-	    "timeout=99999999999999999999999\r\n\r\n", HTTP_DONE, 200, 0, ULONG_MAX, -1, 0 },
+	    "timeout=99999999999999999999999\r\n\r\n",
+	    HTTP_DONE, 200, 0, ULONG_MAX, -1, 0 },
 	{ "HTTP/1.1 100 Continue\r\nConnection: close\r\nKeep-Alive: max=1"
 	    "\r\n\r\nHTTP/1.1 103\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
 	    HTTP_DONE, 200, 0, -1, -1, 0 },
