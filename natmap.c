@@ -489,8 +489,11 @@ read_options(struct config *c, int argc, char **argv)
 		s += arg;
 	}
 	*s = '\0';
-	*c = (struct config){ .family = AF_INET, .type = SOCK_STREAM,
-	    .idle_timeout = IDLE_TIMEOUT, .target_port = -1 };
+	memset(c, 0, sizeof *c);        /* an initialiser may leave unions */
+	c->family = AF_INET;
+	c->type = SOCK_STREAM;
+	c->idle_timeout = IDLE_TIMEOUT;
+	c->target_port = -1;
 	/* Values are read the second time: they depend on -6, -u and -1. */
 	for (int i = 0; i < 2; i++) {
 		optind = 0;

@@ -93,12 +93,15 @@ struct config {
 	struct host stun[MAX_SERVERS], http[MAX_SERVERS];
 };
 
-#ifndef __GNUC__
-#define __attribute__(what)
-#endif
+#if defined __GNUC__
 #define PRINTF(a, b)	__attribute__((format(printf, a, b)))
 #define NORETURN	__attribute__((noreturn))
 #define NOINLINE	__attribute__((noinline))	/* else longer */
+#else
+#define PRINTF(a, b)
+#define NORETURN
+#define NOINLINE
+#endif
 
 /* timer.c: text and addresses */
 /* snprintf for %s %d %u %x, with a precision; %s of NULL is nothing; %pd is an

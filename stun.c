@@ -818,10 +818,15 @@ int
 flow_start(struct flow *f, enum flow_kind kind, int fd, int shared,
     const union addr *peer, const char *host, int64_t now, int64_t deadline)
 {
-	*f = (struct flow){ .fd = fd, .slot = -1, .kind = kind,
-	    .shared = shared, .born = now, .host = host };
+	memset(f, 0, sizeof *f);
+	f->fd = fd;
+	f->slot = -1;
+	f->kind = kind;
 	f->state = FLOW_ASKING;		/* flow_stop() is to close it */
+	f->shared = shared;
 	f->ends.peer = *peer;
+	f->host = host;
+	f->born = now;
 	if (kind != FLOW_UDP) {	/* the kernel finds dead peers */
 		fd_probes(fd, PROBE_IDLE, PROBE_EVERY, PROBES);
 		fd_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, UNSENT_MAX);
