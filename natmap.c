@@ -910,25 +910,6 @@ choose(struct map *m, int http, int how, int64_t *soonest)
 	    &m->hook.next.mapped, m->now, soonest);
 }
 
-/* Says that there has been no mapping for long, and why. */
-static void
-say_silence(struct map *m)
-{
-	const struct server *bad = NULL;
-	int n = 0;
-
-	m->at[UNHELD] = NEVER;
-	for (const struct server *s = m->stun; s; s = s->next)
-		if (s->repeats) {
-			n++;
-			bad = s;
-		}
-	if (bad && !m->port_error)	/* which was said */
-		warn("%s: %d server%s tried: %s", m->hook.by ?
-		    "the mapping was lost" : "no mapping yet", n, n > 1 ? "s" :
-		    NULL, server_error(bad, bad->logged[0]));
-}
-
 static int port_owner(struct map *, int, const char *);
 
 /* Logs a new kind of failure, of peer if not NULL, and what is tried next. */
@@ -2306,6 +2287,9 @@ map_want(struct map *m)
 static void
 map_step(struct map *m)
 {
+	const struct server *bad = NULL;
+	int n = 0;
+
 	news_step(m);
 	serve(m);
 	contacts_step(m);
@@ -2315,8 +2299,19 @@ map_step(struct map *m)
 			port_says(m, "nobody listens on it (fine if a "
 			    "firewall rule forwards it)");
 	}
-	if (m->now >= m->at[UNHELD])
-		say_silence(m);
+	if (m->now >= m->at[UNHELD]) {
+		m->at[UNHELD] = NEVER;
+		for (const struct server *s = m->stun; s; s = s->next)
+			if (s->repeats) {
+				n++;
+				bad = s;
+			}
+		if (bad && !m->port_error)	/* which was said */
+			warn("%s: %d server%s tried: %s", m->hook.by ?
+			    "the mapping was lost" : "no mapping yet", n,
+			    n > 1 ? "s" : NULL,
+			    server_error(bad, bad->logged[0]));
+	}
 	if (m->relay)
 		relay_step(m->relay, m->w, m->now);
 	hook_step(&m->hook, m->w, m->now);
@@ -2540,20 +2535,6 @@ reach_step(struct map *m)
 }
 
 static void
-reach_start(struct map *m)
-{
-	m->reach.listener = -1;
-	m->k = m->age = REACH_LIMIT;	/* no flow asks again */
-	m->lost = m->end;
-	if (m->http)
-		resolve(m, m->http);
-	addr_set_port(&m->route.source, m->local.port);
-	log_level = (m->cfg->level > 0) - 1;	/* -v: which servers fail */
-	if (m->port_error)
-		m->end = m->now;
-}
-
-static void
 advise(const char *text)
 {
 	print("advice:    %s\n", text, NULL);
@@ -2680,8 +2661,17 @@ run(struct map *m, int sigfd)
 
 	m->end = check ? m->now + REACH_LIMIT :
 	    m->cfg->once ? m->now + ONCE_LIMIT : NEVER;
-	if (check)
-		reach_start(m);
+	if (check) {
+		r->listener = -1;
+		m->k = m->age = REACH_LIMIT;	/* no flow asks again */
+		m->lost = m->end;
+		if (m->http)
+			resolve(m, m->http);
+		addr_set_port(&m->route.source, m->local.port);
+		log_level = (m->cfg->level > 0) - 1;    /* -v: who fails */
+		if (m->port_error)
+			m->end = m->now;
+	}
 	for (;;) {
 		if (m->now >= m->end || (m->quit ? !open_flows(m, NULL) :
 		    m->cfg->once && hook_delivered(&m->hook)))

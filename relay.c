@@ -1012,22 +1012,6 @@ accept_next(struct relay *r)
 	return 0;
 }
 
-/* Guests take the room that others left, or that can be made now. */
-static void
-seat_guests(struct relay *r)
-{
-	struct idle *next, *head = &r->list[S_GUEST];
-	int due = r->now >= r->seat_at;
-
-	if (due)
-		r->seat_at = r->now + ACCEPT_PAUSE;
-	for (struct idle *e = head->next; e != head; e = next) {
-		next = e->next;
-		if (due || r->n - r->guests < r->max)
-			seat(r, (struct session *)e);
-	}
-}
-
 void
 relay_accept(struct relay *r)
 {
@@ -1459,6 +1443,8 @@ step_times(struct relay *r)
 void
 relay_step(struct relay *r, struct wake *w, int64_t now)
 {
+	struct idle *next, *head = &r->list[S_GUEST];
+
 	r->now = now;
 	step_ready(r, w->fds + r->first, r->polled);
 	if (woke(w, r->sigslot))
@@ -1466,7 +1452,15 @@ relay_step(struct relay *r, struct wake *w, int64_t now)
 	if (now >= r->check_at)
 		check_all(r);
 	step_times(r);
-	seat_guests(r);
+	/* guests take the room that others left, or that can be made now */
+	int due = now >= r->seat_at;
+	if (due)
+		r->seat_at = now + ACCEPT_PAUSE;
+	for (struct idle *e = head->next; e != head; e = next) {
+		next = e->next;
+		if (due || r->n - r->guests < r->max)
+			seat(r, (struct session *)e);
+	}
 	if (!woke(w, r->slot))
 		return;
 	int most = r->udp ? 4 : ACCEPTS;
