@@ -1203,8 +1203,9 @@ wanted(struct map *m, int http)
 	return 2 - live;
 }
 
-/* the worst holder: one without a flow, one that is late, one with an old
- * mapping, the oldest; answered: of those whose flow has answered */
+/* the worst holder: one without a flow, one that is late (in UDP, where an
+ * answer ends the flow, the reverse), one with an old mapping, the oldest;
+ * answered: of those whose flow has answered */
 static struct contact *
 worst(struct map *m, int http, int answered)
 {
@@ -1215,8 +1216,8 @@ worst(struct map *m, int http, int answered)
 		if (c->role != HOLDS || c->http != http ||
 		    (answered && !(c->seen && is_open(c))))
 			continue;
-		int rank = !c->use.s ? 3 : c->late ? 2 : c->seen && !http &&
-		    m->known && !is_announced(m, &c->f.ends);
+		int rank = c->late ? 2 + 2 * m->udp : !c->use.s ? 3 : c->seen &&
+		    !http && m->known && !is_announced(m, &c->f.ends);
 		if (rank > most || (rank == most && c->f.born < bad->f.born)) {
 			most = rank;
 			bad = c;

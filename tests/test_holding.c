@@ -107,7 +107,15 @@ udp_mute_later(void)
 	CHECK(longest(ANSWERED, 0, 1 MINUTES, 11 MINUTES) <=
 	    13 SECONDS + ANSWER_TIME);
 	CHECK(count(ASKED, 'a', 1 MINUTES, 11 MINUTES) <= 25);
+	CHECK(longest(ASKED, 0, 1 MINUTES, 11 MINUTES) <= 10 SECONDS);
 	CHECK(sim.ncalls == 1);
+	end();
+	/* the one that waits for its answer does not hold: who answers does */
+	begin("-u -s a,b -k 4");
+	go_on(4500);
+	peer('a')->mode = MUTE;
+	go_on(5 MINUTES);
+	CHECK(longest(ASKED, 0, 500, 5 MINUTES) <= 4 SECONDS);
 	end();
 }
 
