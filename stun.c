@@ -82,20 +82,6 @@ set_reuseport(int fd)
 	    errno == ENOPROTOOPT ? 1 : -1;
 }
 
-/* seteuid(2) of this thread, and so of this program: libc's would go round all
- * threads, for a kilobyte of code. */
-static NOINLINE int
-set_euid(uid_t uid)
-{
-#if defined SYS_setresuid32
-	return (int)syscall(SYS_setresuid32, -1, uid, -1);
-#elif defined SYS_setresuid
-	return (int)syscall(SYS_setresuid, -1, uid, -1);
-#else
-	return seteuid(uid);
-#endif
-}
-
 /* A socket with the device and the mark, of the uid that Linux compares when
  * listeners share a port. */
 static int
@@ -105,9 +91,9 @@ new_socket(const struct local *l, int type)
 	uid_t me = geteuid();
 
 	if (l->uid)
-		set_euid(l->uid);
+		(void)!seteuid(l->uid);
 	int fd = socket(c->family, type, 0);
-	if (l->uid && set_euid(me) < 0)
+	if (l->uid && seteuid(me) < 0)
 		abort();
 	if (fd < 0)
 		return -1;
