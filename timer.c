@@ -684,26 +684,6 @@ child_fork(void)
 	return pid;
 }
 
-/* putenv(3) in a child; text replaces what begins with the same len bytes.
- * Where libc is static, its own is 2 KB. */
-static void
-set_env(char *text, size_t len)
-{
-	char **e = environ;
-
-	while (*e && strncmp(*e, text, len) != 0)
-		e++;
-	if (!*e) {
-		size_t n = (size_t)(e - environ);
-		e = calloc(n + 2, sizeof *e);
-		if (!e)
-			return;
-		environ = memcpy(e, environ, n * sizeof *e);
-		e += n;
-	}
-	*e = text;
-}
-
 /* the script */
 
 int
@@ -736,10 +716,8 @@ script_start(struct script *s, const char *const argv[], char *env)
 	if (script_check(av[1]) < 0 || (pid = child_fork()) < 0)
 		return -1;
 	if (pid == 0) {
-		while (*env) {
-			char *line = strsep(&env, "\n");
-			set_env(line, strcspn(line, "=") + 1);
-		}
+		while (*env)
+			putenv(strsep(&env, "\n"));
 		terminal_leave();
 		execv(av[1], av + 1);
 		if (errno == ENOEXEC)	/* a script without #! */
@@ -826,7 +804,6 @@ lookup_confine(void)
 static void
 lookup_child(struct addrs *got, int fd, const char *host, int port, int family)
 {
-	static char options[] = "RES_OPTIONS=timeout:1";
 	static struct addrinfo hints;
 	struct addrinfo *list;
 
@@ -835,9 +812,8 @@ lookup_child(struct addrs *got, int fd, const char *host, int port, int family)
 	/* A session's socket here would keep the connection alive. */
 	fd_close_from(4, 0);
 	lookup_confine();
-	/* glibc waits for a dead first name server as long as we do.  It takes
-	 * the first of two that are there. */
-	set_env(options, sizeof options);
+	/* glibc waits for a dead first name server as long as we do. */
+	setenv("RES_OPTIONS", "timeout:1", 0);
 	hints.ai_family = family;
 	hints.ai_socktype = SOCK_STREAM;
 	got->n = -abs(getaddrinfo(host, NULL, &hints, &list));
