@@ -140,15 +140,13 @@ void warn(const char *f, ...) PRINTF(1, 2);
 #define quit(status, ...) (warn(FATAL __VA_ARGS__), exit(status))
 #define die(...)	quit(1, __VA_ARGS__)
 
-/* timer.c: memory, random numbers, the clock and poll() */
+/* timer.c: random numbers, the clock and poll() */
 struct wake {
 	struct pollfd *fds;	/* slots, in the order of wake_on() */
 	int n, cap;
 	int64_t deadline;	/* ms, monotonic; NEVER: nobody waits for it */
 };
 
-/* moves p[n] to a block of size bytes, 0 beyond n; NULL: no memory, p stays */
-void *enlarge(void *p, size_t n, size_t size);
 void random_bytes(void *p, size_t n);		/* never blocks */
 uint32_t random_below(uint32_t n);		/* 0 to n - 1 */
 int64_t now_ms(void);

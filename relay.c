@@ -319,14 +319,15 @@ static int
 leg_open(struct relay *r, struct session *s, size_t leg, int fd)
 {
 	if (fd >= r->nfds) {
-		struct session **p = enlarge(r->by_fd,
-		    (size_t)r->nfds * sizeof *p, 2 * (size_t)fd * sizeof *p);
+		struct session **p = realloc(r->by_fd,
+		    2 * (size_t)fd * sizeof *p);
 		if (!p) {
 			fd_close(fd);
 			return -1;
 		}
 		r->by_fd = p;
-		r->nfds = 2 * fd;
+		while (r->nfds < 2 * fd)
+			p[r->nfds++] = NULL;
 	}
 	r->by_fd[fd] = s;
 	s->fd[leg - 1] = fd;

@@ -386,19 +386,6 @@ random_below(uint32_t n)
 	return (uint32_t)((uint64_t)x * n >> 32);
 }
 
-void *
-enlarge(void *p, size_t n, size_t size)
-{
-	void *more = calloc(1, size);
-
-	if (more) {
-		if (n)
-			memcpy(more, p, n);
-		free(p);
-	}
-	return more;
-}
-
 void
 wake_clear(struct wake *w)
 {
@@ -414,8 +401,7 @@ wake_on(struct wake *w, int fd, int events)
 	if (fd < 0)
 		return -1;
 	if (w->n == w->cap) {
-		struct pollfd *p = enlarge(w->fds, (size_t)w->cap * sizeof *p,
-		    (size_t)cap * sizeof *p);
+		struct pollfd *p = realloc(w->fds, (size_t)cap * sizeof *p);
 		if (!p)
 			return -1;
 		w->fds = p;
