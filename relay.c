@@ -40,7 +40,6 @@
 #undef IP_PKTINFO
 #undef MSG_WAITFORONE
 #undef SO_MEMINFO
-#undef SOCK_NONBLOCK
 #undef SPLICE_F_MOVE
 #undef TIOCOUTQ
 #undef UDP_SEGMENT
@@ -478,38 +477,6 @@ complain(struct relay *r, int e)
 
 /* sockets */
 
-/* A new socket, non-blocking and closed in children; -1 with errno. */
-static int
-fd_socket(int family, int type)
-{
-#ifdef SOCK_NONBLOCK
-	return socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-#else
-	int fd = socket(family, type, 0);
-
-	if (fd >= 0)
-		fd_setup(fd);
-	return fd;
-#endif
-}
-
-static int
-fd_accept(int listener, union addr *from)
-{
-	socklen_t len = sizeof *from;
-	int fd;
-
-#ifdef SOCK_NONBLOCK
-	fd = accept4(listener, &from->sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	if (fd >= 0 || errno != ENOSYS)		/* before Linux 2.6.28 */
-		return fd;
-#endif
-	fd = accept(listener, &from->sa, &len);
-	if (fd >= 0)
-		fd_setup(fd);
-	return fd;
-}
-
 /* A vanished peer is found in two and a half minutes.  Connections inherit
  * the settings of their listener. */
 static void
@@ -762,10 +729,11 @@ static int
 dial(struct relay *r, struct session *s)
 {
 	const union addr *to = &s->pair.peer;
-	int fd = fd_socket(to->sa.sa_family, r->cfg->type);
+	int fd = socket(to->sa.sa_family, r->cfg->type, 0);
 
 	if (fd < 0 || leg_open(r, s, TARGET, fd) < 0)
 		return errno;
+	fd_setup(fd);
 	disarm(s);
 	s->armed = ARMED_NEVER;
 	if (!r->udp)
@@ -981,13 +949,15 @@ static int
 accept_one(struct relay *r)
 {
 	struct session *s = session_new();
+	socklen_t len = sizeof s->pair.client;
 	int fd;
 
-	if (!s || (fd = fd_accept(r->fd, &s->pair.client)) < 0 ||
+	if (!s || (fd = accept(r->fd, &s->pair.client.sa, &len)) < 0 ||
 	    leg_open(r, s, CLIENT, fd) < 0) {
 		free(s);
 		return -1;
 	}
+	fd_setup(fd);
 	s->state = S_GUEST;
 	r->guests++;
 	session_begin(r, s);
@@ -1647,7 +1617,7 @@ relay_target(struct relay *r, const struct addrs *to)
 		    a->sa.sa_family != r->local.sa.sa_family ||
 		    (!addr_any(&r->local) && !addr_same_host(&r->local, a)))
 			continue;
-		int fd = fd_socket(a->sa.sa_family, SOCK_DGRAM);
+		int fd = socket(a->sa.sa_family, SOCK_DGRAM, 0);
 		fd_connect(fd, a);
 		if (fd_name(fd, &from) == 0 && (addr_same_host(&from, a) ||
 		    addr_kind(&from) == A_LOOPBACK))

@@ -27,7 +27,7 @@ static long called;		/* system calls of the relay */
 #define ioctl(...)		(called++, ioctl(__VA_ARGS__))
 #define getsockopt(...)		(called++, getsockopt(__VA_ARGS__))
 #define getpeername(...)	(called++, getpeername(__VA_ARGS__))
-#define accept4(...)		(called++, accept4(__VA_ARGS__))
+#define accept(...)		(called++, accept(__VA_ARGS__))
 #define splice(...)		(called++, splice(__VA_ARGS__))
 #include "../relay.c"
 #undef poll
@@ -38,7 +38,7 @@ static long called;		/* system calls of the relay */
 #undef ioctl
 #undef getsockopt
 #undef getpeername
-#undef accept4
+#undef accept
 #undef splice
 
 #include <sys/resource.h>
@@ -107,6 +107,22 @@ local(const char *host)
 	return a;
 }
 
+/* A socket of the test's, non-blocking; the same from the target's listener. */
+static int
+end_socket(int family, int type)
+{
+	return socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+}
+
+static int
+end_accept(union addr *from)
+{
+	socklen_t len = sizeof *from;
+
+	return accept4(target_fd, &from->sa, &len,
+	    SOCK_NONBLOCK | SOCK_CLOEXEC);
+}
+
 /* A bound socket, listening when it is TCP. */
 static int
 bound(int type, const char *host, union addr *a)
@@ -115,7 +131,7 @@ bound(int type, const char *host, union addr *a)
 	int fd;
 
 	*a = local(host);
-	fd = fd_socket(a->sa.sa_family, type);
+	fd = end_socket(a->sa.sa_family, type);
 	if (fd == -1 || bind(fd, &a->sa, addr_len(a)) == -1 ||
 	    (type == SOCK_STREAM && listen(fd, 128) == -1)) {
 		close(fd);
@@ -231,7 +247,7 @@ dial_relay(int type, const char *source)
 {
 	union addr a = r->local;
 	union addr src;
-	int fd = fd_socket(a.sa.sa_family, type);
+	int fd = end_socket(a.sa.sa_family, type);
 
 	if (window)
 		fd_option(fd, SOL_SOCKET, SO_RCVBUF, window);
@@ -255,7 +271,7 @@ target_accept(void)
 
 	for (k = 0; k < 200 && fd == -1; k++) {
 		turn(k ? 1 : 0);
-		fd = fd_accept(target_fd, &a);
+		fd = end_accept(&a);
 	}
 	return fd;
 }
@@ -1087,7 +1103,7 @@ quiet_when_waiting(int n)
 	full = bound(SOCK_STREAM, "127.0.0.1", &mute);
 	listen(full, 0);
 	for (k = 0; k < 8; k++) {
-		fd[k] = fd_socket(AF_INET, SOCK_STREAM);
+		fd[k] = end_socket(AF_INET, SOCK_STREAM);
 		connect(fd[k], &mute.sa, addr_len(&mute));
 	}
 	target.a[0] = mute;
@@ -1613,7 +1629,7 @@ a_mute_address_has_ten_seconds(void)
 	full = bound(SOCK_STREAM, "127.0.0.1", &mute);
 	listen(full, 0);
 	for (k = 0; k < 8; k++) {
-		fd[k] = fd_socket(AF_INET, SOCK_STREAM);
+		fd[k] = end_socket(AF_INET, SOCK_STREAM);
 		connect(fd[k], &mute.sa, addr_len(&mute));
 	}
 	target.a[1] = target.a[0];
@@ -1898,7 +1914,7 @@ behind_a_queue_of_the_crowd(void)
 	last[1].fd = -1;
 	for (k = 0; k < 200 && last[1].fd < 0; k++, now += 500) {
 		calm();
-		last[1].fd = fd_accept(target_fd, &any);
+		last[1].fd = end_accept(&any);
 	}
 	CHECK(last[1].fd != -1 && k > 20);
 	CHECK(r->n <= 4 + 8);
@@ -2234,7 +2250,7 @@ narrow_network(int mtu)
 		close(old);
 		return -1;
 	}
-	fd = fd_socket(AF_INET, SOCK_DGRAM);
+	fd = end_socket(AF_INET, SOCK_DGRAM);
 	memset(&lo, 0, sizeof lo);
 	strcpy(lo.ifr_name, "lo");
 	lo.ifr_mtu = mtu;
@@ -2317,7 +2333,7 @@ udp_refusal_keeps_the_session(void)
 	for (turns = k = 0; k < 20; k++)
 		turn(0);
 	CHECK(turns == 0);
-	target_fd = fd_socket(AF_INET, SOCK_DGRAM);
+	target_fd = end_socket(AF_INET, SOCK_DGRAM);
 	CHECK(bind(target_fd, &a.sa, addr_len(&a)) == 0);
 	CHECK(echo(fd, 10));
 	CHECK(r->ever == 1);
@@ -2548,7 +2564,7 @@ a_target_that_refuses_is_said(void)
 		CHECK(logged(": Connection refused") == 1 + 3 * !udp);
 		CHECK(logged("target 127.0.0.1:") == 1);
 		a = target.a[0];
-		target_fd = fd_socket(AF_INET, cfg.type);
+		target_fd = end_socket(AF_INET, cfg.type);
 		fd_option(target_fd, SOL_SOCKET, SO_REUSEADDR, 1);
 		CHECK(bind(target_fd, &a.sa, addr_len(&a)) == 0);
 		for (k = 0; k < 3; k++) {
