@@ -690,7 +690,7 @@ terminal_leave(void)
 {
 	setsid();
 	close(STDIN_FILENO);
-	open("/dev/null", O_RDONLY);
+	fd_inherited();
 }
 
 int

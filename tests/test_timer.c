@@ -872,7 +872,11 @@ inherited_child(void)
 	for (i = 0; i < 3; i++)
 		if (fcntl((int)i, F_GETFD) != 0)
 			_exit(2);
-	_exit(open_fds(5) != 2);
+	if (open_fds(5) != 2)
+		_exit(3);
+	(void)!chroot("/proc");		/* there is no /dev/null */
+	terminal_leave();
+	_exit(fcntl(STDIN_FILENO, F_GETFD) != 0);
 }
 
 static void
