@@ -211,23 +211,17 @@ addr_len(const union addr *a)
 	return a->sa.sa_family == AF_INET6 ? sizeof a->in6 : sizeof a->in;
 }
 
-/* Both families have their port at the same place.  In musl, ntohs() and
- * htons() are calls. */
+/* Both families have their port at the same place. */
 int
 addr_port(const union addr *a)
 {
-	const unsigned char *p = (const void *)&a->in.sin_port;
-
-	return p[0] << 8 | p[1];
+	return ntohs(a->in.sin_port);
 }
 
 void
 addr_set_port(union addr *a, int port)
 {
-	unsigned char *p = (void *)&a->in.sin_port;
-
-	p[0] = (unsigned char)(port >> 8);
-	p[1] = (unsigned char)port;
+	a->in.sin_port = htons((uint16_t)port);
 }
 
 int
