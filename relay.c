@@ -41,7 +41,6 @@
 #undef MSG_WAITFORONE
 #undef SO_MEMINFO
 #undef SPLICE_F_MOVE
-#undef TIOCOUTQ
 #undef UDP_SEGMENT
 #endif
 /* <linux/sockios.h> is not in every toolchain. */
@@ -68,11 +67,7 @@ struct mmsghdr {
 #define CHECK_ALL       1000    /* all are polled so often, with signals */
 #define CHECK_PLAIN	5	/* and without, 1 more for 64 sessions */
 #define CONNECT         10000   /* for each address of the target */
-#ifdef TIOCOUTQ
 #define ENDING          10000   /* for the last bytes before a reset */
-#else
-#define ENDING          1000    /* nobody can tell when they have gone */
-#endif
 #define LOOK_LEAST	20	/* between looks at some that end */
 #define LOOK_MOST       1000    /* doubled up to this while none has ended */
 #define ACCEPT_PAUSE    1000    /* of the listener without room */
@@ -666,10 +661,8 @@ wind_up(struct relay *r, struct session *s)
 	carry(r, s, dead);
 	if (s->eof & dead && !s->u.pending[dead - 1]) {
 		int unsent = fd_peer(fd, &a) + 1;       /* 0: reset, closed */
-#ifdef TIOCOUTQ
 		if (unsent)
 			ioctl(fd, TIOCOUTQ, &unsent);
-#endif
 		if (!unsent)
 			s->broken = BOTH;
 		else

@@ -485,13 +485,9 @@ fd_probes(int fd, int idle, int every, int count)
 {
 	fd_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	fd_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-#ifdef TCP_KEEPIDLE
 	fd_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, idle);
 	fd_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, every);
 	fd_option(fd, IPPROTO_TCP, TCP_KEEPCNT, count);
-#else
-	(void)(idle + every + count);
-#endif
 }
 
 void

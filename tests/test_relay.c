@@ -874,7 +874,6 @@ stall_and_break(struct end (*e)[2], int n)
 	calm();
 }
 
-#ifdef TIOCOUTQ
 /* However many sessions end, and nothing moves: two wakings a second. */
 static void
 what_ends_wakes_seldom(void)
@@ -909,7 +908,6 @@ what_ends_wakes_seldom(void)
 	}
 	teardown();
 }
-#endif
 
 #ifdef F_SETSIG
 /* The system calls of so many seconds, with those of the loop. */
@@ -2629,9 +2627,7 @@ tcp_sessions(void)
 	RUN(reset_waits_ten_seconds_at_most);
 	RUN(proxy_header_of_both_families);
 	RUN(two_dead_legs_end_at_once);
-#ifdef TIOCOUTQ
 	RUN(what_ends_wakes_seldom);
-#endif
 #ifdef F_SETSIG
 	RUN(quiet_when_nothing_moves);
 #endif

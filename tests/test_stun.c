@@ -950,11 +950,9 @@ flow_options(void)
 	CHECK(lg.l_onoff && lg.l_linger == 0);
 	CHECK(option(b.fd, SOL_SOCKET, SO_KEEPALIVE) == 1);
 	CHECK(option(b.fd, IPPROTO_TCP, TCP_NODELAY) != 0);
-#ifdef TCP_KEEPIDLE
 	CHECK(option(b.fd, IPPROTO_TCP, TCP_KEEPIDLE) == 10);
 	CHECK(option(b.fd, IPPROTO_TCP, TCP_KEEPINTVL) == 5);
 	CHECK(option(b.fd, IPPROTO_TCP, TCP_KEEPCNT) == 5);
-#endif
 #if TCP_USER_TIMEOUT > 0
 	CHECK(option(b.fd, IPPROTO_TCP, TCP_USER_TIMEOUT) == 30000);
 #endif
