@@ -601,7 +601,8 @@ take(struct relay *r, struct session *s, size_t leg)
 
 	if (most != CHUNK &&
 	    getsockopt(to, SOL_SOCKET, SO_MEMINFO, m, &len) == 0 &&
-	    ioctl(to, SIOCOUTQNSD, &unsent) == 0)
+	    len == sizeof m &&		/* qemu-user knows it not */
+	    (!m[5] || ioctl(to, SIOCOUTQNSD, &unsent) == 0))
 		most = (size_t)clamp((int)(m[3] - m[5]), UNSENT - unsent,
 		    SCARCE);
 #endif
