@@ -1845,7 +1845,7 @@ contact_failed(struct map *m, struct contact *c)
 static void
 contact_answered(struct map *m, struct contact *c)
 {
-	const struct http_reader *h = &c->f.http;
+	const struct flow *f = &c->f;
 
 	if (!c->http && !is_plausible(&c->f.ends.mapped, c->use.a)) {
 		c->event = -EFALSE;
@@ -1862,8 +1862,8 @@ contact_answered(struct map *m, struct contact *c)
 	c->due = c->f.asked + m->k;
 	if (!c->http)
 		heard(m, c);
-	else if (h->close || !h->max ||
-	    h->timeout <= (unsigned)m->cfg->keepalive)
+	else if (f->closes || !f->max ||
+	    f->timeout <= (unsigned)m->cfg->keepalive)
 		c->role = LEAVING;      /* another may be up before it closes */
 	c->seen = 1;
 	if (c->role == CHECKS)
@@ -2445,7 +2445,7 @@ probe_ended(struct map *m, int got)
 	struct reach *r = &m->reach;
 	const struct server *s = m->http;
 	const char *what = NULL;
-	int error = got < 0 ? errno : EREFUSED + r->f[3].http.status;
+	int error = got < 0 ? errno : EREFUSED + r->f[3].status;
 	enum finding answer;
 
 	if (error != EREFUSED + 200)

@@ -283,16 +283,6 @@ int stun_is_message(const unsigned char *p, size_t n);
 /* sends a Binding indication (section 6.1) by UDP; fd is not connected */
 void stun_indicate(int fd, const union addr *peer);
 
-struct http_reader {		/* one answer's header, read byte by byte */
-	int status;		/* 0: a status line comes next */
-	int close;		/* will it?  1 by version | 2 it said so */
-	unsigned total;         /* bytes of it with its 1xx; then of its body */
-	unsigned len;		/* bytes of line */
-	unsigned long timeout, max;     /* Keep-Alive's, s and requests left;
-					   ULONG_MAX: unknown */
-	char line[128];         /* a header line; what is longer is cut */
-};
-
 struct ends {			/* what a flow knows; family 0: not yet */
 	union addr mapped;	/* the public address, after a STUN answer */
 	union addr local;	/* our private address, after an answer */
@@ -323,7 +313,7 @@ struct flow {
 	int shared;             /* UDP: fd is the relay's: not connected, polled
 				   or closed here; flow_claim() gets answers */
 	int last;		/* as of flow_ask() */
-	unsigned have;		/* STUN over TCP, body: bytes in buf */
+	unsigned have;		/* TCP: bytes in buf */
 	int64_t born;		/* ms: when the flow was opened */
 	int64_t asked;		/* ms: when this transaction began */
 	unsigned left;          /* TCP: bytes of the request not yet sent */
@@ -332,7 +322,11 @@ struct flow {
 	int64_t deadline;	/* ms: when the transaction has failed */
 	const char *host;	/* HTTP; "host/path": GET, with buf the body */
 	unsigned char request[STUN_HEADER];	/* STUN: its id at the end */
-	struct http_reader http;
+	int status;             /* HTTP: of the answer; 0: its line is next */
+	int closes;             /* will it?  1 by version | 2 it said so */
+	unsigned total;         /* bytes of it with its 1xx; then of its body */
+	unsigned long timeout, max;     /* Keep-Alive's, s and requests left;
+					   ULONG_MAX: unknown */
 	struct ends ends;
 	unsigned char buf[STUN_HEADER + 512];
 };

@@ -55,6 +55,7 @@
 #define READ_ALL	2	/* there is no more to read */
 #define HTTP_LIMIT      16384   /* bytes of one answer with its 1xx, and those
 				   of a body */
+#define HTTP_LINE       127     /* bytes of a line that count */
 
 /* What follows name, in whatever case, at the start of s, or NULL. */
 static char *
@@ -627,11 +628,9 @@ stun_decode(struct flow *f, const unsigned char *p, size_t n)
 	return -1;
 }
 
-/* the reader of HTTP answers to HEAD (RFC 9112): a status line, fields, and an
- * empty line, each ending in LF or CR LF; answers of class 1xx come before the
- * one that counts */
-
-enum http_reply { HTTP_BAD = -1, HTTP_MORE, HTTP_DONE };
+/* the reader of HTTP answers (RFC 9112): a status line, fields, and an empty
+ * line, each ending in LF or CR LF; answers of class 1xx come before the one
+ * that counts */
 
 /* The number after name in a token. */
 static void
@@ -643,62 +642,44 @@ parameter(char *token, const char *name, unsigned long *value)
 		*value = decimal(s);
 }
 
-static NOINLINE enum http_reply
-end_of_line(struct http_reader *h)
+/* Reads the line s[len], whose newline it overwrites: 1 it ends the header of
+ * the answer that counts, 0 it does not, -1 this is no HTTP. */
+static NOINLINE int
+end_of_line(struct flow *f, char *s, size_t len)
 {
-	const char *s = h->line;
-	size_t len = h->len;
-
-	if (len > 0 && h->line[len - 1] == '\r')
+	if (len > HTTP_LINE)
+		len = HTTP_LINE;
+	if (len > 0 && s[len - 1] == '\r')
 		len--;
-	h->line[len] = '\0';
-	h->len = 0;
-	if (h->status && len > 0) {     /* a field */
-		char *token, *conn = after(h->line, "Connection:");
-		char *at = conn ? conn : after(h->line, "Keep-Alive:");
+	s[len] = '\0';
+	if (f->status && len > 0) {     /* a field */
+		char *token, *conn = after(s, "Connection:");
+		char *at = conn ? conn : after(s, "Keep-Alive:");
 		while ((token = strsep(&at, " \t,")) != NULL)
 			if (!conn) {
-				parameter(token, "timeout=", &h->timeout);
-				parameter(token, "max=", &h->max);
+				parameter(token, "timeout=", &f->timeout);
+				parameter(token, "max=", &f->max);
 			} else if (strcasecmp(token, "close") == 0)
-				h->close |= 2;  /* it wins: section 9.3 */
+				f->closes |= 2; /* it wins: section 9.3 */
 			else if (strcasecmp(token, "keep-alive") == 0)
-				h->close &= 2;
-	} else if (h->status >= 200)
-		return HTTP_DONE;
-	else if (h->status)
-		h->status = 0;
-	else {          /* any digits for these, then a space or the end */
-		for (const char *form = "HTTP/1.0 000"; *form; form++, s++)
-			if (*form == '0' ? *s < '0' || *s > '9' : *s != *form)
-				return HTTP_BAD;
-		if (*s != ' ' && *s != '\0')
-			return HTTP_BAD;
-		h->status = (int)decimal(h->line + 9);
-		h->close = h->line[7] == '0';
-		h->timeout = h->max = ULONG_MAX;
-		if (h->status < 100 || h->status == 101)
-			return HTTP_BAD;
+				f->closes &= 2;
+	} else if (f->status >= 200)
+		return 1;
+	else if (f->status)
+		f->status = 0;
+	else {          /* HTTP/1.0 200, then a space or the end */
+		if (strncmp(s, "HTTP/1.", 7) != 0 ||
+		    strspn(s + 7, "0123456789") != 1 || s[8] != ' ' ||
+		    strspn(s + 9, "0123456789") != 3 ||
+		    (s[12] != ' ' && s[12] != '\0'))
+			return -1;
+		f->status = (int)decimal(s + 9);
+		f->closes = s[7] == '0';
+		f->timeout = f->max = ULONG_MAX;
+		if (f->status < 100 || f->status == 101)
+			return -1;
 	}
-	return HTTP_MORE;
-}
-
-/* Eats p[n]; HTTP_DONE at the final answer's empty line, *used of it. */
-static enum http_reply
-http_read(struct http_reader *h, const char *p, size_t n, size_t *used)
-{
-	enum http_reply r = HTTP_MORE;
-	size_t i;
-
-	for (i = 0; i < n && r == HTTP_MORE; i++)
-		if (h->total++ == HTTP_LIMIT)
-			return HTTP_BAD;
-		else if (p[i] == '\n')
-			r = end_of_line(h);
-		else if (h->len < sizeof h->line - 1)
-			h->line[h->len++] = p[i];
-	*used = i;
-	return r;
+	return 0;
 }
 
 /* flows to servers; the functions that are not flow_*() return -1 with errno
@@ -828,7 +809,8 @@ int
 flow_ask(struct flow *f, int last, int64_t now, int64_t deadline)
 {
 	new_message(f->request, REQUEST);
-	memset(&f->http, 0, sizeof f->http);
+	f->status = 0;
+	f->have = f->total = 0;
 	f->state = FLOW_ASKING;
 	f->last = last;
 	f->asked = now;
@@ -872,32 +854,31 @@ take_message(struct flow *f, const unsigned char *p, size_t n)
 	return errno > EREFUSED ? -1 : 0;
 }
 
-/* The answer to HEAD has no body (RFC 9110 section 9.3.2), but many servers
- * send one: it is dropped. */
+/* Takes n bytes more, in buf.  The answer to HEAD has no body (RFC 9110 section
+ * 9.3.2), but many servers send one: it is dropped. */
 static int
 take_http(struct flow *f, size_t n)
 {
-	struct http_reader *h = &f->http;
-	size_t used;
+	char *line = (char *)f->buf, *stop = line + f->have + n, *end;
+	int r = 0;
 
-	if (f->state == FLOW_OPEN) {
-		h->total += (unsigned)n;
-		return h->total > HTTP_LIMIT ? -1 : 0;
+	f->total += (unsigned)n;
+	while (f->state == FLOW_ASKING && r == 0 &&
+	    (end = memchr(line, '\n', (size_t)(stop - line))) != NULL) {
+		r = end_of_line(f, line, (size_t)(end - line));
+		line = end + 1;
 	}
-	if (f->state == FLOW_ASKING) {
-		enum http_reply r = http_read(h, (char *)f->buf, n, &used);
-		if (r != HTTP_DONE)
-			return r;
-		n -= used;
-		if (!strchr(f->host, '/')) {
-			h->total = (unsigned)n;
-			return answered(f);
-		}
+	f->have = (unsigned)(stop - line);
+	memmove(f->buf, line, f->have);
+	if (r > 0 && f->total - f->have <= HTTP_LIMIT) {
+		f->total = f->have;
 		f->state = FLOW_BODY;
-		memmove(f->buf, f->buf + used, n);
 	}
-	f->have += (unsigned)n;
-	return 0;
+	if (f->state == FLOW_BODY)
+		return strchr(f->host, '/') ? 0 : answered(f);
+	if (f->have > HTTP_LINE)
+		f->have = HTTP_LINE;
+	return r < 0 || f->total > HTTP_LIMIT ? -1 : 0;
 }
 
 /* Reads once: 1 answered, 0 there may be more, READ_ALL there is none, -1.

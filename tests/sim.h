@@ -576,14 +576,14 @@ flow_result(struct flow *f, int r)
 			    p->p->varies);
 		}
 		f->ends.other = p->p->other;
-		f->http.status = sim.status;
+		f->status = sim.status;
 		if (sim.body)
 			strcpy((char *)f->buf, sim.body);
 		f->ends.local = sim.source;
 		addr_set_port(&f->ends.local, sim.m.local.port);
-		f->http.timeout = p->p->keep_timeout;
-		f->http.max = p->p->keep_max;
-		f->http.close = f->last || p->p->says_close ? 2 : 0;
+		f->timeout = p->p->keep_timeout;
+		f->max = p->p->keep_max;
+		f->closes = f->last || p->p->says_close ? 2 : 0;
 	} else if (r < 0) {
 		flow_close(f, ENDED);
 	}

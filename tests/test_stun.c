@@ -966,6 +966,8 @@ flow_options(void)
  * The HTTP reader.
  */
 
+enum http_reply { HTTP_BAD = -1, HTTP_MORE, HTTP_DONE };
+
 struct http_case {
 	const char *text;
 	enum http_reply reply;
@@ -1013,72 +1015,112 @@ static const struct http_case http_cases[] = {
 	{ "HTTP/1.1 200 OK\r\nServer: x\r\n", HTTP_MORE, 200, 0, -1, -1, 0 },
 };
 
+/* A GET, as its state tells where the header ended, and buf has the rest. */
 static void
-http_reset(struct http_reader *h)
+http_reset(struct flow *f)
 {
-	memset(h, 0, sizeof *h);
-	h->timeout = h->max = -1;
+	memset(f, 0, sizeof *f);
+	f->state = FLOW_ASKING;
+	f->host = "a/b";
+	f->timeout = f->max = -1;
+}
+
+static enum http_reply
+http_read(struct flow *f, const char *p, size_t n)
+{
+	CHECK(f->have + n < sizeof f->buf);
+	memcpy(f->buf + f->have, p, n);
+	return take_http(f, n) < 0 ? HTTP_BAD :
+	    f->state == FLOW_BODY ? HTTP_DONE : HTTP_MORE;
 }
 
 static void
-read_text(struct http_reader *h, const struct http_case *t, size_t piece)
+read_text(struct flow *f, const struct http_case *t, size_t piece)
 {
-	size_t n = strlen(t->text), at = 0, used;
+	size_t n = strlen(t->text), at = 0, some;
 	enum http_reply r = HTTP_MORE;
 
-	http_reset(h);
-	for (; at < n && r == HTTP_MORE; at += used)
-		r = http_read(h, t->text + at, piece < n - at ? piece : n - at,
-		    &used);
-	CHECK(r == t->reply && at == n - t->rest);
-	CHECK(h->status == t->status && h->close == t->close);
-	CHECK(h->timeout == t->timeout && h->max == t->max);
+	http_reset(f);
+	for (; at < n && r == HTTP_MORE; at += some) {
+		some = piece < n - at ? piece : n - at;
+		r = http_read(f, t->text + at, some);
+	}
+	CHECK(r == t->reply);
+	CHECK(r != HTTP_DONE || (at - f->have == n - t->rest &&
+	    memcmp(f->buf, t->text + n - t->rest, f->have) == 0));
+	CHECK(f->status == t->status && f->closes == t->close);
+	CHECK(f->timeout == t->timeout && f->max == t->max);
 }
 
 static void
 http_answers_in_pieces(void)
 {
-	struct http_reader h;
+	struct flow f;
 	size_t i, piece;
 
 	for (i = 0; i < sizeof http_cases / sizeof *http_cases; i++)
 		for (piece = strlen(http_cases[i].text); piece > 0; piece--)
-			read_text(&h, &http_cases[i], piece);
+			read_text(&f, &http_cases[i], piece);
 }
 
 static void
 http_split_anywhere(void)
 {
 	const char *s = http_cases[13].text;
-	struct http_reader h;
-	size_t n = strlen(s), at, used;
+	struct flow f;
+	size_t n = strlen(s), at;
 
 	for (at = 0; at <= n; at++) {
-		http_reset(&h);
-		CHECK(http_read(&h, s, at, &used) ==
-		    (at == n ? HTTP_DONE : HTTP_MORE) && used == at);
+		http_reset(&f);
+		CHECK(http_read(&f, s, at) == (at == n ? HTTP_DONE :
+		    HTTP_MORE));
 		if (at < n)
-			CHECK(http_read(&h, s + at, n - at, &used) ==
-			    HTTP_DONE && used == n - at);
-		CHECK(h.status == 200 && h.close == 0);
+			CHECK(http_read(&f, s + at, n - at) == HTTP_DONE);
+		CHECK(f.status == 200 && f.closes == 0 && f.have == 0);
 	}
 }
 
 static void
 http_long_lines(void)
 {
-	struct http_reader h;
+	struct flow f;
 	char buf[2000];
-	size_t n, used;
+	size_t n;
 
 	for (n = 100; n < 140; n++) {
-		http_reset(&h);
+		http_reset(&f);
 		snprintf(buf, sizeof buf, "HTTP/1.1 200 %0*d\r\n"
 		    "X: %0*d\r\nConnection: close\r\n\r\n", (int)n, 0,
 		    (int)n, 0);
-		CHECK(http_read(&h, buf, strlen(buf), &used) == HTTP_DONE);
-		CHECK(used == strlen(buf) && h.close == 2);
-		CHECK(h.total == used);
+		CHECK(http_read(&f, buf, strlen(buf)) == HTTP_DONE);
+		CHECK(f.closes == 2 && f.have == 0);
+	}
+}
+
+/* What is beyond the 127th byte of a line does not count, in one piece or in
+ * many. */
+static void
+http_lines_are_cut(void)
+{
+	struct flow f;
+	char buf[500];
+	size_t n, i, at, len, piece;
+	enum http_reply r;
+
+	for (n = 100; n < 120; n++) {
+		snprintf(buf, sizeof buf, "HTTP/1.1 200 OK\r\nConnection:"
+		    "%*sclose%*s\r\n\r\n", (int)n, "", (int)n, "");
+		len = strlen(buf);
+		for (piece = 1; piece <= len; piece++) {
+			http_reset(&f);
+			r = HTTP_MORE;
+			for (at = 0; at < len; at += i) {
+				i = piece < len - at ? piece : len - at;
+				r = http_read(&f, buf + at, i);
+			}
+			CHECK(r == HTTP_DONE && f.have == 0);
+			CHECK(f.closes == (n + 16 <= HTTP_LINE ? 2 : 0));
+		}
 	}
 }
 
@@ -1087,33 +1129,45 @@ http_nul_bytes(void)
 {
 	static const char s[] = "HTTP/1.1 200 OK\r\nX: \0 y\r\n\0\r\n"
 	    "Connection: \0close\r\n\0Connection: close\r\n\r\n";
-	struct http_reader h;
-	size_t used;
+	struct flow f;
 
-	http_reset(&h);
-	CHECK(http_read(&h, s, sizeof s - 1, &used) == HTTP_DONE);
-	CHECK(used == sizeof s - 1 && h.close == 0);
+	http_reset(&f);
+	CHECK(http_read(&f, s, sizeof s - 1) == HTTP_DONE);
+	CHECK(f.have == 0 && f.closes == 0);
 }
 
 /* The limit holds for a line that never ends, for fields that never end, and
- * for answers of class 1xx that never end. */
+ * for answers of class 1xx that never end; and for a header that ends. */
 static void
 http_endless(void)
 {
 	static const char *const part[] = { "x", "HTTP/1.1 200 OK\r\nA: b\r\n",
 	    "HTTP/1.1 100 x\r\n\r\n" };
-	struct http_reader h;
-	size_t i, k, n, used;
+	static const char end[] = "HTTP/1.1 200 OK\r\n\r\nbody";
+	size_t i, k, n, over;
+	struct flow f;
 	enum http_reply r;
 
 	for (i = 0; i < 3; i++) {
-		http_reset(&h);
+		http_reset(&f);
 		n = strlen(part[i]);
 		r = HTTP_MORE;
 		for (k = 0; r == HTTP_MORE && k < 20000; k++)
-			r = http_read(&h, part[i], n, &used);
+			r = http_read(&f, part[i], n);
 		CHECK(r == HTTP_BAD && k * n > HTTP_LIMIT &&
-		    (k - 1) * n <= HTTP_LIMIT && h.total == HTTP_LIMIT + 1);
+		    (k - 1) * n <= HTTP_LIMIT && f.total == k * n);
+	}
+	for (over = 0; over < 2; over++) {
+		http_reset(&f);
+		for (k = 0; k < (HTTP_LIMIT - 64) / n; k++)
+			http_read(&f, part[2], n);
+		http_read(&f, "HTTP/1.1 100 x", 14);
+		while (f.total < HTTP_LIMIT - 19 - 4 + over)
+			http_read(&f, " ", 1);
+		CHECK(http_read(&f, "\r\n\r\n", 4) == HTTP_MORE);
+		CHECK(f.total == HTTP_LIMIT - 19 + over);
+		CHECK(http_read(&f, end, sizeof end - 1) ==
+		    (over ? HTTP_BAD : HTTP_DONE));
 	}
 }
 
@@ -1175,7 +1229,7 @@ keepalive_heads(void)
 	CHECK(flow_ask(&k, 1, 31000, 34000) == 0 && k.asked == 31000);
 	head[recv(fd, head, sizeof head - 1, 0)] = '\0';
 	CHECK(strstr(head, "\r\nConnection: close\r\n\r\n") != NULL);
-	CHECK(kreply(&k, fd, http_cases[2].text) == 1 && k.http.close);
+	CHECK(kreply(&k, fd, http_cases[2].text) == 1 && k.closes);
 	shutdown(fd, SHUT_WR);
 	CHECK(kturn(&k, 31010, 2000) == -1 && errno == ECLOSED);
 	CHECK(recv(fd, head, 1, 0) == 0 && k.fd == -1);
@@ -1251,7 +1305,7 @@ bodies(void)
 			r = kturn(&f, 0, 2000);
 		CHECK(r == (t[i].body ? 1 : -1));
 		CHECK(!t[i].body || (strcmp((char *)f.buf, t[i].body) == 0 &&
-		    f.http.status == t[i].status));
+		    f.status == t[i].status));
 		flow_stop(&f, 0);
 		close(fd);
 	}
@@ -1291,7 +1345,7 @@ keepalive_split_anywhere(void)
 		CHECK(kturn(&k, 1011, 2000) == 0 && k.state == FLOW_ASKING);
 		send(fd, s + at, n - at, 0);
 		CHECK(kturn(&k, 1012, 2000) == 1 && k.state == FLOW_OPEN);
-		CHECK(k.http.timeout == 5 && k.http.max == 99);
+		CHECK(k.timeout == 5 && k.max == 99);
 		flow_stop(&k, at & 1);
 		CHECK(recv(fd, head, 1, 0) == (at & 1 ? -1 : 0));
 		close(fd);
@@ -2145,6 +2199,7 @@ main(int argc, char **argv)
 	RUN(http_answers_in_pieces);
 	RUN(http_split_anywhere);
 	RUN(http_long_lines);
+	RUN(http_lines_are_cut);
 	RUN(http_nul_bytes);
 	RUN(http_endless);
 	RUN(keepalive_heads);
