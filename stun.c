@@ -51,8 +51,7 @@
 #define PROBE_EVERY	5	/* s between probes */
 #define PROBES		5	/* unanswered ones that end a flow */
 #define UNSENT_MAX      30000   /* ms that data may stay unacknowledged */
-#define READS		16	/* in one step at most */
-#define READ_ALL	2	/* there is no more to read */
+#define READS		4	/* in one step; an answer by TCP takes two */
 #define HTTP_LIMIT      16384   /* bytes of one answer with its 1xx, and those
 				   of a body */
 #define HTTP_LINE       127     /* bytes of a line that count */
@@ -881,9 +880,9 @@ take_http(struct flow *f, size_t n)
 	return r < 0 || f->total > HTTP_LIMIT ? -1 : 0;
 }
 
-/* Reads once: 1 answered, 0 there may be more, READ_ALL there is none, -1.
- * Over UDP an error is an ICMP message, which anybody can forge.  A datagram
- * that fills the buffer may have been cut. */
+/* Reads once: 1 answered, 0 not yet, -1.  Over UDP an error is an ICMP message,
+ * which anybody can forge.  A datagram that fills the buffer may have been
+ * cut. */
 static NOINLINE int
 read_once(struct flow *f)
 {
@@ -892,7 +891,7 @@ read_once(struct flow *f)
 	ssize_t n = recv(f->fd, f->buf + f->have, want, 0);
 
 	if (n < 0)
-		return fd_again() ? READ_ALL : f->kind == FLOW_UDP ? 0 : -1;
+		return fd_again() || f->kind == FLOW_UDP ? 0 : -1;
 	if (f->kind == FLOW_UDP)
 		return (size_t)n < want ? take_message(f, f->buf, (size_t)n) :
 		    0;
@@ -928,8 +927,6 @@ flow_step(struct flow *f, const struct wake *w, int64_t now)
 			r = send_request(f);
 		for (int i = 0; i < READS && r == 0; i++)
 			r = read_once(f);
-		if (r == READ_ALL)
-			r = 0;
 	}
 	if (r == 0 && now >= f->deadline) {
 		errno = ETIMEDOUT;

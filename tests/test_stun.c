@@ -1376,7 +1376,7 @@ keepalive_body(void)
 		fd = kflow(&k, "a", head, sizeof head);
 		CHECK(kreply(&k, fd, ok) == 1);
 		send(fd, body, HTTP_LIMIT + (size_t)over, 0);
-		for (i = 0; i < 10 && k.fd != -1; i++)
+		for (i = 0; i < 20 && k.fd != -1; i++)
 			kturn(&k, 1020, 100);
 		CHECK((k.fd == -1) == over);
 		flow_stop(&k, 0);
