@@ -408,12 +408,13 @@ copy_fd(pid_t pid, int fd)
 }
 
 /* Makes one socket shareable: sets the flags that it has not; or as it was:
- * takes back what we set.  Returns what is in the way, or NULL.  Sockets of the
- * kernel have no process, and are root's; a connection without a process has
- * been closed since the table was read. */
-static const char *
-share_holder(struct holder *h, int type, int on)
+ * takes back what we set.  Sockets of the kernel have no process, and are
+ * root's; a connection without a process has been closed since the table was
+ * read. */
+static void
+share_holder(struct local *l, struct holder *h, int on)
 {
+	const int type = l->cfg->type;
 	int is_on;
 	socklen_t len = sizeof is_on;
 
@@ -432,35 +433,32 @@ share_holder(struct holder *h, int type, int on)
 		}
 		close(fd);
 	} else if (errno == ENOSYS)
-		return "sharing it needs Linux 5.6";
+		l->why = "sharing it needs Linux 5.6";
 	else if (errno == EPERM || errno == EACCES)
-		return geteuid() != 0 ? "sharing it needs root" : h->o.pid ||
-		    h->o.uid || type == SOCK_STREAM ? unseen : kernel_socket;
-	return NULL;
+		l->why = geteuid() != 0 ? "sharing it needs root" :
+		    h->o.pid || h->o.uid || type == SOCK_STREAM ? unseen :
+		    kernel_socket;
 }
 
 /* Every socket of the port, or the kernel refuses: live connections too.  They
  * may be another process's than at the last call. */
-static const char *
+static void
 share_port(struct local *l, int on)
 {
-	const char *why = NULL;
 	struct holder *list;
-	int r = find_holders(&list, l);
 
+	if (find_holders(&list, l) < 0)
+		l->why = "sharing it needs /proc";
 	for (struct holder *h = list; h; h = h->next) {
 		struct holder *old = find_inode(l->shared, h->inode);
 		if (old)
 			memcpy(h->set, old->set, sizeof h->set);
-		const char *one = share_holder(h, l->cfg->type, on);
-		if (!why)
-			why = one;
+		share_holder(l, h, on);
 	}
 	if (list)
 		l->uid = first_holder(list)->o.uid;
 	free_holders(l->shared);
 	l->shared = list;
-	return why || r >= 0 ? why : "sharing it needs /proc";
 }
 
 void
@@ -484,7 +482,7 @@ local_socket(struct local *l, enum local_role role)
 	int fd = bound_socket(l, role);
 	if (fd < 0 && errno == EADDRINUSE && role == LOCAL_FLOW && port &&
 	    !l->cfg->target.name) {
-		l->why = share_port(l, 1);
+		share_port(l, 1);
 		fd = bound_socket(l, role);
 		if (fd < 0)
 			local_release(l);

@@ -1930,12 +1930,16 @@ static void
 socket_without_process(void)
 {
 	struct holder gone = { .o.listening = 0 };
+	struct config c;
+	struct local l;
 
 	unseen_socket(SOCK_DGRAM, 0, kernel_socket);
 	unseen_socket(SOCK_DGRAM, 65534, unseen);
 	unseen_socket(SOCK_STREAM, 0, unseen);
 	/* a connection that is no more */
-	CHECK(share_holder(&gone, SOCK_STREAM, 1) == NULL);
+	local_init(&l, &c, AF_INET, SOCK_STREAM, 0);
+	share_holder(&l, &gone, 1);
+	CHECK(l.why == NULL);
 	CHECK(strncmp(unseen, "it cannot be seen", 17) == 0);
 }
 
