@@ -282,7 +282,7 @@ process_name(pid_t pid, char name[PROCESS_NAME])
 static void
 search(struct holder *list, const char *folder, pid_t pid)
 {
-	char path[64];
+	char path[64], self[PROCESS_NAME];
 	struct dirent *e;
 	DIR *d = opendir(folder);
 
@@ -305,6 +305,9 @@ search(struct holder *list, const char *folder, pid_t pid)
 			h->o.pid = pid;
 			h->fd = number;
 			process_name(pid, h->o.name);
+			process_name(getpid(), self);
+			h->o.twin = pid != getpid() &&
+			    strcmp(h->o.name, self) == 0;
 		}
 	}
 	closedir(d);
@@ -325,8 +328,8 @@ find_holders(struct holder **list, const struct local *l)
 	return r;
 }
 
-/* The one to name: a listener, and a program other than this one; the first in
- * the tables, so the last here. */
+/* The one to name: another natmap, a listener, a program other than this one;
+ * the first in the tables, so the last here. */
 static const struct holder *
 first_holder(const struct holder *h)
 {
@@ -335,7 +338,8 @@ first_holder(const struct holder *h)
 	int top = 0;
 
 	for (; h; h = h->next) {
-		int rank = h->o.listening * 2 + (h->o.pid != me);
+		int rank = h->o.twin * 4 + h->o.listening * 2 +
+		    (h->o.pid != me);
 		if (rank >= top) {
 			top = rank;
 			best = h;
@@ -347,24 +351,16 @@ first_holder(const struct holder *h)
 int
 local_owner(const struct local *l, struct owner *o)
 {
-	char self[sizeof o->name];
 	struct holder *list;
-	pid_t me = getpid();
 	int r = find_holders(&list, l);
-	const struct holder *best = first_holder(list);
 
 	memset(o, 0, sizeof *o);
-	process_name(me, self);
-	for (struct holder *h = list; h; h = h->next)
-		if (h->o.pid != me && strcmp(h->o.name, self) == 0) {
-			h->o.listening = best->o.listening;
-			h->o.twin = 1;
-			best = h;
-		}
-	if (best) {
-		*o = best->o;
+	if (list) {
+		*o = first_holder(list)->o;
 		r = 1;
 	}
+	for (const struct holder *h = list; h; h = h->next)
+		o->listening |= h->o.listening;
 	free_holders(list);
 	return r;
 }
@@ -454,9 +450,9 @@ share_port(struct local *l, int on)
 		if (old)
 			memcpy(h->set, old->set, sizeof h->set);
 		share_holder(l, h, on);
+		if (h == list || (h->o.listening && h->o.pid != getpid()))
+			l->uid = h->o.uid;
 	}
-	if (list)
-		l->uid = first_holder(list)->o.uid;
 	free_holders(l->shared);
 	l->shared = list;
 }

@@ -1994,6 +1994,8 @@ proc_holders(void)
 	CHECK(first_holder(&h[99]) == &h[70] && first_holder(h) == h);
 	h[99].o.listening = 1;
 	CHECK(first_holder(&h[99]) == &h[70] && !first_holder(NULL));
+	h[30].o.twin = 1;
+	CHECK(first_holder(&h[99]) == &h[30]);
 }
 
 /*
