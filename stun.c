@@ -20,30 +20,23 @@
 #include <strings.h>
 #include <unistd.h>
 
-#ifdef NATMAP_PORTABLE		/* to test here what is built elsewhere */
-#undef SO_BINDTODEVICE
-#undef SO_MARK
-#undef TCP_USER_TIMEOUT
-#endif
-
 /* Where an option has no number, setsockopt() fails with ENOPROTOOPT. */
-#ifndef SO_BINDTODEVICE
+#if !defined __linux__ || defined NATMAP_PORTABLE /* to test that on Linux */
+#undef SO_BINDTODEVICE
 #define SO_BINDTODEVICE	(-1)
-#endif
-#ifndef SO_MARK
+#undef SO_MARK
 #define SO_MARK		(-1)
-#endif
-#ifndef SO_REUSEPORT
-#define SO_REUSEPORT	(-1)
+#undef TCP_USER_TIMEOUT
+#undef IPV6_ADDR_PREFERENCES
+#define IPV6_ADDR_PREFERENCES	(-1)
+#elif !defined IPV6_ADDR_PREFERENCES	/* not in glibc */
+#define IPV6_ADDR_PREFERENCES	72
 #endif
 #ifndef TCP_USER_TIMEOUT
 #define TCP_USER_TIMEOUT (-1)
 #endif
-#if defined __linux__ && !defined IPV6_ADDR_PREFERENCES /* not in glibc */
-#define IPV6_ADDR_PREFERENCES	72
-#endif
-#ifndef IPV6_ADDR_PREFERENCES
-#define IPV6_ADDR_PREFERENCES	(-1)
+#ifndef SO_REUSEPORT
+#define SO_REUSEPORT	(-1)
 #endif
 #define PREFER_PUBLIC   0x0002  /* RFC 5014: not a temporary source address */
 
