@@ -187,10 +187,9 @@ struct holder {
  *   0: 00000000:0016 00000000:0000 0A 0:0 00:0 0   1000        0 12345 ...
  *  slot local address      remote state             uid          inode
  *
- * What has no inode is in TIME_WAIT, or closing, and nobody's any more.  -1: no
- * memory.
+ * What has no inode is in TIME_WAIT, or closing, and nobody's any more.
  */
-static int
+static void
 add_holder(struct holder **list, const char *line, int port, int type)
 {
 	enum { PORT = 2, STATE = 5, UID = 11, INODE = 13, NUMBERS };
@@ -199,24 +198,23 @@ add_holder(struct holder **list, const char *line, int port, int type)
 
 	for (int i = 0; i < NUMBERS; i++, s += *s == ':')
 		number[i] = strtoul(s, &s, i < UID ? 16 : 10);
-	if (number[PORT] != (unsigned long)port || number[INODE] == 0)
-		return 0;
-	struct holder *h = calloc(1, sizeof *h);
+	struct holder *h = number[PORT] == (unsigned long)port &&
+	    number[INODE] ? calloc(1, sizeof *h) : NULL;
 	if (!h)
-		return -1;
+		return;
 	h->o.listening = type == SOCK_DGRAM || number[STATE] == 0x0a;
 	h->o.uid = (uid_t)number[UID];
 	h->inode = number[INODE];
 	h->next = *list;
 	*list = h;
-	return 0;
 }
 
+/* 0, or -1 where the table cannot be read */
 static int
 read_table(struct holder **list, const char *six, const struct local *l)
 {
 	char path[32], buf[4096], *line, *end;
-	int type = l->cfg->type, r = 0;
+	int type = l->cfg->type;
 	size_t n = 0;
 	ssize_t got;
 
@@ -226,13 +224,12 @@ read_table(struct holder **list, const char *six, const struct local *l)
 	while ((got = read(fd, buf + n, sizeof buf - 1 - n)) > 0) {
 		buf[n + (size_t)got] = '\0';
 		for (line = buf; (end = strchr(line, '\n')); line = end + 1)
-			if (add_holder(list, line, l->port, type) < 0)
-				r = -1;
+			add_holder(list, line, l->port, type);
 		n = strlen(line);
 		memmove(buf, line, n);
 	}
 	close(fd);
-	return got < 0 ? -1 : r;
+	return (int)got;
 }
 
 static void
