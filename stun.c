@@ -1153,19 +1153,15 @@ int
 route_open(void)
 {
 #if defined AF_NETLINK && !defined NATMAP_PORTABLE
-	/* <linux/rtnetlink.h> is not in every toolchain. */
-	enum {
-		NETLINK_ROUTE = 0, RTMGRP_LINK = 1, RTMGRP_IPV4_IFADDR = 0x10,
-		RTMGRP_IPV4_ROUTE = 0x40, RTMGRP_IPV6_IFADDR = 0x100,
-		RTMGRP_IPV6_ROUTE = 0x400
-	};
-	struct {
+	/* a sockaddr_nl, and RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE,
+	 * IPV6_IFADDR and IPV6_ROUTE: not every toolchain has
+	 * <linux/rtnetlink.h> */
+	static const struct {
 		sa_family_t family;
 		unsigned short pad;
 		uint32_t pid, groups;
-	} nl = { AF_NETLINK, 0, 0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR |
-	    RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE };
-	int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+	} nl = { AF_NETLINK, 0, 0, 0x1 | 0x10 | 0x40 | 0x100 | 0x400 };
+	int fd = socket(AF_NETLINK, SOCK_RAW, 0);
 
 	if (fd_setup(fd) >= 0 && bind(fd, (const struct sockaddr *)
 	    (const void *)&nl, sizeof nl) == 0)
