@@ -309,7 +309,6 @@ struct flow {
 	int fd, slot;		/* -1 when it was closed */
 	enum flow_kind kind;
 	enum flow_state state;
-	unsigned more;		/* STUN over TCP: due after the header */
 	int shared;             /* UDP: fd is the relay's: not connected, polled
 				   or closed here; flow_claim() gets answers */
 	int last;		/* as of flow_ask() */

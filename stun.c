@@ -820,7 +820,7 @@ answered(struct flow *f)
 {
 	f->state = FLOW_OPEN;
 	f->resend = f->deadline = NEVER;
-	f->left = f->have = f->more = 0;
+	f->left = f->have = 0;
 	fd_name(f->fd, &f->ends.local);
 	return 1;
 }
@@ -870,9 +870,9 @@ take_http(struct flow *f, size_t n)
 static NOINLINE int
 read_once(struct flow *f)
 {
-	size_t want = (f->kind == FLOW_TCP ? STUN_HEADER + f->more :
-	    sizeof f->buf - 1) - f->have;
-	ssize_t n = recv(f->fd, f->buf + f->have, want, 0);
+	size_t want = f->kind != FLOW_TCP ? sizeof f->buf - 1 : STUN_HEADER +
+	    (f->have < STUN_HEADER ? 0 : be16(f->buf + 2));
+	ssize_t n = recv(f->fd, f->buf + f->have, want - f->have, 0);
 
 	if (n < 0)
 		return fd_again() || f->kind == FLOW_UDP ? 0 : -1;
@@ -889,8 +889,7 @@ read_once(struct flow *f)
 		return take_http(f, (size_t)n);
 	f->have += (unsigned)n;
 	if (f->have == STUN_HEADER)     /* RFC 8489 section 6.2.2 */
-		f->more = be16(f->buf + 2);
-	want = STUN_HEADER + f->more;
+		want += be16(f->buf + 2);
 	if (f->state == FLOW_OPEN || want > sizeof f->buf)
 		return -1;
 	if (f->have < want)
