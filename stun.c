@@ -318,39 +318,26 @@ find_holders(struct holder **list, const struct local *l)
 	return r;
 }
 
-/* The one to name: another natmap, a listener, a program other than this one;
- * the first in the tables, so the last here. */
-static const struct holder *
-first_holder(const struct holder *h)
-{
-	const struct holder *best = NULL;
-	pid_t me = getpid();
-	int top = 0;
-
-	for (; h; h = h->next) {
-		int rank = h->o.twin * 4 + h->o.listening * 2 +
-		    (h->o.pid != me);
-		if (rank >= top) {
-			top = rank;
-			best = h;
-		}
-	}
-	return best;
-}
-
+/* Named is another natmap, else a listener, else a program other than this one;
+ * of equals the first in the tables, so the last here. */
 int
 local_owner(const struct local *l, struct owner *o)
 {
 	struct holder *list;
-	int r = find_holders(&list, l);
+	int top = 0, listening = 0, r = find_holders(&list, l);
 
 	memset(o, 0, sizeof *o);
-	if (list) {
-		*o = first_holder(list)->o;
+	for (const struct holder *h = list; h; h = h->next) {
+		int rank = h->o.twin * 4 + h->o.listening * 2 +
+		    (h->o.pid != getpid());
+		if (rank >= top) {
+			top = rank;
+			*o = h->o;
+		}
+		listening |= h->o.listening;
 		r = 1;
 	}
-	for (const struct holder *h = list; h; h = h->next)
-		o->listening |= h->o.listening;
+	o->listening = listening;
 	free_holders(list);
 	return r;
 }

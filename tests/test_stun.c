@@ -1977,8 +1977,74 @@ proc_lines(void)
 	free_holders(h);
 }
 
+/* Of a listener of ours and a connection of a child, or of two UDP sockets. */
 static void
-proc_holders(void)
+who_is_named(int type, int twin)
+{
+	struct local l, to;
+	struct config c, d;
+	struct owner o;
+	union addr a;
+	int p[2], s, fd, client = -1;
+	char b = 'x';
+	pid_t pid;
+
+	local_init(&l, &c, AF_INET, type, 0);
+	s = local_socket(&l, LOCAL_FLOW);
+	if (type == SOCK_STREAM) {
+		listen(s, 1);
+		addr_parse(&a, "127.0.0.1", AF_INET);
+		addr_set_port(&a, l.port);
+		local_init(&to, &d, AF_INET, type, 0);
+		client = local_socket(&to, LOCAL_FLOW);
+		fcntl(client, F_SETFL, 0);
+		fcntl(s, F_SETFL, 0);
+		CHECK(connect(client, &a.sa, addr_len(&a)) == 0);
+		fd = accept(s, NULL, NULL);
+	} else
+		fd = local_socket(&l, LOCAL_FLOW);
+	CHECK(s != -1 && fd != -1 && socketpair(AF_UNIX, SOCK_STREAM, 0, p) ==
+	    0);
+	pid = fork();
+	if (pid == 0) {
+		close(s);
+		close(p[1]);
+#ifdef PR_SET_NAME
+		if (!twin)
+			prctl(PR_SET_NAME, "another");
+#endif
+		_exit(write(p[0], &b, 1) != 1 || read(p[0], &b, 1) != 0);
+	}
+	close(fd);
+	close(p[0]);
+	CHECK(read(p[1], &b, 1) == 1);
+	CHECK(local_owner(&l, &o) == 1 && o.listening && o.twin == twin);
+	CHECK(o.pid == (twin || type == SOCK_DGRAM ? pid : getpid()));
+	close(s);
+	CHECK(local_owner(&l, &o) == 1 && o.pid == pid && o.twin == twin);
+	CHECK(o.listening == (type == SOCK_DGRAM));
+	close(p[1]);
+	waitpid(pid, &fd, 0);
+	CHECK(fd == 0 && local_owner(&l, &o) == 0);
+	close(client);
+}
+
+static void
+holders_by_rank(void)
+{
+	int twin;
+
+#ifndef PR_SET_NAME
+	return;
+#endif
+	for (twin = 0; twin < 2; twin++) {
+		who_is_named(SOCK_STREAM, twin);
+		who_is_named(SOCK_DGRAM, twin);
+	}
+}
+
+static void
+inodes(void)
 {
 	struct holder h[100];
 	size_t i;
@@ -1987,15 +2053,8 @@ proc_holders(void)
 	for (i = 0; i < 100; i++) {
 		h[i].next = i == 0 ? NULL : &h[i - 1];
 		h[i].inode = i;
-		h[i].o.pid = i == 0 ? getpid() : 0;
-		h[i].o.listening = i == 0 || i == 70;
 	}
 	CHECK(find_inode(&h[99], 50) == &h[50] && !find_inode(&h[99], 100));
-	CHECK(first_holder(&h[99]) == &h[70] && first_holder(h) == h);
-	h[99].o.listening = 1;
-	CHECK(first_holder(&h[99]) == &h[70] && !first_holder(NULL));
-	h[30].o.twin = 1;
-	CHECK(first_holder(&h[99]) == &h[30]);
 }
 
 /*
@@ -2225,7 +2284,8 @@ main(int argc, char **argv)
 	RUN(owner_is_found);
 	RUN(process_names_are_printable);
 	RUN(proc_lines);
-	RUN(proc_holders);
+	RUN(inodes);
+	RUN(holders_by_rank);
 	RUN(shared_with_services);
 	RUN(sharing_needs_root);
 	RUN(socket_without_process);
