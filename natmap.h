@@ -316,7 +316,6 @@ struct flow {
 	int64_t born;		/* ms: when the flow was opened */
 	int64_t asked;		/* ms: when this transaction began */
 	unsigned left;          /* TCP: bytes of the request not yet sent */
-	int sent;		/* UDP: requests sent of this transaction */
 	int64_t resend;		/* ms: UDP, the next request; or NEVER */
 	int64_t deadline;	/* ms: when the transaction has failed */
 	const char *host;	/* HTTP; "host/path": GET, with buf the body */

@@ -698,11 +698,8 @@ write_head(const struct flow *f, char *buf, size_t size)
 	    path || f->last ? "close" : "keep-alive");
 }
 
-/* ms after asked: further requests over UDP (RFC 8489 section 6.2.1, RTO
- * 500 ms); the last one is never sent */
-static const int resend_at[] = { 500, 1500, INT_MAX };
-
-/* Sends the request, or the rest of it; over UDP, sends it again. */
+/* Sends the request, or the rest of it; over UDP, sends it again after 500 and
+ * 1500 ms (RFC 8489 section 6.2.1, RTO 500 ms). */
 static int
 send_request(struct flow *f)
 {
@@ -717,7 +714,8 @@ send_request(struct flow *f)
 	unsigned n = f->kind == FLOW_HTTP ?
 	    write_head(f, buf, sizeof buf) : STUN_HEADER;
 	if (f->kind == FLOW_UDP) {
-		f->resend = f->asked + resend_at[f->sent++];
+		int64_t since = f->resend - f->asked;
+		f->resend = since < 1500 ? f->resend + since + 500 : NEVER;
 		if (f->last) {		/* add a CHANGE-REQUEST */
 			memcpy(buf + n, change, sizeof change);
 			buf[3] = sizeof change;
@@ -785,8 +783,7 @@ flow_ask(struct flow *f, int last, int64_t now, int64_t deadline)
 	f->last = last;
 	f->asked = now;
 	f->deadline = deadline;
-	f->resend = NEVER;
-	f->sent = 0;
+	f->resend = f->kind == FLOW_UDP && deadline != NEVER ? now : NEVER;
 	f->left = f->kind == FLOW_UDP ? 0 : UINT_MAX;
 	return deadline != NEVER && send_request(f) < 0 ? flow_fail(f) : 0;
 }
