@@ -388,21 +388,19 @@ static void
 share_holder(struct local *l, struct holder *h, int on)
 {
 	const int type = l->cfg->type;
-	int is_on;
-	socklen_t len = sizeof is_on;
+	socklen_t len = sizeof(int);
 
 	errno = h->o.listening ? EPERM : EBADF;
 	int fd = h->o.pid == 0 ? -1 : copy_fd(h->o.pid, h->fd);
 	if (fd >= 0) {
 		for (int i = type == SOCK_DGRAM; i < 2; i++) {
-			is_on = !h->set[i];
+			int is_on = 1;
 			if (on)
 				getsockopt(fd, SOL_SOCKET, flags[i], &is_on,
 				    &len);
-			if (!is_on) {
+			h->set[i] |= !is_on;
+			if (h->set[i])
 				fd_option(fd, SOL_SOCKET, flags[i], on);
-				h->set[i] = 1;
-			}
 		}
 		close(fd);
 	} else if (errno == ENOSYS)
