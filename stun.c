@@ -847,8 +847,7 @@ take_http(struct flow *f, size_t n)
 }
 
 /* Reads once: 1 answered, 0 not yet, -1.  Over UDP an error is an ICMP message,
- * which anybody can forge.  A datagram that fills the buffer may have been
- * cut. */
+ * which anybody can forge.  A datagram that was cut has an odd length. */
 static NOINLINE int
 read_once(struct flow *f)
 {
@@ -859,8 +858,7 @@ read_once(struct flow *f)
 	if (n < 0)
 		return fd_again() || f->kind == FLOW_UDP ? 0 : -1;
 	if (f->kind == FLOW_UDP)
-		return (size_t)n < want ? take_message(f, f->buf, (size_t)n) :
-		    0;
+		return take_message(f, f->buf, (size_t)n);
 	if (n == 0) {
 		errno = ECLOSED;
 		f->buf[f->have] = '\0';
