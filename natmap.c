@@ -783,9 +783,8 @@ enum finding {
  * changes what a NAT lets in.  So in UDP one server after the other is asked
  * until one has tested the filtering, then up to four at once.  In TCP they
  * are asked at once, and the probe, whose service is the only HTTP server,
- * comes last. */
+ * comes last.  Who answered first began the doubt. */
 struct reach {
-	const struct server *first;	/* that answered; NULL: none did */
 	int tests;		/* that did not show the best */
 	enum finding filtering, seen;	/* at best; in this test */
 	enum finding answer;	/* of the probe */
@@ -2407,8 +2406,6 @@ reach_ask(struct map *m)
 		if (!s->said_at)
 			continue;
 		missing--;
-		if (!r->first)
-			r->first = s;
 		if (seek && r->f[0].state != FLOW_ASKING)
 			filter_start(m, s);
 	}
@@ -2469,17 +2466,17 @@ static void
 probe_start(struct map *m)
 {
 	struct reach *r = &m->reach;
-	const struct server *s = m->http;
+	const struct server *s = m->http, *first = m->doubt.by;
 	const char *path = m->cfg->probe_path;
 	struct local l = m->local;
 
-	if (!s || !r->first) {
+	if (!s || !first) {
 		m->end = m->now;
 		return;
 	}
 	r->listener = local_socket(&m->local, LOCAL_SERVER);
 	fmt(r->why, sizeof r->why, *path ? "%s/%.200s/%pp" : "%s%s/%pp",
-	    s->host->name, path, &r->first->said.mapped);
+	    s->host->name, path, &first->said.mapped);
 	l.port = 0;
 	l.shared = NULL;
 	errno = ELOOKUP(s->lookup.gai);
@@ -2499,7 +2496,7 @@ probe_step(struct map *m)
 		close(fd);
 		if (addr_kind(&a) != A_PUBLIC ||
 		    is_server(m, &a, addr_same_host) ||
-		    addr_same_host(&a, &r->first->said.mapped))
+		    addr_same_host(&a, &m->doubt.by->said.mapped))
 			continue;
 		r->answer = YES;
 		fmt(r->why, sizeof r->why, " (%ph came in)", &a);
@@ -2568,15 +2565,22 @@ reach_advise(struct map *m, enum finding mapping, int several,
 		advise("try it from mobile data, not from inside");
 }
 
-/* Prints the lines of servers, and says what mapping they show. */
-static enum finding
-reach_mapping(struct map *m, int *several)
+/* Prints the result; returns the exit status. */
+static int
+reach_report(struct map *m)
 {
-	const struct server *first = m->reach.first;
-	enum finding mapping = first && addr_same(&first->said.mapped,
-	    &first->said.local) ? NONE : UNKNOWN;
-	int n = 0;
+	const struct reach *r = &m->reach;
+	const struct server *first = m->doubt.by;
+	const union addr *local = first ? &first->said.local : &m->route.source;
+	enum finding answer = r->answer, mapping = first &&
+	    addr_same(&first->said.mapped, local) ? NONE : UNKNOWN;
+	int n = 0, several = 0;
 
+	check_fake(m, local, "");
+	print(local->sa.sa_family ? "local:     %pa %s\n" :
+	    "local:     none\n", local,
+	    nth("public\0shared\0link-local\0link-local\0private\0private\0"
+	    "private", addr_kind(local)));
 	for (const struct server *s = m->stun; s; s = s->next) {
 		if (!s->said_at)
 			continue;
@@ -2588,30 +2592,11 @@ reach_mapping(struct map *m, int *several)
 			mapping = INDEPENDENT;
 		if (!addr_same(&s->said.mapped, &first->said.mapped))
 			mapping = DEPENDENT;
-		*several += !addr_same_host(&s->said.mapped,
+		several += !addr_same_host(&s->said.mapped,
 		    &first->said.mapped);
 	}
-	if (!n)
+	if (!first)
 		print("public:    none\n", NULL, NULL);
-	return mapping;
-}
-
-/* Prints the result; returns the exit status. */
-static int
-reach_report(struct map *m)
-{
-	struct reach *r = &m->reach;
-	const union addr *local = r->first ? &r->first->said.local :
-	    &m->route.source;
-	enum finding mapping, answer = r->answer;
-	int several = 0;
-
-	check_fake(m, local, "");
-	print(local->sa.sa_family ? "local:     %pa %s\n" :
-	    "local:     none\n", local,
-	    nth("public\0shared\0link-local\0link-local\0private\0private\0"
-	    "private", addr_kind(local)));
-	mapping = reach_mapping(m, &several);
 	if (r->filtering)
 		answer = r->filtering == INDEPENDENT ? YES : NO;
 	if (several && r->answer == NO)
@@ -2624,7 +2609,7 @@ reach_report(struct map *m)
 	    nth(findings, r->filtering));
 	print("reachable: %s%s\n", nth(findings, answer),
 	    answer == r->answer ? r->why : NULL);
-	if (!r->first) {
+	if (!first) {
 		if (!m->port_error)
 			warn(FATAL "no server answered");
 		return 1;
