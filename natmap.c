@@ -2486,32 +2486,11 @@ probe_start(struct map *m)
 }
 
 static void
-probe_step(struct map *m)
+reach_step(struct map *m)
 {
 	struct reach *r = &m->reach;
 	union addr a;
 	socklen_t len = sizeof a;
-
-	for (int fd; (fd = accept(r->listener, &a.sa, &len)) >= 0; ) {
-		close(fd);
-		if (addr_kind(&a) != A_PUBLIC ||
-		    is_server(m, &a, addr_same_host) ||
-		    addr_same_host(&a, &m->doubt.by->said.mapped))
-			continue;
-		r->answer = YES;
-		fmt(r->why, sizeof r->why, " (%ph came in)", &a);
-		m->end = m->now;
-		return;
-	}
-	int got = flow_step(&r->f[3], m->w, m->now);
-	if (got)
-		probe_ended(m, got);
-}
-
-static void
-reach_step(struct map *m)
-{
-	struct reach *r = &m->reach;
 
 	contacts_step(m);
 	/* who answers from where it was asked, or with an error, cannot tell */
@@ -2526,10 +2505,22 @@ reach_step(struct map *m)
 		if (r->seen > r->filtering)
 			r->filtering = r->seen;
 	}
-	if (*r->why)
-		probe_step(m);
-	else if (!reach_ask(m))
+	if (!*r->why && !reach_ask(m))
 		probe_start(m);
+	for (int fd; (fd = accept(r->listener, &a.sa, &len)) >= 0; ) {
+		close(fd);
+		if (addr_kind(&a) != A_PUBLIC ||
+		    is_server(m, &a, addr_same_host) ||
+		    addr_same_host(&a, &m->doubt.by->said.mapped))
+			continue;
+		r->answer = YES;
+		fmt(r->why, sizeof r->why, " (%ph came in)", &a);
+		m->end = m->now;
+		return;
+	}
+	int got = flow_step(&r->f[3], m->w, m->now);
+	if (got)
+		probe_ended(m, got);
 }
 
 static void
