@@ -531,7 +531,6 @@ struct hook {
 	int pending;
 	int slot;		/* of stdout */
 	int said;		/* errno of what is in the way, said once */
-	int failed;		/* --once: the mapping was not delivered */
 	int fails;		/* deliveries of next that failed */
 	int status;		/* of its last run that failed, or 0 */
 	int ones;		/* 1: status 1 is success; -1: 0 was seen */
@@ -589,24 +588,18 @@ hook_done(struct hook *h)
 	h->said = h->fails = h->status = 0;
 }
 
-/* The delivery failed, and is repeated in s seconds; --once gives up. */
-static NOINLINE void
-hook_failed(struct hook *h, int s, int64_t now)
-{
-	h->sent.mapped.sa.sa_family = 0;
-	h->pending = !h->failed;
-	h->retry = now + s * 1000;
-}
-
-/* Counts a failure.  Returns when to deliver again: in least s, or more. */
+/* Counts a failure.  Returns in how many s to deliver again: least or more. */
 static NOINLINE int
-hook_pause(struct hook *h, int least)
+hook_pause(struct hook *h, int least, int64_t now)
 {
 	const int last = sizeof run_again / sizeof *run_again - 1;
 	int s = run_again[h->fails < last ? h->fails : last];
 
+	if (s < least)
+		s = least;
 	h->fails++;
-	return s > least ? s : least;
+	h->retry = now + s * 1000;
+	return s;
 }
 
 /* A run has ended: decides whether it is repeated, and when. */
@@ -632,8 +625,8 @@ hook_ended(struct hook *h, int64_t now)
 		return;
 	}
 	if (!script_stopped(&h->run)) {
-		h->failed = h->cfg->once;
-		again = h->failed || h->pending ? 0 : hook_pause(h, again);
+		again = h->cfg->once || h->pending ? 0 :
+		    hook_pause(h, again, now);
 		warn((again ? NOTE "%s: %s %d%s%s, trying again in %d s" :
 		    NOTE "%s: %s %d%s%s") + (h->status != status), h->run.path,
 		    code ? "failed with status" : "ended by signal",
@@ -642,7 +635,8 @@ hook_ended(struct hook *h, int64_t now)
 		if (again)
 			h->status = status;
 	}
-	hook_failed(h, again, now);
+	h->pending = !h->cfg->once || script_stopped(&h->run);
+	h->sent.mapped.sa.sa_family = 0;
 }
 
 /* Says once why there is no delivery. */
@@ -673,10 +667,9 @@ hook_deliver(struct hook *h, int64_t now)
 	const union addr *mapped = &h->next.mapped;
 	const char *argv[9] = { "/bin/sh", h->run.path };
 	char four[ADDR_TEXT], line[4 * ADDR_TEXT], env[1024], *rest = line;
-	int s = RUN_RETRY / 1000, n = fmt(line, sizeof line,
-	    "%ph %pp %s %d %s %ph\n", mapped, mapped, ip4p(mapped, four),
-	    addr_port(&h->next.local), c->type == SOCK_DGRAM ? "udp" : "tcp",
-	    &h->next.local);
+	int n = fmt(line, sizeof line, "%ph %pp %s %d %s %ph\n", mapped,
+	    mapped, ip4p(mapped, four), addr_port(&h->next.local),
+	    c->type == SOCK_DGRAM ? "udp" : "tcp", &h->next.local);
 
 	h->sent = h->next;
 	h->pending = 0;
@@ -692,14 +685,15 @@ hook_deliver(struct hook *h, int64_t now)
 		    addr_port(mapped));
 		if (script_start(&h->run, argv, env) == 0)
 			return;
+		h->retry = now + RUN_RETRY;
 	} else if (write(STDOUT_FILENO, line, (size_t)n) == n) {
 		hook_done(h);
 		return;
 	} else
-		s = hook_pause(h, 0);
+		hook_pause(h, 0, now);
 	hook_complain(h, 0);
-	h->failed = c->once;
-	hook_failed(h, s, now);
+	h->pending = !c->once;
+	h->sent.mapped.sa.sa_family = 0;
 }
 
 static void
@@ -2679,7 +2673,7 @@ run(struct map *m, int sigfd)
 		warn(FATAL "no STUN server answered within " ONCE_TEXT);
 		return 1;
 	}
-	return m->hook.failed;
+	return !m->hook.sent.mapped.sa.sa_family;
 }
 
 /* What -d and --once refuse to start without; --check says that it cannot. */
