@@ -697,13 +697,13 @@ hook_deliver(struct hook *h, int64_t now)
 }
 
 static void
-hook_want(struct hook *h, struct wake *w)
+hook_want(struct hook *h, struct wake *w, int64_t now)
 {
 	h->slot = -1;
 	script_want(&h->run, w);
 	if (!h->pending || h->run.pid)
 		return;
-	if (h->run.path || h->retry)
+	if (h->run.path || now < h->retry)
 		wake_at(w, h->retry);
 	else
 		h->slot = wake_on(w, STDOUT_FILENO, POLLOUT);
@@ -713,10 +713,8 @@ static NOINLINE void
 hook_step(struct hook *h, const struct wake *w, int64_t now)
 {
 	script_step(&h->run, now);
-	if (!h->pending || h->run.pid || now < h->retry)
-		return;
-	h->retry = 0;
-	if (h->run.path || woke(w, h->slot))
+	if (h->pending && !h->run.pid && now >= h->retry &&
+	    (h->run.path || woke(w, h->slot)))
 		hook_deliver(h, now);
 }
 
@@ -2271,7 +2269,7 @@ map_want(struct map *m)
 	m->news_slot = wake_on(m->w, m->news, POLLIN);
 	for (int i = 0; i < TIMERS; i++)
 		wake_at(m->w, m->at[i]);
-	hook_want(&m->hook, m->w);
+	hook_want(&m->hook, m->w, m->now);
 	if (m->relay)
 		relay_want(m->relay, m->w);
 	else if (m->cfg->target.name)

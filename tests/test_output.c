@@ -252,7 +252,7 @@ hook_ends(struct hook *h, int status, int64_t now)
 	h->run.pid = 0;
 	h->run.status = status;
 	hook_ended(h, now);
-	hook_want(h, &w);
+	hook_want(h, &w, now);
 	CHECK(h->pending == (w.deadline != NEVER));
 	if (h->pending && w.deadline > now) {
 		hook_step(h, &w, w.deadline - 1);
@@ -405,12 +405,12 @@ print_again(struct hook *h, int64_t now)
 {
 	struct wake w = { NULL, 0, 0, NEVER };
 
-	hook_want(h, &w);
+	hook_want(h, &w, now);
 	CHECK(w.n == 0 && w.deadline > now);
 	now = w.deadline;
 	hook_step(h, &w, now);
 	wake_clear(&w);
-	hook_want(h, &w);
+	hook_want(h, &w, now);
 	CHECK(w.n == 1 && w.deadline == NEVER);
 	w.fds[0].revents = POLLOUT;
 	hook_step(h, &w, now);
