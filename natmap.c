@@ -2611,14 +2611,12 @@ signals(struct map *m)
 			recheck(m);
 			m->at[SETTLED] = m->now;	/* did we move? */
 			m->hook.retry = 0;
-		} else if (sig == SIGCHLD) {
-			if (script_reap(&m->hook.run))
-				hook_ended(&m->hook, m->now);
-		} else if (sig == SIGUSR1) {
-			if (m->relay)
-				relay_report(m->relay);
-		} else		/* SIGTERM or SIGINT */
+		} else if (sig == SIGTERM || sig == SIGINT)
 			map_end(m, sig);
+		else if (sig == SIGUSR1 && m->relay)
+			relay_report(m->relay);
+		else if (sig == SIGCHLD && script_reap(&m->hook.run))
+			hook_ended(&m->hook, m->now);
 }
 
 /* Runs until a signal, --once or --check ends it; 0 or the exit status. */
@@ -2628,9 +2626,9 @@ run(struct map *m, int sigfd)
 	struct reach *r = &m->reach;
 	int check = m->cfg->check;
 
-	m->end = check ? m->now + REACH_LIMIT :
-	    m->cfg->once ? m->now + ONCE_LIMIT : NEVER;
+	m->end = m->cfg->once ? m->now + ONCE_LIMIT : NEVER;
 	if (check) {
+		m->end = m->now + (m->port_error ? 0 : REACH_LIMIT);
 		r->listener = -1;
 		m->k = m->age = REACH_LIMIT;	/* no flow asks again */
 		m->lost = m->end;
@@ -2638,8 +2636,6 @@ run(struct map *m, int sigfd)
 			resolve(m, m->http);
 		addr_set_port(&m->route.source, m->local.port);
 		log_level = (m->cfg->level > 0) - 1;    /* -v: who fails */
-		if (m->port_error)
-			m->end = m->now;
 	}
 	for (;;) {
 		if (m->now >= m->end || (m->quit ? !open_flows(m, NULL) :
