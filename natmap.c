@@ -2746,8 +2746,7 @@ main(int argc, char **argv)
 		die("%s: locked by another natmap", c.pid_file);
 	if (c.daemon) {
 		log_to_syslog();
-		if (write(report, "", 1) != 1)
-			warn("the starting process is gone");
+		(void)!write(report, "", 1);	/* it may be gone */
 		close(report);
 	}
 	int status = run(m, sigfd);
