@@ -2582,12 +2582,10 @@ reach_report(struct map *m)
 		print("public:    none\n", NULL, NULL);
 	if (r->filtering)
 		answer = r->filtering == INDEPENDENT ? YES : NO;
-	if (several && r->answer == NO)
+	if ((several && r->answer == NO) || (answer == YES && !mapping))
 		answer = UNKNOWN;
 	else if (mapping == DEPENDENT)
 		answer = NO;
-	else if (answer == YES && !mapping)
-		answer = UNKNOWN;
 	print("mapping:   %s\nfiltering: %s\n", nth(findings, mapping),
 	    nth(findings, r->filtering));
 	print("reachable: %s%s\n", nth(findings, answer),
