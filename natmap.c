@@ -639,7 +639,7 @@ hook_ended(struct hook *h, int64_t now)
 	h->sent.mapped.sa.sa_family = 0;
 }
 
-/* Says once why there is no delivery. */
+/* Says once why there is no delivery, and ends the program where it must. */
 static void
 hook_complain(struct hook *h, int fatal)
 {
@@ -651,11 +651,13 @@ hook_complain(struct hook *h, int fatal)
 	if (!path)
 		warn(&(FATAL "%s: cannot be written:")[1], "stdout");
 	else
-		warn(&(FATAL "%s: cannot be run%s%s:")[!fatal], path,
+		warn("%s: cannot be run%s%s:", path,
 		    errno == EACCES ? " (is it executable?)" :
 		    errno == ENOENT && strchr(path, ' ') ?
 		    " (-e takes a path, without arguments)" : NULL,
 		    fatal || h->cfg->once ? NULL : ", trying again");
+	if (fatal)
+		exit(1);
 }
 
 /* Delivers the newest mapping, or begins to: the script gets the fields of the
@@ -2675,14 +2677,11 @@ startable(struct map *m)
 	const struct config *c = m->cfg;
 	int strict = c->daemon || c->once || c->check;
 
-	if (c->script && script_check(c->script) < 0) {
+	log_level = strict ? 0 : c->level;	/* -q hides nothing fatal */
+	if (c->script && script_check(c->script) < 0)
 		hook_complain(&m->hook, strict);
-		if (strict)
-			exit(1);
-	}
 	if (!strict)
 		return;
-	log_level = 0;		/* -q does not hide what is fatal */
 	int fd = port_socket(m, c->target.name && !c->check ? LOCAL_SERVER :
 	    LOCAL_FLOW);
 	if (fd < 0 && !c->check && m->port_error != ENODEV &&
