@@ -186,7 +186,7 @@ usage(int status)
 	exit(status);
 }
 
-static const struct option_row *opt;	/* that is read, or bad */
+static const struct option_row *opt;	/* read now, or bad; NULL: none yet */
 
 /* for a message: the option, and the begin of its value, which may be NULL */
 static const char *
@@ -478,7 +478,7 @@ read_options(struct config *c, int argc, char **argv)
 	static struct option longs[ROWS + 1];
 	char keys[2 * ROWS + 2], *s = keys, letter[] = "-?";
 	const char *name = words;
-	int ch, given = 0;
+	int ch;
 
 	*s++ = ':';             /* getopt_long() itself says nothing */
 	for (int i = 0; i < ROWS; i++, name = nth(name, 3)) {
@@ -508,12 +508,11 @@ read_options(struct config *c, int argc, char **argv)
 				    "them", optopt ? letter : argv[optind - 1]);
 			if (i || (opt && opt->kind == SET))
 				read_option(c, optarg);
-			given |= i;
 		}
 		log_level = c->level;
 	}
 	for (int i = optind; i < argc; i++) {
-		if (!given)
+		if (!opt)
 			quit(2, "\"%.80s\" is not an option; a port is given "
 			    "with -b (see --help)", argv[i]);
 		warn("\"%.80s\" is not an option, ignored", argv[i]);

@@ -839,6 +839,7 @@ options(struct config *c, const char *args)
 	snprintf(text, sizeof text, "%s", args);
 	argc = split(text, argv);
 	optind = 0;		/* getopt starts anew */
+	opt = NULL;
 	read_options(c, argc, argv);
 }
 

@@ -581,6 +581,7 @@ program(const char *args)
 	strcpy(text, args);
 	argc = split(text, argv);
 	optind = 0;
+	opt = NULL;
 	exit(natmap_main(argc, argv));
 }
 
