@@ -117,7 +117,7 @@ enum {				/* instead of a letter: below LETTERS */
 	"proxy-protocol", "", "tell -t the client's address") \
     X('1', SET, once, 1, "once", "", "map, print or run -e, exit") \
     X(OPT_CHECK, SET, check, 1, "check", "", "is the port reachable?") \
-    X(OPT_PROBE, PROBE, probe, HTTP_PORT, \
+    X(OPT_PROBE, PROBE, http, HTTP_PORT, \
 	"probe", "HOST[:PORT][/PATH]", "for --check: who connects") \
     X('d', SET, daemon, 1, "daemon", "", "detach") \
     X(OPT_PID, TEXT, pid_file, 0, "pid-file", "PATH", "for the process id") \
@@ -281,7 +281,7 @@ read_servers(struct config *c, char *value, struct host *list)
 	int http = opt->letter == 'h', *count = http ? &c->nhttp : &c->nstun;
 	char *host;
 
-	if (http && c->type == SOCK_DGRAM) {
+	if (http && (c->check || c->type == SOCK_DGRAM)) {
 		free(value);	/* accepted and unused */
 		return;
 	}
@@ -296,6 +296,8 @@ read_servers(struct config *c, char *value, struct host *list)
 static void
 read_probe(struct config *c, char *value, struct host *at)
 {
+	if (!c->check)
+		bad(NULL, "only with --check");
 	if (value[strcspn(value, BLANKS)])
 		bad(value, "a blank in it");
 	if (strncmp(value, "http://", 7) == 0)
@@ -306,6 +308,7 @@ read_probe(struct config *c, char *value, struct host *at)
 	c->probe_path = path + 1;	/* the value ends in two NULs */
 	*path = '\0';
 	read_host(c, value, at);
+	c->nhttp = c->type == SOCK_STREAM;
 }
 
 /* Makes a comma list of what people paste: items with blanks between, URLs. */
@@ -439,10 +442,7 @@ check_options(struct config *c)
 			conflict(OPT_CHECK, "not with -d or --once");
 		free((void *)(uintptr_t)c->pid_file);
 		c->pid_file = NULL;	/* that is a running natmap's */
-		c->http[0] = c->probe;
-		c->nhttp = c->probe.name && c->type == SOCK_STREAM;
-	} else if (c->probe.name)
-		conflict(OPT_PROBE, "only with --check");
+	}
 	if (!c->target.name && c->target_port > 0)
 		quit(2, "-p/--target-port \"%d\": only with -t",
 		    c->target_port);

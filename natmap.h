@@ -72,7 +72,7 @@ struct config {
 	int level;		/* of the log: -1 quiet, 0, 1 verbose */
 	int keepalive;		/* s, at least 1 */
 	int cycle;		/* keep-alive intervals between checks */
-	int nstun, nhttp;
+	int nstun, nhttp;	/* with --check http[0] shall connect to us */
 	const char *script;	/* NULL: print the mapping */
 	const char *interface;	/* of -i; NULL: any */
 	const char *device;	/* to bind to, of any length; NULL: any */
@@ -88,8 +88,7 @@ struct config {
 	const char *pid_file;
 	/* last: near the start an access takes fewer bytes of code */
 	union addr source;	/* to bind to; sa_family 0: any */
-	struct host probe;      /* who shall connect to it; name NULL: nobody */
-	const char *probe_path;	/* no '/' at its ends; "": none */
+	const char *probe_path;	/* of http[0]; no '/' at its ends; "": none */
 	struct host stun[MAX_SERVERS], http[MAX_SERVERS];
 };
 
