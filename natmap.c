@@ -437,12 +437,8 @@ conflict(int letter, const char *why)
 static void
 check_options(struct config *c)
 {
-	if (c->check) {
-		if (c->once || c->daemon)
-			conflict(OPT_CHECK, "not with -d or --once");
-		free((void *)(uintptr_t)c->pid_file);
-		c->pid_file = NULL;	/* that is a running natmap's */
-	}
+	if (c->check && (c->once || c->daemon))
+		conflict(OPT_CHECK, "not with -d or --once");
 	if (!c->target.name && c->target_port > 0)
 		quit(2, "-p/--target-port \"%d\": only with -t",
 		    c->target_port);
@@ -2735,7 +2731,7 @@ main(int argc, char **argv)
 	map_init(m, &c, &w);
 	startable(m);
 	int report = c.daemon ? detach() : 0;
-	int busy = c.pid_file ? pid_write(c.pid_file) : 0;
+	int busy = c.pid_file && !c.check ? pid_write(c.pid_file) : 0;
 	if (busy < 0)
 		die("%s: cannot be written:", c.pid_file);
 	if (busy)
@@ -2747,7 +2743,7 @@ main(int argc, char **argv)
 	}
 	int status = run(m, sigfd);
 	map_stop(m);
-	if (c.pid_file)
+	if (c.pid_file && !c.check)	/* else it is a running natmap's */
 		unlink(c.pid_file);
 	if (m->quit) {
 		signal(m->quit, SIG_DFL);
