@@ -2658,10 +2658,8 @@ run(struct map *m, int sigfd)
 		return 0;	/* main() knows more */
 	if (check)
 		return reach_report(m);
-	if (m->now >= m->end) {
+	if (m->now >= m->end)
 		warn(FATAL "no STUN server answered within " ONCE_TEXT);
-		return 1;
-	}
 	return !m->hook.sent.mapped.sa.sa_family;
 }
 
