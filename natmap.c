@@ -359,14 +359,13 @@ value_of(struct config *c, const char *arg)
 		bad(arg, "more than one host");
 	if (kind == PORT && !*value)
 		*value = '0';
-	const char *given = named(arg);
 	if (*value && strcmp(value, arg) != 0)
-		warn("%s: used as \"%.80s\"", given, value);
+		warn("%s: used as \"%.80s\"", named(arg), value);
 	if (*value || opt->letter < LETTERS)
 		return value;
 	if (kind == TARGET && !c->target.name)
 		c->target.name = "";
-	warn("%s: as if not given", given);
+	warn("%s: as if not given", named(arg));
 	free(value);
 	return NULL;
 }
