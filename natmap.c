@@ -536,19 +536,6 @@ struct hook {
 	struct ends sent;	/* of the run, or delivered; unset: failed */
 };
 
-/* IP4P of an IPv4 mapping, empty for IPv6 */
-static char *
-ip4p(const union addr *a, char buf[ADDR_TEXT])
-{
-	uint32_t n = ntohl(a->in.sin_addr.s_addr);
-
-	buf[0] = '\0';
-	if (a->sa.sa_family == AF_INET)
-		fmt(buf, ADDR_TEXT, "2001::%.4x:%.4x:%.4x",
-		    (unsigned)addr_port(a), n >> 16, n & 0xffff);
-	return buf;
-}
-
 static int
 mapping_same(const struct ends *a, const struct ends *b)
 {
@@ -662,11 +649,16 @@ hook_deliver(struct hook *h, int64_t now)
 	const struct config *c = h->cfg;
 	const union addr *mapped = &h->next.mapped;
 	const char *argv[9] = { "/bin/sh", h->run.path };
-	char four[ADDR_TEXT], line[4 * ADDR_TEXT], env[1024], *rest = line;
-	int n = fmt(line, sizeof line, "%ph %pp %s %d %s %ph\n", mapped,
-	    mapped, ip4p(mapped, four), addr_port(&h->next.local),
-	    c->type == SOCK_DGRAM ? "udp" : "tcp", &h->next.local);
+	char ip4p[ADDR_TEXT], line[4 * ADDR_TEXT], env[1024], *rest = line;
+	uint32_t host = ntohl(mapped->in.sin_addr.s_addr);
 
+	ip4p[0] = '\0';		/* of IPv6 there is none */
+	if (mapped->sa.sa_family == AF_INET)
+		fmt(ip4p, sizeof ip4p, "2001::%.4x:%.4x:%.4x",
+		    (unsigned)addr_port(mapped), host >> 16, host & 0xffff);
+	int n = fmt(line, sizeof line, "%ph %pp %s %d %s %ph\n", mapped,
+	    mapped, ip4p, addr_port(&h->next.local),
+	    c->type == SOCK_DGRAM ? "udp" : "tcp", &h->next.local);
 	h->sent = h->next;
 	h->pending = 0;
 	if (h->run.path) {
