@@ -569,15 +569,14 @@ hook_done(struct hook *h)
 	h->said = h->fails = h->status = 0;
 }
 
-/* Counts a failure.  Returns in how many s to deliver again: least or more. */
+/* Counts a failure.  Returns in how many s to deliver again; s 0: by turns. */
 static NOINLINE int
-hook_pause(struct hook *h, int least, int64_t now)
+hook_pause(struct hook *h, int s, int64_t now)
 {
 	const int last = sizeof run_again / sizeof *run_again - 1;
-	int s = run_again[h->fails < last ? h->fails : last];
 
-	if (s < least)
-		s = least;
+	if (!s)
+		s = run_again[h->fails < last ? h->fails : last];
 	h->fails++;
 	h->retry = now + s * 1000;
 	return s;
