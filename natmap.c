@@ -629,7 +629,7 @@ hook_complain(struct hook *h, int fatal)
 		return;
 	h->said = errno;
 	if (!path)
-		warn(&(FATAL "%s: cannot be written:")[1], "stdout");
+		warn("stdout: cannot be written:");
 	else
 		warn("%s: cannot be run%s%s:", path,
 		    errno == EACCES ? " (is it executable?)" :
