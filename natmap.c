@@ -1278,18 +1278,11 @@ check_start(struct map *m, int how)
 	return 1;
 }
 
-/* TCP: when a new flow is to check next; in UDP every request is a new one */
-static NOINLINE int64_t
-next_check(struct map *m)
-{
-	return (m->udp | m->cfg->once) ? NEVER : m->now + m->period;
-}
-
 static void
 checks_step(struct map *m)
 {
 	if (m->now >= m->check) {
-		m->check = next_check(m);
+		m->check = NEVER;
 		if (m->cfg->once || check_start(m, FRESH) || ++m->again > 3)
 			m->again = 0;
 		else if (!m->udp)	/* soon it may */
@@ -1300,6 +1293,9 @@ checks_step(struct map *m)
 		    !check_start(m, FRESH) && m->udp)
 			check_start(m, 0);
 	m->late = 0;
+	/* in UDP every request is a new flow */
+	if (m->check == NEVER && m->known && !(m->udp | m->cfg->once))
+		m->check = m->now + m->period;
 }
 
 /* the verdict */
@@ -1520,8 +1516,6 @@ announce(struct map *m, const struct server *s)
 	}
 	hook_news(&m->hook, s, m->now);
 	m->calm_at = m->now + FLAP_GAP;
-	if (!m->known)
-		m->check = next_check(m);
 	m->known = 1;
 	if (!m->quit)
 		m->end = NEVER;
@@ -2128,8 +2122,7 @@ recheck(struct map *m)
 	if (m->quit)
 		return;
 	forgive(m);
-	m->serve_at = m->check = m->now;
-	m->step_at = 0;
+	m->serve_at = m->check = m->step_at = m->now;
 	for (struct contact *c = m->contacts; c; c = c->next)
 		if (!c->http || !c->use.s)
 			c->due = m->now;
@@ -2308,7 +2301,6 @@ map_end(struct map *m, int sig)
 	m->quit = sig;
 	m->end = m->now + END_LIMIT;
 	m->check = m->judge_at = m->serve_at = NEVER;
-	m->step_at = 0;
 	for (struct contact *c = m->contacts; c; c = c->next) {
 		c->role = LEAVING;
 		if (c->http && c->f.state == FLOW_OPEN &&
