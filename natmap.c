@@ -1115,19 +1115,15 @@ contact_open(struct map *m, struct contact *c)
 {
 	struct server *s = c->use.s;
 
-	if (!s->addrs.n) {
-		if (!s->lookup.pid)	/* not found: was said */
-			contact_ended(m, c, m->now);
+	if (!s->addrs.n && s->lookup.pid)
 		return;
-	}
 	int i = server_addr(s, &m->contacts->use, 1, m->now);
 	if (i < 0)
 		i = server_addr(s, &m->contacts->use, 0, m->now);
-	/* below 0: another name has that address too */
+	/* below 0: not found, or another name has that address too */
 	int fd = i < 0 ? i : port_socket(m, LOCAL_FLOW);
-	if (fd < 0) {
-		contact_stop(m, c);
-		c->due = m->now + BACKOFF_MIN;
+	if (fd < 0) {		/* was said */
+		contact_ended(m, c, m->now);
 		return;
 	}
 	c->use.a = &c->f.ends.peer;
