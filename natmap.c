@@ -1308,9 +1308,8 @@ enum ruling {
 	ANNOUNCE,		/* the address */
 	ONE_OTHER,		/* the same, if nobody else can be heard */
 	OUTVOTED,		/* those who say something else are wrong */
-	ONE_EACH,		/* one for each: what was announced stays */
-	RESTING,		/* only the NAT's memory speaks for it */
-	SEVERAL,		/* several others: it stays */
+	UNPROVED,		/* what was announced, or came first, stays */
+	RESTING,		/* only the NAT's memory speaks for that */
 	DIFFER			/* three or more, and no two agree */
 };
 
@@ -1381,7 +1380,7 @@ count_voices(const struct voice *v, int n, const union addr *announced)
  *     many as the best other                           outvoted
  *   an answer may come, and age is below 10 s          wait
  *   three or more addresses, and no two agree          they differ
- *   the old one has one fresh voice                    one each: it stays
+ *   the old one has one fresh voice                    it stays
  *   the old one has others only                        let one of them rest
  *   one other address was said                         announce it, where
  *                                                       who failed fails again
@@ -1411,12 +1410,10 @@ verdict(const struct voice *v, int n, const union addr *announced, int64_t age)
 	else if (r.votes == 1 && r.all < 2 &&
 	    r.most + (announced && r.all == r.old) > 2)
 		r.ruling = DIFFER;
-	else if (r.old)
-		r.ruling = ONE_EACH;
-	else if (r.all)
+	else if (r.all && !r.old)
 		r.ruling = RESTING;
-	else if (r.most > r.votes)
-		r.ruling = SEVERAL;
+	else if (r.old || r.most > r.votes)
+		r.ruling = UNPROVED;
 	return r;
 }
 

@@ -63,11 +63,11 @@ table_of_the_first(void)
 		{ "?O?", 1000, WAIT, 0, 3000 },
 		{ "?O?", 4000, ANNOUNCE, 'O', 0 },
 		{ "LO?", 0, WAIT, 0, 4000 },
-		{ "LO?", 4000, SEVERAL, 0, 0 },
-		{ "LO-", 0, SEVERAL, 0, 0 },
-		{ "LO", 0, SEVERAL, 0, 0 },
+		{ "LO?", 4000, UNPROVED, 0, 0 },
+		{ "LO-", 0, UNPROVED, 0, 0 },
+		{ "LO", 0, UNPROVED, 0, 0 },
 		{ "LLOO?", 0, WAIT, 0, 4000 },
-		{ "LLOO", 0, SEVERAL, 0, 0 },
+		{ "LLOO", 0, UNPROVED, 0, 0 },
 		{ "ABC", 0, DIFFER, 0, 0 },
 		{ "ABC?", 0, WAIT, 0, 4000 },
 		{ "ABCA", 0, ANNOUNCE, 'A', 0 }
@@ -112,10 +112,10 @@ static const struct {
 	{ "X?", 0, WAIT, 0 },
 	{ "XXAAO?", 0, WAIT, 0 },
 	/* 4: one fresh voice for O */
-	{ "XO", 0, ONE_EACH, 0 },
-	{ "XOo", 0, ONE_EACH, 0 },
-	{ "XO?", 10000, ONE_EACH, 0 },
-	{ "XXAAO", 0, ONE_EACH, 0 },
+	{ "XO", 0, UNPROVED, 0 },
+	{ "XOo", 0, UNPROVED, 0 },
+	{ "XO?", 10000, UNPROVED, 0 },
+	{ "XXAAO", 0, UNPROVED, 0 },
 	/* 5: only voices that the NAT may remember */
 	{ "Xo", 0, RESTING, 0 },
 	{ "Xooo", 0, RESTING, 0 },
@@ -130,8 +130,8 @@ static const struct {
 	{ "XA", 0, DIFFER, 0 },
 	{ "XAO", 0, DIFFER, 0 },
 	{ "ABC", 0, DIFFER, 0 },
-	{ "XAOo", 0, ONE_EACH, 0 },
-	{ "XXAA", 0, SEVERAL, 0 }
+	{ "XAOo", 0, UNPROVED, 0 },
+	{ "XXAA", 0, UNPROVED, 0 }
 };
 
 static void
