@@ -747,9 +747,10 @@ struct doubt {
 	struct server *resting; /* to be asked when its answer is fresh */
 	const struct server *by;	/* its answer began it; or NULL */
 	int64_t first;          /* ms: as began, before all were asked once
-				   more: fresh answers since then stay so */
-	int64_t round;          /* ms: when somebody was asked again; before the
-				   first announcement, of the first answer */
+				   more: fresh answers since then stay so; at
+				   first, when two more were asked */
+	int64_t round;          /* ms: when somebody was asked again; at first,
+				   of the first answer */
 	int64_t again;		/* ms: when all may be asked once more */
 };
 
@@ -1582,17 +1583,16 @@ rest_one(struct map *m)
 static int
 ask_more(struct map *m, int heard)
 {
-	int i;
+	const struct server *s;
+	int n = 0;
 
-	if (m->known || m->doubt.again || heard < 2)
+	if (m->known || m->doubt.first || heard < 2)
 		return 0;
-	m->doubt.again = m->now;
-	for (i = 0; i < 2; i++) {
-		const struct server *s = choose(m, 0, 0, NULL);
-		if (!s || s->asked >= m->doubt.began || !check_start(m, 0))
-			return i;
-	}
-	return i;
+	m->doubt.first = m->now;
+	while (n < 2 && (s = choose(m, 0, 0, NULL)) &&
+	    s->asked < m->doubt.began && check_start(m, 0))
+		n++;
+	return n;
 }
 
 /* Logs once who says something else; outvoted: it is left alone for a while. */
@@ -1713,19 +1713,37 @@ judge(struct map *m)
 		rule(m, &r);
 }
 
-/* What the answer of s means.  told: who said the same in this doubt; news: the
- * flow is new to the NAT, or s said something else before. */
+/* Notes what a server said, since when the NAT may know that flow, and what it
+ * means. */
 static void
-weigh(struct map *m, struct server *s, const struct server *told, int news)
+heard(struct map *m, struct contact *c)
 {
 	struct doubt *d = &m->doubt;
-	int other = !is_announced(m, &s->said);
+	struct server *s = c->use.s;
+	const struct server *told = teller(m, &c->f.ends.mapped);
+	int same = addr_same(&s->said.mapped, &c->f.ends.mapped);
+	struct route r;
 
+	/* who says another address each time tells no more by that */
+	if (s->said_at >= d->began && !is_announced(m, &s->said))
+		told = s;
+	if (c->f.born < s->said_at)	/* a newer flow was first */
+		return;
+	if (!d->began || s->said_at < d->first)
+		s->fresh = 0;
+	if (!same)
+		s->fresh = addr_same(&s->said.peer, c->use.a);
+	s->fresh |= c->fresh;
+	s->said = c->f.ends;
+	s->said_at = c->f.born;
+	if (addr_any(&s->said.local)) {	/* IP_PKTINFO did not tell it */
+		route_find(&m->local, &s->said.peer, &r);
+		s->said.local = r.source;
+	}
+	int other = !is_announced(m, &s->said);
 	if (!m->known) {
-		if (!d->by) {
-			d->round = m->now;
-			d->by = s;
-		}
+		if (!d->by)		/* the first answer */
+			doubt(m, s, d->began);
 	} else if (m->depends) {
 		/* the server that was announced is followed, or another one
 		 * while that one does not answer */
@@ -1737,36 +1755,9 @@ weigh(struct map *m, struct server *s, const struct server *told, int news)
 			announce(m, s);
 		else if (m->waits)
 			target_set(m);
-	} else if (d->began ? !told & (m->now >= d->again) : news)
+	} else if (d->began ? !told & (m->now >= d->again) :
+	    !same || c->fresh > c->seen)	/* new of s, or a new flow */
 		doubt(m, s, s->said_at);
-}
-
-/* Notes what a server said, and since when the NAT may know that flow. */
-static void
-heard(struct map *m, struct contact *c)
-{
-	struct server *s = c->use.s;
-	const struct server *told = teller(m, &c->f.ends.mapped);
-	int same = addr_same(&s->said.mapped, &c->f.ends.mapped);
-	struct route r;
-
-	/* who says another address each time tells no more by that */
-	if (s->said_at >= m->doubt.began && !is_announced(m, &s->said))
-		told = s;
-	if (c->f.born < s->said_at)	/* a newer flow was first */
-		return;
-	if (!m->doubt.began || s->said_at < m->doubt.first)
-		s->fresh = 0;
-	if (!same)
-		s->fresh = addr_same(&s->said.peer, c->use.a);
-	s->fresh |= c->fresh;
-	s->said = c->f.ends;
-	s->said_at = c->f.born;
-	if (addr_any(&s->said.local)) {	/* IP_PKTINFO did not tell it */
-		route_find(&m->local, &s->said.peer, &r);
-		s->said.local = r.source;
-	}
-	weigh(m, s, told, !same || c->fresh > c->seen);
 }
 
 /* RFC 6890: can a NAT in front of us have that address?  We ask peer. */
