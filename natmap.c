@@ -1150,12 +1150,16 @@ resolve(struct map *m, struct server *s)
 	s->retry = m->now + BACKOFF_HARD;
 }
 
-/* Opens a flow to s, a check where c is free, once its address is known. */
+/* Opens a flow to s, a check where c is free, once its address is known.  Where
+ * s failed last, one that answered last is asked as well, but for a TCP holder.
+ */
 static void
 contact_start(struct map *m, struct contact *c, struct server *s)
 {
 	if (c->role == FREE)
 		c->role = CHECKS;
+	if ((m->udp || c->role == CHECKS) && !s->live && s->repeats && !m->late)
+		m->late = -1;
 	c->use.s = s;
 	c->due = m->now + m->k;
 	resolve(m, s);
@@ -1250,14 +1254,6 @@ make_room(struct map *m)
 	return 1;
 }
 
-/* Where s failed last, one that answered last is to be asked as well. */
-static NOINLINE void
-ask_live_too(struct map *m, const struct server *s)
-{
-	if (!s->live && s->repeats && !m->late)
-		m->late = -1;
-}
-
 /* Asks a server by a new flow; 0 when none can be asked. */
 static int
 check_start(struct map *m, int how)
@@ -1270,7 +1266,6 @@ check_start(struct map *m, int how)
 	if (!s || (m->cfg->check && (s->said_at || s->fails)) ||
 	    !(c = contact_new(m, 0)))
 		return 0;	/* once is enough */
-	ask_live_too(m, s);
 	contact_start(m, c, s);
 	return 1;
 }
@@ -1900,11 +1895,9 @@ hold(struct map *m, struct contact *c)
 		c->due = NEVER;
 	if (!s)
 		s = choose(m, c->http, how, &c->due);
-	if (s) {
-		if (m->udp)
-			ask_live_too(m, s);
+	if (s)
 		contact_start(m, c, s);
-	} else if (c->due == NEVER)     /* the old connection is still open */
+	else if (c->due == NEVER)       /* the old connection is still open */
 		c->due = m->now + BACKOFF_MIN;
 }
 
