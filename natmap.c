@@ -1151,8 +1151,7 @@ resolve(struct map *m, struct server *s)
 }
 
 /* Opens a flow to s, a check where c is free, once its address is known.  Where
- * s failed last, one that answered last is asked as well, but for a TCP holder.
- */
+ * s failed last, a live one is asked as well, but for a TCP holder. */
 static void
 contact_start(struct map *m, struct contact *c, struct server *s)
 {
@@ -1331,32 +1330,6 @@ votes(const struct voice *v, int n, const union addr *a, int fresh)
 	return sum;
 }
 
-/* Others that the NAT may remember do not count against what was announced. */
-static struct verdict
-count_voices(const struct voice *v, int n, const union addr *announced)
-{
-	struct verdict r = { .all = votes(v, n, announced, 0),
-	    .old = votes(v, n, announced, 1) };
-
-	for (int i = 0; i < n; i++) {
-		r.awaited += v[i].awaited;
-		if (!v[i].said)
-			continue;
-		r.heard++;
-		if (v[i].fresh < (r.all > 0) ||
-		    (announced && addr_same(v[i].said, announced)))
-			continue;
-		int k = votes(v, n, v[i].said, r.all > 0);
-		if (k > r.votes) {
-			r.votes = k;
-			r.most = 0;
-			r.addr = v[i].said;
-		}
-		r.most += k == r.votes;
-	}
-	return r;
-}
-
 /*
  * Before the first announcement; age: ms since the first answer came.
  *
@@ -1385,16 +1358,32 @@ count_voices(const struct voice *v, int n, const union addr *announced)
 static struct verdict
 verdict(const struct voice *v, int n, const union addr *announced, int64_t age)
 {
-	struct verdict r = count_voices(v, n, announced);
+	struct verdict r = { .ruling = announced ? ONE_OTHER : ANNOUNCE,
+	    .all = votes(v, n, announced, 0),
+	    .old = votes(v, n, announced, 1),
+	    .ms = (announced ? DOUBT_LIMIT : FIRST_LIMIT) - age };
 
-	r.ruling = announced ? ONE_OTHER : ANNOUNCE;
-	r.ms = announced ? DOUBT_LIMIT : FIRST_LIMIT;
+	for (int i = 0; i < n; i++) {
+		r.awaited += v[i].awaited;
+		if (!v[i].said)
+			continue;
+		r.heard++;
+		if (v[i].fresh < (r.all > 0) ||
+		    (announced && addr_same(v[i].said, announced)))
+			continue;
+		int k = votes(v, n, v[i].said, r.all > 0);
+		if (k > r.votes) {
+			r.votes = k;
+			r.most = 0;
+			r.addr = v[i].said;
+		}
+		r.most += k == r.votes;
+	}
 	if (!announced && r.heard == 1) {
 		if (!r.awaited || n == 2)
-			r.ms = ALONE;
+			r.ms = ALONE - age;
 		r.awaited |= n > 1;     /* another one may still come */
 	}
-	r.ms -= age;
 	if (!r.addr)		/* the one that began it says so no more */
 		r.ruling = announced && r.awaited && r.ms > 0 ? WAIT : NOTHING;
 	else if (r.votes > 1 && r.votes > r.old && r.most == r.votes)
