@@ -1563,22 +1563,6 @@ rest_one(struct map *m)
 	m->doubt.resting->rest = m->judge_at;
 }
 
-/* Before the first announcement: asks two more names where answers differ. */
-static int
-ask_more(struct map *m, int heard)
-{
-	const struct server *s;
-	int n = 0;
-
-	if (m->known || m->doubt.first || heard < 2)
-		return 0;
-	m->doubt.first = m->now;
-	while (n < 2 && (s = choose(m, 0, 0, NULL)) &&
-	    s->asked < m->doubt.began && check_start(m, 0))
-		n++;
-	return n;
-}
-
 /* Logs once who says something else; outvoted: it is left alone for a while. */
 static void
 say_differ(struct map *m, int outvoted)
@@ -1668,8 +1652,9 @@ rule(struct map *m, const struct verdict *r)
 static void
 judge(struct map *m)
 {
-	struct server *resting = m->doubt.resting;
+	struct server *s, *resting = m->doubt.resting;
 	static struct voice v[MAX_SERVERS];	/* else more code */
+	int more = 0;
 
 	m->judge_at = NEVER;
 	if (!m->doubt.began)
@@ -1689,7 +1674,15 @@ judge(struct map *m)
 			return;
 		r.ruling = ANNOUNCE;
 	}
-	if ((r.ruling != ANNOUNCE && ask_more(m, r.heard)) || r.ruling == WAIT)
+	/* where the first answers differ, two more names are asked, once */
+	if (!m->known && !m->doubt.first && r.heard > 1 &&
+	    r.ruling != ANNOUNCE) {
+		m->doubt.first = m->now;
+		while (more < 2 && (s = choose(m, 0, 0, NULL)) &&
+		    s->asked < m->doubt.began && check_start(m, 0))
+			more++;
+	}
+	if (more || r.ruling == WAIT)
 		m->judge_at = m->now + r.ms;
 	else if (r.ruling == ANNOUNCE && m->known && m->now < m->calm_at)
 		m->judge_at = m->calm_at;
