@@ -1434,16 +1434,13 @@ voices(struct map *m, struct voice v[MAX_SERVERS])
 	}
 }
 
-/* who said a since the doubt began, rather who began it; NULL: nobody did */
+/* who said a since the doubt began; NULL: nobody did */
 static const struct server *
 teller(struct map *m, const union addr *a)
 {
-	const struct doubt *d = &m->doubt;
-
-	if (d->by && addr_same(&d->by->said.mapped, a))
-		return d->by;
 	for (const struct server *s = m->stun; s; s = s->next)
-		if (s->said_at >= d->began && addr_same(&s->said.mapped, a))
+		if (s->said_at >= m->doubt.began &&
+		    addr_same(&s->said.mapped, a))
 			return s;
 	return NULL;
 }
@@ -1495,8 +1492,7 @@ announce(struct map *m, const struct server *s)
 	hook_news(&m->hook, s, m->now);
 	m->calm_at = m->now + FLAP_GAP;
 	m->known = 1;
-	if (!m->quit)
-		m->end = NEVER;
+	m->end = NEVER;		/* of --once */
 	if (m->relay)
 		target_set(m);
 	if (!moved || m->depends)
