@@ -42,8 +42,8 @@
 #define HOLD_GRACE	5000	/* k and this long an answer holds */
 #define ALONE           1000    /* the first answer waits for a second one */
 #define FIRST_LIMIT     4000    /* the same, while others are awaited */
-#define DOUBT_LIMIT     10000   /* answers are awaited so long */
-#define DOUBT_AGAIN     10000   /* all are asked once more no earlier */
+#define DOUBT_LIMIT     10000   /* answers are awaited so long; all are asked
+				   once more no earlier */
 #define FLAP_GAP        2000    /* between two announcements */
 #define OUTVOTED_REST   600000  /* an outvoted server is left alone */
 #define SETTLE          500     /* the network's news settle this long */
@@ -751,7 +751,6 @@ struct doubt {
 				   first, when two more were asked */
 	int64_t round;          /* ms: when somebody was asked again; at first,
 				   of the first answer */
-	int64_t again;		/* ms: when all may be asked once more */
 };
 
 /* of the mapping, the filtering and who comes in; findings has the words */
@@ -1511,7 +1510,6 @@ doubt(struct map *m, const struct server *s, int64_t began)
 		m->doubt.first = began;
 	m->doubt.began = began;
 	m->doubt.round = m->now;
-	m->doubt.again = m->now + DOUBT_AGAIN;
 	m->doubt.by = s;
 }
 
@@ -1728,7 +1726,7 @@ heard(struct map *m, struct contact *c)
 			announce(m, s);
 		else if (m->waits)
 			target_set(m);
-	} else if (d->began ? !told & (m->now >= d->again) :
+	} else if (d->began ? !told & (m->now >= d->round + DOUBT_LIMIT) :
 	    !same || c->fresh > c->seen)	/* new of s, or a new flow */
 		doubt(m, s, s->said_at);
 }
