@@ -1525,9 +1525,7 @@ ask_all(struct map *m)
 			continue;
 		if (c)
 			contact_stop(m, c);
-		else
-			c = contact_new(m, 0);
-		if (!c)
+		else if (!(c = contact_new(m, 0)))
 			return;
 		contact_start(m, c, s);
 	}
@@ -2021,10 +2019,9 @@ used(void *arg, const union addr *client)
 	    &m->route.source.in6.sin6_addr, 8) == 0))
 		return;
 	int fd = socket(own.sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return;
 	addr_set_port(&own, 0);
-	m->reached = bind(fd, &own.sa, addr_len(&own)) < 0;
+	m->reached = bind(fd, &own.sa, addr_len(&own)) < 0 &&
+	    errno == EADDRNOTAVAIL;
 	close(fd);
 	if (m->reached)
 		warn("%ph came in from outside: the port is reachable", client);
