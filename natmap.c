@@ -186,7 +186,7 @@ usage(int status)
 	exit(status);
 }
 
-static const struct option_row *opt;	/* read now, or bad; NULL: none yet */
+static const struct option_row *opt;	/* read now, or bad; NULL: none */
 
 /* for a message: the option, and the begin of its value, which may be NULL */
 static const char *

@@ -88,7 +88,7 @@ struct config {
 	const char *pid_file;
 	/* last: near the start an access takes fewer bytes of code */
 	union addr source;	/* to bind to; sa_family 0: any */
-	const char *probe_path;	/* of http[0]; no '/' at its ends; "": none */
+	const char *probe_path;	/* of http[0], without '/' at its ends */
 	struct host stun[MAX_SERVERS], http[MAX_SERVERS];
 };
 

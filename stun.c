@@ -44,7 +44,7 @@
 #define PROBE_EVERY	5	/* s between probes */
 #define PROBES		5	/* unanswered ones that end a flow */
 #define UNSENT_MAX      30000   /* ms that data may stay unacknowledged */
-#define READS		4	/* in one step; an answer by TCP takes two */
+#define READS		4	/* in a step; a TCP answer takes two */
 #define HTTP_LIMIT      16384   /* bytes of one answer with its 1xx, and those
 				   of a body */
 #define HTTP_LINE       127     /* bytes of a line that count */
