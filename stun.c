@@ -843,6 +843,7 @@ take_http(struct flow *f, size_t n)
 		return strchr(f->host, '/') ? 0 : answered(f);
 	if (f->have > HTTP_LINE)
 		f->have = HTTP_LINE;
+	errno = ENOTANSWER;	/* not what a number in it left there */
 	return r < 0 || f->total > HTTP_LIMIT ? -1 : 0;
 }
 

@@ -1386,6 +1386,12 @@ keepalive_body(void)
 	CHECK(kreply(&k, fd, "220 mail ESMTP\r\n") == -1 &&
 	    errno == ENOTANSWER);
 	close(fd);
+	/* A number of too many digits leaves an error of its own. */
+	fd = kflow(&k, "a", head, sizeof head);
+	CHECK(kreply(&k, fd, "HTTP/1.1 100 x\r\nKeep-Alive: "
+	    "max=99999999999999999999999\r\n\r\njunk\r\n") == -1 &&
+	    errno == ENOTANSWER);
+	close(fd);
 }
 
 static void
