@@ -2250,7 +2250,8 @@ map_end(struct map *m, int sig)
 		return;
 	m->quit = sig;
 	m->end = m->now + END_LIMIT;
-	m->check = m->judge_at = m->serve_at = NEVER;
+	m->check = m->serve_at = NEVER;
+	m->doubt.began = 0;	/* nothing is announced any more */
 	for (struct contact *c = m->contacts; c; c = c->next) {
 		c->role = LEAVING;
 		if (c->http && c->f.state == FLOW_OPEN &&

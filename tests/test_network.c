@@ -376,6 +376,26 @@ term(void)
 		}
 }
 
+/* TERM while an answer is judged: nothing is announced, and a keep-alive server
+ * that does not close is not waited for. */
+static void
+term_undecided(void)
+{
+	struct path *p;
+
+	begin("-s a,b -h w");
+	peer('b')->mode = MUTE;
+	go_on(900);
+	peer('w')->delay = 250;
+	map_end(&sim.m, SIGTERM);
+	for (p = sim.path; p < sim.path + FLOWS; p++)
+		if (p->of && p->p == peer('w'))
+			p->end = NEVER;
+	go_on(END_LIMIT);
+	CHECK(sim.m.now >= sim.m.end && !sim.m.known);
+	end();
+}
+
 /*
  * Economy.
  */
@@ -551,6 +571,7 @@ main(int argc, char **argv)
 	RUN(the_first_from_outside);
 	RUN(target_is_not_found);
 	RUN(term);
+	RUN(term_undecided);
 	RUN(wake_ups);
 	RUN(chaos);
 	RUN(storm);
