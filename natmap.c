@@ -7,7 +7,7 @@
  * The mapping is held by flows from the mapped port to servers.  Each flow
  * belongs to a contact; enum role says what the contact does.  In TCP one
  * contact may be with an HTTP server.  In each turn contacts_step() first
- * handles what came, then judges; judge() alone announces.
+ * handles what came, then judges what is in doubt.
  */
 #include "natmap.h"
 
@@ -1502,7 +1502,8 @@ announce(struct map *m, const struct server *s)
 			contact_leave(m, c);
 }
 
-/* All are asked: because of s, whose answer since began counts. */
+/* Because of s, whose answer since began counts; where something has been
+ * announced, all are asked. */
 static NOINLINE void
 doubt(struct map *m, const struct server *s, int64_t began)
 {
