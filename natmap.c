@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The program: options, contacts (which flows there shall be), the verdict on
- * what servers say, announcing, news of the network, the check of --check,
- * and the main loop.
+ * The program: the script, contacts (which flows there shall be), the verdict
+ * on what servers say, announcing, news of the network, the check of --check,
+ * options, and the main loop.
  *
  * The mapping is held by flows from the mapped port to servers.  Each flow
  * belongs to a contact; enum role says what the contact does.  In TCP one
@@ -73,447 +73,6 @@ static const char public_stun[] = "turn.cloudflare.com\0stun.sipnet.com\0"
 #define PUBLIC_TCP	12	/* and these answer over UDP only. */
 	"stun.miwifi.com\0stun.chat.bilibili.com";
 #define PUBLIC_UDP	14
-
-/* options */
-
-/* from NUMBER on a value is expected, from DEVICE on none that is a number */
-enum kind {
-	SET, HELP, RELEASE, NUMBER, SOME, PORTS, PORT, MARK, DEVICE, TEXT,
-	SERVERS, TARGET, PROBE
-};
-
-enum {				/* instead of a letter: below LETTERS */
-	OPT_PID = 1, OPT_HELP, OPT_CHECK, OPT_PROBE, OPT_PROXY, LETTERS
-};
-
-/* The one table: parser, checks and usage follow from it. */
-#define OPTIONS(X) \
-    X('4', SET, family, AF_INET, "ipv4", "", "IPv4 (default)") \
-    X('6', SET, family, AF_INET6, "ipv6", "", "IPv6") \
-    X('u', SET, type, SOCK_DGRAM, "udp", "", "UDP (default: TCP)") \
-    X('i', DEVICE, interface, 0, \
-	"interface", "NAME|ADDR", "interface or source address") \
-    X('b', PORTS, port_lo, 0, \
-	"bind", "PORT", "local port: 0 any, P, A-B, A~B random") \
-    X('s', SERVERS, stun, STUN_PORT, \
-	"stun", "HOST[:PORT],..", "STUN servers (default: public)") \
-    X('h', SERVERS, http, HTTP_PORT, \
-	"http", "HOST[:PORT],..", "HTTP keep-alive servers (TCP)") \
-    X('k', NUMBER, keepalive, 864, \
-	"keepalive", "SECONDS", "between keep-alives (TCP 30, UDP 10)") \
-    X('c', NUMBER, cycle, 100, \
-	"stun-cycle", "N", "keep-alives per check (TCP 2, UDP 1)") \
-    X('e', TEXT, script, 0, "script", "PATH", "run for each new mapping") \
-    X('f', MARK, mark, 0, "fwmark", "MARK", "SO_MARK of packets") \
-    X('t', TARGET, target, 0, "target", "HOST", "relay to it (forward mode)") \
-    X('p', PORT, target_port, 0, \
-	"target-port", "PORT", "its port; 0: the public one") \
-    X('T', NUMBER, idle_timeout, 26784, \
-	"forward-idle-timeout", "SECONDS", "idle limit; 0: never (300)") \
-    X('n', SOME, max_sessions, 10000, "max-sessions", "N", "sessions at most") \
-    X('C', TEXT, congestion, 0, \
-	"congestion", "NAME", "TCP congestion control") \
-    X(OPT_PROXY, SET, proxy_protocol, 1, \
-	"proxy-protocol", "", "tell -t the client's address") \
-    X('1', SET, once, 1, "once", "", "map, print or run -e, exit") \
-    X(OPT_CHECK, SET, check, 1, "check", "", "is the port reachable?") \
-    X(OPT_PROBE, PROBE, http, HTTP_PORT, \
-	"probe", "HOST[:PORT][/PATH]", "for --check: who connects") \
-    X('d', SET, daemon, 1, "daemon", "", "detach") \
-    X(OPT_PID, TEXT, pid_file, 0, "pid-file", "PATH", "for the process id") \
-    X('v', SET, level, 1, "verbose", "", "log sessions and mappings") \
-    X('q', SET, level, -1, "quiet", "", "log what is fatal") \
-    X('V', RELEASE, level, 0, "version", "", "print the version") \
-    X(OPT_HELP, HELP, level, 0, "help", "", "print this")
-
-#define AT(member)	offsetof(struct config, member)
-#define ROW(letter, kind, member, n, name, arg, help) \
-	{ letter, kind, AT(member), n },
-#define WORDS(letter, kind, member, n, name, arg, help) \
-	name "\0" arg "\0" help "\0"
-
-static const struct option_row {
-	char letter;		/* below LETTERS: long only */
-	unsigned char kind;
-	short at;		/* the member of struct config */
-	short n;		/* SET: the value; with a port: the default;
-				   NUMBER, SOME (not 0): most, in hundreds */
-} rows[] = { OPTIONS(ROW) };
-
-/* name, argument and help of each, with their NULs: no pointer to relocate */
-static const char words[] = OPTIONS(WORDS);
-
-#define BLANKS	" \t\r\n"
-#define ROWS	((int)(sizeof rows / sizeof *rows))
-
-/* the word of that number, from 0, each of which ends in a NUL */
-static const char *
-nth(const char *list, int n)
-{
-	while (n-- > 0)
-		list += strlen(list) + 1;
-	return list;
-}
-
-/* Prints, and gives up where that is impossible. */
-static void
-print(const char *f, const void *a, const void *b)
-{
-	char text[640];
-	int n = fmt(text, sizeof text, f, a, b);
-
-	if (write(STDOUT_FILENO, text, (size_t)n) < 0)
-		exit(1);
-}
-
-static NORETURN void
-usage(int status)
-{
-	const char *s = words;
-	char left[37];		/* cuts off blanks that are too many */
-
-	print("Usage: natmap [OPTION]...\n"
-	    "Open a port behind a full-cone NAT to the Internet.\n\n",
-	    NULL, NULL);
-	for (int i = 0; i < ROWS; i++, s = nth(s, 3)) {
-		fmt(left, sizeof left, "-%.1s, --%s %s             "
-		    "             ", &rows[i].letter, s, nth(s, 1));
-		if (rows[i].letter < LETTERS)
-			memset(left, ' ', 4);
-		print("  %s %s\n", left, nth(s, 2));
-	}
-	print("\nVersion: " VERSION "\n", NULL, NULL);
-	exit(status);
-}
-
-static const struct option_row *opt;	/* read now, or bad; NULL: none */
-
-/* for a message: the option, and the begin of its value, which may be NULL */
-static const char *
-named(const char *value)
-{
-	static char text[128];
-
-	fmt(text, sizeof text, value ? "-%.1s/--%s \"%.80s\"" : "-%.1s/--%s",
-	    &opt->letter, nth(words, 3 * (int)(opt - rows)), value);
-	return opt->letter < LETTERS ? text + 3 : text;
-}
-
-static NORETURN void
-bad(const char *value, const char *why)
-{
-	quit(2, "%s: %s", named(value), why);
-}
-
-static const struct option_row *
-row(int letter)
-{
-	for (const struct option_row *o = rows; o < rows + ROWS; o++)
-		if (o->letter == letter)
-			return o;
-	return NULL;
-}
-
-/* Reads the number at text, in value: digits, lo at least; -f in C's syntax. */
-static int
-number(const char *value, const char *text, unsigned lo)
-{
-	unsigned hi = opt->kind <= SOME ? opt->n * 100u :
-	    opt->kind == MARK ? UINT32_MAX : UINT16_MAX;
-	char *end;
-	unsigned long long n = strtoull(text, &end,	/* wider than hi */
-	    opt->kind == MARK ? 0 : 10);
-
-	if (text[0] < '0' || text[0] > '9' || (*end && (opt->kind != PORTS ||
-	    text != value || (*end != '-' && *end != '~'))))
-		bad(value, "not a number");
-	if (n >= lo && n <= hi)
-		return (int)n;
-	if (opt->kind != NUMBER)
-		quit(2, "%s: out of range %u to %u", named(value), lo, hi);
-	warn("%s: used as \"%u\"", named(value), hi);
-	return (int)hi;
-}
-
-/* Reads an address of the family; -1 when value is a name.  The scope stays 0
- * where there is no such interface (yet). */
-static int
-read_literal(const struct config *c, const char *value, union addr *a)
-{
-	if (addr_parse(a, value, AF_UNSPEC) < 0)
-		return -1;
-	if (opt->kind != TARGET && a->sa.sa_family != c->family)
-		bad(value, "the wrong IP version (-4, -6)");
-	if (opt->kind != DEVICE && strchr(value, '%') && !a->in6.sin6_scope_id)
-		warn("%s: there is no such interface", named(value));
-	return 0;
-}
-
-/* HOST, HOST:PORT, ADDR:PORT, [V6]:PORT, [V6] or V6; h points into value */
-static void
-read_host(const struct config *c, char *value, struct host *h)
-{
-	const int bracket = value[0] == '[';
-	char *name = value + bracket, *end = strchr(name, bracket ? ']' : ':');
-	union addr a;
-
-	if (!end || (!bracket && strchr(end + 1, ':')))
-		end = value + strlen(value);
-	char *port = end + bracket;
-	if (bracket && (!*end || (*port && *port != ':')))
-		bad(value, "no ']:' after the address");
-	if (end == name)
-		bad(value, "no host");
-	if (end - name > 253)
-		bad(value, "over 253 bytes");
-	if (*port && opt->kind == TARGET)
-		bad(value, "the port belongs to -p");
-	h->port = *port ? number(value, port + 1, 1) : opt->n;
-	*end = '\0';
-	h->name = name;
-	read_literal(c, name, &a);
-}
-
-/* a comma list; the option may be repeated */
-static void
-read_servers(struct config *c, char *value, struct host *list)
-{
-	int http = opt->letter == 'h', *count = http ? &c->nhttp : &c->nstun;
-	char *host;
-
-	if (http && (c->check || c->type == SOCK_DGRAM)) {
-		free(value);	/* accepted and unused */
-		return;
-	}
-	while ((host = strsep(&value, ","))) {
-		if (*count == MAX_SERVERS)
-			bad(host, "more than 16 servers");
-		read_host(c, host, &list[(*count)++]);
-	}
-}
-
-/* HOST[:PORT][/PATH]; http:// before it is fine */
-static void
-read_probe(struct config *c, char *value, struct host *at)
-{
-	if (!c->check)
-		bad(NULL, "only with --check");
-	if (value[strcspn(value, BLANKS)])
-		bad(value, "a blank in it");
-	if (strncmp(value, "http://", 7) == 0)
-		value += 7;
-	char *path = value + strcspn(value, "/");
-	for (size_t n = strlen(path); n && path[n - 1] == '/'; )
-		path[--n] = '\0';
-	c->probe_path = path + 1;	/* the value ends in two NULs */
-	*path = '\0';
-	read_host(c, value, at);
-	c->nhttp = c->type == SOCK_STREAM;
-}
-
-/* Makes a comma list of what people paste: items with blanks between, URLs. */
-static NOINLINE void
-tidy_list(char *list)
-{
-	char *to = list, *next = list, *p;
-
-	while ((p = strsep(&next, BLANKS ","))) {
-		char *host = strstr(p, "://");
-		if (host)
-			p = host + 3;
-		else if (strncmp(p, "stun:", 5) == 0 &&
-		    p[5 + strspn(p + 5, "0123456789")])
-			p += 5;         /* stun:3478 is a host and its port */
-		size_t n = strcspn(p, "/?");
-		if (n && to > list)
-			*to++ = ',';
-		memmove(to, p, n);
-		to += n;
-	}
-	*to = '\0';
-}
-
-/* the value in what the user gave; NULL: as if the option were not there */
-static char *
-value_of(struct config *c, const char *arg)
-{
-	const int kind = opt->kind;
-	const char *blanks = kind == TEXT ? "" : BLANKS;
-	const char *start = arg + strspn(arg, blanks);
-	size_t n = strcspn(start, kind == DEVICE || kind == MARK ?
-	    "/" : "");		/* a prefix, a mask */
-
-	while (n && strchr(blanks, start[n - 1]))
-		n--;
-	char *value = calloc(1, n + 2);
-	if (!value)
-		die("no memory");
-	memcpy(value, start, n);
-	if (arg[0] == '-' && (arg[1] == '-' || (row(arg[1]) &&
-	    (kind >= DEVICE || arg[1] > '9'))))
-		quit(2, "%s: its value is missing (found %.60s)",
-		    named(NULL), arg);
-	if (kind == SERVERS || kind == TARGET)
-		tidy_list(value);
-	if (kind == TARGET && strchr(value, ','))
-		bad(arg, "more than one host");
-	if (kind == PORT && !*value)
-		*value = '0';
-	if (*value && strcmp(value, arg) != 0)
-		warn("%s: used as \"%.80s\"", named(arg), value);
-	if (*value || opt->letter < LETTERS)
-		return value;
-	if (kind == TARGET && !c->target.name)
-		c->target.name = "";
-	warn("%s: as if not given", named(arg));
-	free(value);
-	return NULL;
-}
-
-static NOINLINE void
-read_option(struct config *c, const char *arg)
-{
-	void *at = (char *)c + opt->at;
-	char *value = NULL, *last;
-	int kind = opt->kind;
-
-	if (arg && !(value = value_of(c, arg)))
-		return;
-	if (kind == SET)
-		*(int *)at = opt->n;
-	else if (kind == PORTS) {	/* P, A-B or A~B */
-		last = value + strcspn(value, "-~");
-		c->port_random = *last == '~';
-		c->port_lo = number(value, value, *last != '\0');
-		c->port_hi = *last ? number(value, last + 1,
-		    (unsigned)c->port_lo) : c->port_lo;
-	} else if (kind == PROBE)
-		read_probe(c, value, at);
-	else if (kind == SERVERS)
-		read_servers(c, value, at);
-	else if (kind == TARGET)
-		read_host(c, value, at);
-	else if (kind >= DEVICE) {
-		if (!*value)
-			bad(value, "its value is missing");
-		/* the last one wins */
-		free((void *)(uintptr_t)*(const char **)at);
-		*(const char **)at = value;
-		if (kind != DEVICE)
-			return;
-		/* an interface, or an address, maybe with its interface */
-		c->device = value;
-		last = strchr(value, '%');
-		if (read_literal(c, value, &c->source) == 0)
-			c->device = last && !c->source.in6.sin6_scope_id ?
-			    last + 1 : NULL;
-	} else if (kind == PORT && (*value < '0' || *value > '9')) {
-		const struct servent *service = getservbyname(value,
-		    c->type == SOCK_DGRAM ? "udp" : "tcp");
-		if (!service)
-			bad(value, "no port or known service");
-		*(int *)at = ntohs((uint16_t)service->s_port);
-	} else if (kind >= NUMBER)
-		*(int *)at = number(value, value, kind == SOME);
-	else if (kind == HELP)
-		usage(0);
-	else {
-		print("natmap " VERSION "\n", NULL, NULL);
-		exit(0);
-	}
-	if (kind < DEVICE)	/* a number has been read from it */
-		free(value);
-}
-
-static NORETURN void
-conflict(int letter, const char *why)
-{
-	opt = row(letter);
-	bad(NULL, why);
-}
-
-/* What can be judged only when all options are known. */
-static void
-check_options(struct config *c)
-{
-	if (c->check && (c->once || c->daemon))
-		conflict(OPT_CHECK, "not with -d or --once");
-	if (!c->target.name && c->target_port > 0)
-		quit(2, "-p/--target-port \"%d\": only with -t",
-		    c->target_port);
-	if (c->target.name && !*c->target.name)
-		c->target.name = NULL;
-	else if (c->target.name && c->target_port < 0)
-		conflict('t', "its port (-p) is missing");
-	if (c->once && (c->daemon || c->target.name))
-		conflict('1', "not with -d or -t");
-	if (c->proxy_protocol && (c->type == SOCK_DGRAM || !c->target.name))
-		conflict(OPT_PROXY, "only with -t and in TCP");
-	if (!c->keepalive)
-		c->keepalive = c->type == SOCK_DGRAM ? UDP_KEEPALIVE :
-		    TCP_KEEPALIVE;
-	if (!c->cycle)
-		c->cycle = c->type == SOCK_DGRAM ? UDP_CYCLE : TCP_CYCLE;
-	if (c->nstun)
-		return;
-	/* Public ones, from a random one on: all installations together shall
-	 * not ask the first one first. */
-	int n = c->type == SOCK_DGRAM ? PUBLIC_UDP : PUBLIC_TCP;
-	int at = c->check ? PUBLIC_RFC5780 : 0;
-	at += (int)random_below((uint32_t)((at ? PUBLIC_TCP : n) - at));
-	while (c->nstun < n)
-		c->stun[c->nstun++] = (struct host){
-		    nth(public_stun, at++ % n), STUN_PORT };
-}
-
-/* Fills c; a mistake of the user's is said and ends the program. */
-static NOINLINE void
-read_options(struct config *c, int argc, char **argv)
-{
-	static struct option longs[ROWS + 1];
-	char keys[2 * ROWS + 2], *s = keys, letter[] = "-?";
-	const char *name = words;
-	int ch;
-
-	*s++ = ':';             /* getopt_long() itself says nothing */
-	for (int i = 0; i < ROWS; i++, name = nth(name, 3)) {
-		int arg = rows[i].kind >= NUMBER;
-		longs[i] = (struct option){ name, arg, NULL, rows[i].letter };
-		*s++ = rows[i].letter;	/* or an OPT_, of no key */
-		*s = ':';
-		s += arg;
-	}
-	*s = '\0';
-	memset(c, 0, sizeof *c);        /* an initialiser may leave unions */
-	c->family = AF_INET;
-	c->type = SOCK_STREAM;
-	c->idle_timeout = IDLE_TIMEOUT;
-	c->target_port = -1;
-	/* Values are read the second time: they depend on -6, -u and -1. */
-	for (int i = 0; i < 2; i++) {
-		optind = 0;
-		while ((ch = getopt_long(argc, argv, keys, longs, NULL)) > 0) {
-			opt = row(ch);
-			letter[1] = (char)optopt;
-			if (!opt && i && row(optopt))
-				conflict(optopt, ch == ':' ?
-				    "its value is missing" : "takes no value");
-			if (!opt && i)
-				quit(2, "unknown option \"%s\", --help lists "
-				    "them", optopt ? letter : argv[optind - 1]);
-			if (i || (opt && opt->kind == SET))
-				read_option(c, optarg);
-		}
-		log_level = c->level;
-	}
-	for (int i = optind; i < argc; i++) {
-		if (!opt)
-			quit(2, "\"%.80s\" is not an option; a port is given "
-			    "with -b (see --help)", argv[i]);
-		warn("\"%.80s\" is not an option, ignored", argv[i]);
-	}
-	check_options(c);
-}
 
 /* script and output */
 
@@ -2274,6 +1833,30 @@ map_stop(struct map *m)
 	local_release(&m->local);
 }
 
+/* printing */
+
+#define BLANKS	" \t\r\n"
+
+/* the word of that number, from 0, each of which ends in a NUL */
+static const char *
+nth(const char *list, int n)
+{
+	while (n-- > 0)
+		list += strlen(list) + 1;
+	return list;
+}
+
+/* Prints, and gives up where that is impossible. */
+static void
+print(const char *f, const void *a, const void *b)
+{
+	char text[640];
+	int n = fmt(text, sizeof text, f, a, b);
+
+	if (write(STDOUT_FILENO, text, (size_t)n) < 0)
+		exit(1);
+}
+
 /* check */
 
 /* Times of --check, ms. */
@@ -2528,6 +2111,426 @@ reach_report(struct map *m)
 	}
 	reach_advise(m, mapping, several, answer, addr_kind(local));
 	return answer == YES ? 0 : answer == NO ? 3 : 4;
+}
+
+/* options */
+
+/* from NUMBER on a value is expected, from DEVICE on none that is a number */
+enum kind {
+	SET, HELP, RELEASE, NUMBER, SOME, PORTS, PORT, MARK, DEVICE, TEXT,
+	SERVERS, TARGET, PROBE
+};
+
+enum {				/* instead of a letter: below LETTERS */
+	OPT_PID = 1, OPT_HELP, OPT_CHECK, OPT_PROBE, OPT_PROXY, LETTERS
+};
+
+/* The one table: parser, checks and usage follow from it. */
+#define OPTIONS(X) \
+    X('4', SET, family, AF_INET, "ipv4", "", "IPv4 (default)") \
+    X('6', SET, family, AF_INET6, "ipv6", "", "IPv6") \
+    X('u', SET, type, SOCK_DGRAM, "udp", "", "UDP (default: TCP)") \
+    X('i', DEVICE, interface, 0, \
+	"interface", "NAME|ADDR", "interface or source address") \
+    X('b', PORTS, port_lo, 0, \
+	"bind", "PORT", "local port: 0 any, P, A-B, A~B random") \
+    X('s', SERVERS, stun, STUN_PORT, \
+	"stun", "HOST[:PORT],..", "STUN servers (default: public)") \
+    X('h', SERVERS, http, HTTP_PORT, \
+	"http", "HOST[:PORT],..", "HTTP keep-alive servers (TCP)") \
+    X('k', NUMBER, keepalive, 864, \
+	"keepalive", "SECONDS", "between keep-alives (TCP 30, UDP 10)") \
+    X('c', NUMBER, cycle, 100, \
+	"stun-cycle", "N", "keep-alives per check (TCP 2, UDP 1)") \
+    X('e', TEXT, script, 0, "script", "PATH", "run for each new mapping") \
+    X('f', MARK, mark, 0, "fwmark", "MARK", "SO_MARK of packets") \
+    X('t', TARGET, target, 0, "target", "HOST", "relay to it (forward mode)") \
+    X('p', PORT, target_port, 0, \
+	"target-port", "PORT", "its port; 0: the public one") \
+    X('T', NUMBER, idle_timeout, 26784, \
+	"forward-idle-timeout", "SECONDS", "idle limit; 0: never (300)") \
+    X('n', SOME, max_sessions, 10000, "max-sessions", "N", "sessions at most") \
+    X('C', TEXT, congestion, 0, \
+	"congestion", "NAME", "TCP congestion control") \
+    X(OPT_PROXY, SET, proxy_protocol, 1, \
+	"proxy-protocol", "", "tell -t the client's address") \
+    X('1', SET, once, 1, "once", "", "map, print or run -e, exit") \
+    X(OPT_CHECK, SET, check, 1, "check", "", "is the port reachable?") \
+    X(OPT_PROBE, PROBE, http, HTTP_PORT, \
+	"probe", "HOST[:PORT][/PATH]", "for --check: who connects") \
+    X('d', SET, daemon, 1, "daemon", "", "detach") \
+    X(OPT_PID, TEXT, pid_file, 0, "pid-file", "PATH", "for the process id") \
+    X('v', SET, level, 1, "verbose", "", "log sessions and mappings") \
+    X('q', SET, level, -1, "quiet", "", "log what is fatal") \
+    X('V', RELEASE, level, 0, "version", "", "print the version") \
+    X(OPT_HELP, HELP, level, 0, "help", "", "print this")
+
+#define AT(member)	offsetof(struct config, member)
+#define ROW(letter, kind, member, n, name, arg, help) \
+	{ letter, kind, AT(member), n },
+#define WORDS(letter, kind, member, n, name, arg, help) \
+	name "\0" arg "\0" help "\0"
+
+static const struct option_row {
+	char letter;		/* below LETTERS: long only */
+	unsigned char kind;
+	short at;		/* the member of struct config */
+	short n;		/* SET: the value; with a port: the default;
+				   NUMBER, SOME (not 0): most, in hundreds */
+} rows[] = { OPTIONS(ROW) };
+
+/* name, argument and help of each, with their NULs: no pointer to relocate */
+static const char words[] = OPTIONS(WORDS);
+
+#define ROWS	((int)(sizeof rows / sizeof *rows))
+
+static NORETURN void
+usage(int status)
+{
+	const char *s = words;
+	char left[37];		/* cuts off blanks that are too many */
+
+	print("Usage: natmap [OPTION]...\n"
+	    "Open a port behind a full-cone NAT to the Internet.\n\n",
+	    NULL, NULL);
+	for (int i = 0; i < ROWS; i++, s = nth(s, 3)) {
+		fmt(left, sizeof left, "-%.1s, --%s %s             "
+		    "             ", &rows[i].letter, s, nth(s, 1));
+		if (rows[i].letter < LETTERS)
+			memset(left, ' ', 4);
+		print("  %s %s\n", left, nth(s, 2));
+	}
+	print("\nVersion: " VERSION "\n", NULL, NULL);
+	exit(status);
+}
+
+static const struct option_row *opt;	/* read now, or bad; NULL: none */
+
+/* for a message: the option, and the begin of its value, which may be NULL */
+static const char *
+named(const char *value)
+{
+	static char text[128];
+
+	fmt(text, sizeof text, value ? "-%.1s/--%s \"%.80s\"" : "-%.1s/--%s",
+	    &opt->letter, nth(words, 3 * (int)(opt - rows)), value);
+	return opt->letter < LETTERS ? text + 3 : text;
+}
+
+static NORETURN void
+bad(const char *value, const char *why)
+{
+	quit(2, "%s: %s", named(value), why);
+}
+
+static const struct option_row *
+row(int letter)
+{
+	for (const struct option_row *o = rows; o < rows + ROWS; o++)
+		if (o->letter == letter)
+			return o;
+	return NULL;
+}
+
+/* Reads the number at text, in value: digits, lo at least; -f in C's syntax. */
+static int
+number(const char *value, const char *text, unsigned lo)
+{
+	unsigned hi = opt->kind <= SOME ? opt->n * 100u :
+	    opt->kind == MARK ? UINT32_MAX : UINT16_MAX;
+	char *end;
+	unsigned long long n = strtoull(text, &end,	/* wider than hi */
+	    opt->kind == MARK ? 0 : 10);
+
+	if (text[0] < '0' || text[0] > '9' || (*end && (opt->kind != PORTS ||
+	    text != value || (*end != '-' && *end != '~'))))
+		bad(value, "not a number");
+	if (n >= lo && n <= hi)
+		return (int)n;
+	if (opt->kind != NUMBER)
+		quit(2, "%s: out of range %u to %u", named(value), lo, hi);
+	warn("%s: used as \"%u\"", named(value), hi);
+	return (int)hi;
+}
+
+/* Reads an address of the family; -1 when value is a name.  The scope stays 0
+ * where there is no such interface (yet). */
+static int
+read_literal(const struct config *c, const char *value, union addr *a)
+{
+	if (addr_parse(a, value, AF_UNSPEC) < 0)
+		return -1;
+	if (opt->kind != TARGET && a->sa.sa_family != c->family)
+		bad(value, "the wrong IP version (-4, -6)");
+	if (opt->kind != DEVICE && strchr(value, '%') && !a->in6.sin6_scope_id)
+		warn("%s: there is no such interface", named(value));
+	return 0;
+}
+
+/* HOST, HOST:PORT, ADDR:PORT, [V6]:PORT, [V6] or V6; h points into value */
+static void
+read_host(const struct config *c, char *value, struct host *h)
+{
+	const int bracket = value[0] == '[';
+	char *name = value + bracket, *end = strchr(name, bracket ? ']' : ':');
+	union addr a;
+
+	if (!end || (!bracket && strchr(end + 1, ':')))
+		end = value + strlen(value);
+	char *port = end + bracket;
+	if (bracket && (!*end || (*port && *port != ':')))
+		bad(value, "no ']:' after the address");
+	if (end == name)
+		bad(value, "no host");
+	if (end - name > 253)
+		bad(value, "over 253 bytes");
+	if (*port && opt->kind == TARGET)
+		bad(value, "the port belongs to -p");
+	h->port = *port ? number(value, port + 1, 1) : opt->n;
+	*end = '\0';
+	h->name = name;
+	read_literal(c, name, &a);
+}
+
+/* a comma list; the option may be repeated */
+static void
+read_servers(struct config *c, char *value, struct host *list)
+{
+	int http = opt->letter == 'h', *count = http ? &c->nhttp : &c->nstun;
+	char *host;
+
+	if (http && (c->check || c->type == SOCK_DGRAM)) {
+		free(value);	/* accepted and unused */
+		return;
+	}
+	while ((host = strsep(&value, ","))) {
+		if (*count == MAX_SERVERS)
+			bad(host, "more than 16 servers");
+		read_host(c, host, &list[(*count)++]);
+	}
+}
+
+/* HOST[:PORT][/PATH]; http:// before it is fine */
+static void
+read_probe(struct config *c, char *value, struct host *at)
+{
+	if (!c->check)
+		bad(NULL, "only with --check");
+	if (value[strcspn(value, BLANKS)])
+		bad(value, "a blank in it");
+	if (strncmp(value, "http://", 7) == 0)
+		value += 7;
+	char *path = value + strcspn(value, "/");
+	for (size_t n = strlen(path); n && path[n - 1] == '/'; )
+		path[--n] = '\0';
+	c->probe_path = path + 1;	/* the value ends in two NULs */
+	*path = '\0';
+	read_host(c, value, at);
+	c->nhttp = c->type == SOCK_STREAM;
+}
+
+/* Makes a comma list of what people paste: items with blanks between, URLs. */
+static NOINLINE void
+tidy_list(char *list)
+{
+	char *to = list, *next = list, *p;
+
+	while ((p = strsep(&next, BLANKS ","))) {
+		char *host = strstr(p, "://");
+		if (host)
+			p = host + 3;
+		else if (strncmp(p, "stun:", 5) == 0 &&
+		    p[5 + strspn(p + 5, "0123456789")])
+			p += 5;         /* stun:3478 is a host and its port */
+		size_t n = strcspn(p, "/?");
+		if (n && to > list)
+			*to++ = ',';
+		memmove(to, p, n);
+		to += n;
+	}
+	*to = '\0';
+}
+
+/* the value in what the user gave; NULL: as if the option were not there */
+static char *
+value_of(struct config *c, const char *arg)
+{
+	const int kind = opt->kind;
+	const char *blanks = kind == TEXT ? "" : BLANKS;
+	const char *start = arg + strspn(arg, blanks);
+	size_t n = strcspn(start, kind == DEVICE || kind == MARK ?
+	    "/" : "");		/* a prefix, a mask */
+
+	while (n && strchr(blanks, start[n - 1]))
+		n--;
+	char *value = calloc(1, n + 2);
+	if (!value)
+		die("no memory");
+	memcpy(value, start, n);
+	if (arg[0] == '-' && (arg[1] == '-' || (row(arg[1]) &&
+	    (kind >= DEVICE || arg[1] > '9'))))
+		quit(2, "%s: its value is missing (found %.60s)",
+		    named(NULL), arg);
+	if (kind == SERVERS || kind == TARGET)
+		tidy_list(value);
+	if (kind == TARGET && strchr(value, ','))
+		bad(arg, "more than one host");
+	if (kind == PORT && !*value)
+		*value = '0';
+	if (*value && strcmp(value, arg) != 0)
+		warn("%s: used as \"%.80s\"", named(arg), value);
+	if (*value || opt->letter < LETTERS)
+		return value;
+	if (kind == TARGET && !c->target.name)
+		c->target.name = "";
+	warn("%s: as if not given", named(arg));
+	free(value);
+	return NULL;
+}
+
+static NOINLINE void
+read_option(struct config *c, const char *arg)
+{
+	void *at = (char *)c + opt->at;
+	char *value = NULL, *last;
+	int kind = opt->kind;
+
+	if (arg && !(value = value_of(c, arg)))
+		return;
+	if (kind == SET)
+		*(int *)at = opt->n;
+	else if (kind == PORTS) {	/* P, A-B or A~B */
+		last = value + strcspn(value, "-~");
+		c->port_random = *last == '~';
+		c->port_lo = number(value, value, *last != '\0');
+		c->port_hi = *last ? number(value, last + 1,
+		    (unsigned)c->port_lo) : c->port_lo;
+	} else if (kind == PROBE)
+		read_probe(c, value, at);
+	else if (kind == SERVERS)
+		read_servers(c, value, at);
+	else if (kind == TARGET)
+		read_host(c, value, at);
+	else if (kind >= DEVICE) {
+		if (!*value)
+			bad(value, "its value is missing");
+		/* the last one wins */
+		free((void *)(uintptr_t)*(const char **)at);
+		*(const char **)at = value;
+		if (kind != DEVICE)
+			return;
+		/* an interface, or an address, maybe with its interface */
+		c->device = value;
+		last = strchr(value, '%');
+		if (read_literal(c, value, &c->source) == 0)
+			c->device = last && !c->source.in6.sin6_scope_id ?
+			    last + 1 : NULL;
+	} else if (kind == PORT && (*value < '0' || *value > '9')) {
+		const struct servent *service = getservbyname(value,
+		    c->type == SOCK_DGRAM ? "udp" : "tcp");
+		if (!service)
+			bad(value, "no port or known service");
+		*(int *)at = ntohs((uint16_t)service->s_port);
+	} else if (kind >= NUMBER)
+		*(int *)at = number(value, value, kind == SOME);
+	else if (kind == HELP)
+		usage(0);
+	else {
+		print("natmap " VERSION "\n", NULL, NULL);
+		exit(0);
+	}
+	if (kind < DEVICE)	/* a number has been read from it */
+		free(value);
+}
+
+static NORETURN void
+conflict(int letter, const char *why)
+{
+	opt = row(letter);
+	bad(NULL, why);
+}
+
+/* What can be judged only when all options are known. */
+static void
+check_options(struct config *c)
+{
+	if (c->check && (c->once || c->daemon))
+		conflict(OPT_CHECK, "not with -d or --once");
+	if (!c->target.name && c->target_port > 0)
+		quit(2, "-p/--target-port \"%d\": only with -t",
+		    c->target_port);
+	if (c->target.name && !*c->target.name)
+		c->target.name = NULL;
+	else if (c->target.name && c->target_port < 0)
+		conflict('t', "its port (-p) is missing");
+	if (c->once && (c->daemon || c->target.name))
+		conflict('1', "not with -d or -t");
+	if (c->proxy_protocol && (c->type == SOCK_DGRAM || !c->target.name))
+		conflict(OPT_PROXY, "only with -t and in TCP");
+	if (!c->keepalive)
+		c->keepalive = c->type == SOCK_DGRAM ? UDP_KEEPALIVE :
+		    TCP_KEEPALIVE;
+	if (!c->cycle)
+		c->cycle = c->type == SOCK_DGRAM ? UDP_CYCLE : TCP_CYCLE;
+	if (c->nstun)
+		return;
+	/* Public ones, from a random one on: all installations together shall
+	 * not ask the first one first. */
+	int n = c->type == SOCK_DGRAM ? PUBLIC_UDP : PUBLIC_TCP;
+	int at = c->check ? PUBLIC_RFC5780 : 0;
+	at += (int)random_below((uint32_t)((at ? PUBLIC_TCP : n) - at));
+	while (c->nstun < n)
+		c->stun[c->nstun++] = (struct host){
+		    nth(public_stun, at++ % n), STUN_PORT };
+}
+
+/* Fills c; a mistake of the user's is said and ends the program. */
+static NOINLINE void
+read_options(struct config *c, int argc, char **argv)
+{
+	static struct option longs[ROWS + 1];
+	char keys[2 * ROWS + 2], *s = keys, letter[] = "-?";
+	const char *name = words;
+	int ch;
+
+	*s++ = ':';             /* getopt_long() itself says nothing */
+	for (int i = 0; i < ROWS; i++, name = nth(name, 3)) {
+		int arg = rows[i].kind >= NUMBER;
+		longs[i] = (struct option){ name, arg, NULL, rows[i].letter };
+		*s++ = rows[i].letter;	/* or an OPT_, of no key */
+		*s = ':';
+		s += arg;
+	}
+	*s = '\0';
+	memset(c, 0, sizeof *c);        /* an initialiser may leave unions */
+	c->family = AF_INET;
+	c->type = SOCK_STREAM;
+	c->idle_timeout = IDLE_TIMEOUT;
+	c->target_port = -1;
+	/* Values are read the second time: they depend on -6, -u and -1. */
+	for (int i = 0; i < 2; i++) {
+		optind = 0;
+		while ((ch = getopt_long(argc, argv, keys, longs, NULL)) > 0) {
+			opt = row(ch);
+			letter[1] = (char)optopt;
+			if (!opt && i && row(optopt))
+				conflict(optopt, ch == ':' ?
+				    "its value is missing" : "takes no value");
+			if (!opt && i)
+				quit(2, "unknown option \"%s\", --help lists "
+				    "them", optopt ? letter : argv[optind - 1]);
+			if (i || (opt && opt->kind == SET))
+				read_option(c, optarg);
+		}
+		log_level = c->level;
+	}
+	for (int i = optind; i < argc; i++) {
+		if (!opt)
+			quit(2, "\"%.80s\" is not an option; a port is given "
+			    "with -b (see --help)", argv[i]);
+		warn("\"%.80s\" is not an option, ignored", argv[i]);
+	}
+	check_options(c);
 }
 
 /* the program */

@@ -2,7 +2,7 @@
 /*
  * natmap opens a TCP or UDP port behind a full-cone NAT to the Internet.
  *
- *   natmap.c   options, contacts, the verdict, announcing, --check, the loop
+ *   natmap.c   contacts, the verdict, announcing, --check, options, the loop
  *   stun.c     the mapped port's sockets, STUN and HTTP flows, servers, route
  *   relay.c    sessions between the mapped port and the target
  *   timer.c    text, log, clock, poll(), idle lists, signals, children
