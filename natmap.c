@@ -1833,7 +1833,7 @@ map_stop(struct map *m)
 	local_release(&m->local);
 }
 
-/* printing */
+/* text */
 
 #define BLANKS	" \t\r\n"
 
